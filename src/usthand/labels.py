@@ -1,0 +1,318 @@
+"""2D pseudo-labels of one hand in every camera, on disk and in memory.
+
+A label is what a detector saw: 21 pixel positions and a confidence, per frame and camera. Missing joints have
+confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views, J = 21 joints in OpenPose order.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from usthand.errors import UserError
+from usthand.skeleton import N_JOINTS
+
+if TYPE_CHECKING:
+    from usthand.capture import Capture
+
+LABELS_VERSION = 1
+SIDES = ("left", "right")
+
+SIGMA_FRACTION = 0.05
+"""Standard deviation of a fully confident label, as a fraction of the hand's size in pixels (docs/notes/label-noise.md)."""
+
+CONFIDENCE_FLOOR = 0.05
+"""Least confidence that still counts, so that a present label never has a precision of nothing."""
+
+MIN_HAND_PX = 8.0
+"""Smallest hand size that sets a label's noise: below it the detector's own resolution does."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Pseudo-labels of one hand over a capture."""
+
+    uv_px: Float[np.ndarray, "T V J 2"]
+    """Pixel positions, float32, pixel centres at integers; 0 where missing."""
+    confidence: Float[np.ndarray, "T V J"]
+    """Unitless, in [0, 1], float32; 0 means missing."""
+    cameras: tuple[str, ...]
+    """Name of each view."""
+    side: str
+    """"left" or "right": the anatomical side."""
+    detector: str
+    """Who made the labels, e.g. "mediapipe"."""
+
+    def __post_init__(self) -> None:
+        """Bring the arrays to float32 and the missing joints to zero; raises `UserError` on wrong shapes or NaN."""
+        uv = np.asarray(self.uv_px, dtype=np.float32)
+        confidence = np.asarray(self.confidence, dtype=np.float32)
+        _check_arrays(uv, confidence, self.cameras, self.side)
+        confidence = np.clip(confidence, 0.0, 1.0)
+        object.__setattr__(self, "uv_px", np.where(confidence[..., None] > 0, uv, np.float32(0)))
+        object.__setattr__(self, "confidence", confidence)
+        object.__setattr__(self, "cameras", tuple(str(name) for name in self.cameras))
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "T V J"]:
+        """True where a joint is labelled."""
+        return self.confidence > 0
+
+    @property
+    def n_frames(self) -> int:
+        return self.uv_px.shape[0]
+
+    def mirrored(self, widths: Sequence[int]) -> Labels:
+        """Labels of the mirrored images, u -> width - 1 - u, and so of the other side. `widths` (V,) in pixels."""
+        last_column = np.asarray(widths, dtype=np.float32)[None, :, None] - 1
+        uv = self.uv_px.copy()
+        uv[..., 0] = last_column - uv[..., 0]
+        return replace(self, uv_px=uv, side="left" if self.side == "right" else "right")
+
+    def without(self, camera: str) -> Labels:
+        """All views but one; raises `UserError` if there is no such camera."""
+        self._index(camera)
+        return self.subset([name for name in self.cameras if name != camera])
+
+    def subset(self, names: Sequence[str]) -> Labels:
+        """The named views, in the order given; raises `UserError` if one is unknown."""
+        ids = [self._index(name) for name in names]
+        return replace(self, uv_px=self.uv_px[:, ids], confidence=self.confidence[:, ids], cameras=tuple(names))
+
+    def save(self, path: Path | str) -> None:
+        """Write as versioned npz, making the folder if need be."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file, version=LABELS_VERSION, uv_px=self.uv_px, confidence=self.confidence,
+                cameras=np.array(self.cameras), side=self.side, detector=self.detector,
+            )  # fmt: skip
+
+    def _index(self, camera: str) -> int:
+        if camera not in self.cameras:
+            raise UserError(
+                f"the labels have no camera '{camera}'",
+                f"they hold {', '.join(self.cameras)}",
+                "name one of these cameras",
+            )
+        return self.cameras.index(camera)
+
+
+def load_npz(path: Path | str) -> Labels:
+    """Read labels written by `Labels.save`; raises `UserError` if the file is missing, foreign or broken."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no labels at {path}", "nothing was detected or written yet", f"run `usthand label {path.parent.parent}`")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            fields = {name: stored[name] for name in ("version", "uv_px", "confidence", "cameras", "side", "detector")}
+    except (KeyError, ValueError, OSError) as error:
+        raise UserError(f"{path} is not a label file", str(error), f"run `usthand label {path.parent.parent} --overwrite`") from error
+    if int(fields["version"]) != LABELS_VERSION:
+        raise UserError(
+            f"{path} has label version {int(fields['version'])}, this program reads {LABELS_VERSION}",
+            "it was written by another version of usthand",
+            f"run `usthand label {path.parent.parent} --overwrite`",
+        )
+    try:
+        return Labels(
+            fields["uv_px"], fields["confidence"], tuple(str(c) for c in fields["cameras"]), str(fields["side"]), str(fields["detector"])
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error.fact}", error.cause, error.mend) from error
+
+
+def load_labels(capture: Capture, side: str) -> Labels:
+    """Labels of one hand of a capture, aligned with `capture.rig.names` by camera name and with its frames.
+
+    A camera of the rig that the labels do not know becomes a view without labels. Raises `UserError` when the file is
+    missing or broken, names a camera that the rig lacks, has another number of frames, holds NaN, has no label at
+    all or labels in one view only (nothing can be triangulated then).
+    """
+    if side not in SIDES:
+        raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use --side left or --side right")
+    path = Path(capture.labels_path(side))
+    again = f"run `usthand label {capture.path} --overwrite`"
+    if not path.is_file():
+        raise UserError(f"no labels of the {side} hand at {path}", "none were made yet or that hand was not seen", f"run `usthand label {capture.path}`")
+    labels = load_npz(path)
+    if labels.side != side:
+        raise UserError(f"{path} holds labels of the {labels.side} hand", "the file was renamed or copied", again)
+    strangers = [name for name in labels.cameras if name not in capture.rig.names]
+    if strangers:
+        raise UserError(
+            f"{path} has labels of camera '{strangers[0]}', which the rig lacks",
+            f"the rig knows {', '.join(capture.rig.names)}",
+            f"rename the camera in {capture.path}/rig.toml or {again}",
+        )
+    if labels.n_frames != capture.n_frames:
+        raise UserError(
+            f"{path} has {labels.n_frames} frames, the videos have {capture.n_frames}",
+            "the videos were cut or replaced after labelling",
+            again,
+        )
+    _check_enough(labels, path, again)
+    return _aligned(labels, capture.rig.names)
+
+
+def write_openpose_json(labels: Labels, folder: Path | str) -> None:
+    """Write <folder>/<camera>/<frame:06d>_keypoints.json, OpenPose's layout of `people[0].hand_<side>_keypoints_2d`.
+
+    Files of the other hand that are already there keep it: both hands go to one folder by two calls.
+    """
+    key = f"hand_{labels.side}_keypoints_2d"
+    for view, camera in enumerate(labels.cameras):
+        (Path(folder) / camera).mkdir(parents=True, exist_ok=True)
+        for frame in range(labels.n_frames):
+            path = Path(folder) / camera / f"{frame:06d}_keypoints.json"
+            person = {"hand_left_keypoints_2d": [0.0] * 63, "hand_right_keypoints_2d": [0.0] * 63}
+            if path.is_file():
+                person.update(_first_person(path))
+            triples = np.concatenate([labels.uv_px[frame, view], labels.confidence[frame, view, :, None]], axis=-1)
+            person[key] = [float(value) for value in triples.reshape(-1)]
+            path.write_text(json.dumps({"version": 1.3, "people": [person]}))
+
+
+def read_openpose_json(folder: Path | str, cameras: Sequence[str], side: str) -> Labels:
+    """Read OpenPose JSON of one hand, the layout of `write_openpose_json`; a frame without file or person is missing.
+
+    Raises `UserError` when a camera has no files or a file does not hold 63 numbers for that hand.
+    """
+    key = f"hand_{side}_keypoints_2d"
+    found: list[dict[int, np.ndarray]] = []
+    for camera in cameras:
+        paths = sorted((Path(folder) / camera).glob("*_keypoints.json"))
+        if not paths:
+            raise UserError(
+                f"no *_keypoints.json in {Path(folder) / camera}",
+                "the folder needs one subfolder per camera, named as in the rig",
+                f"run OpenPose with --hand --write_json {Path(folder) / camera}",
+            )
+        found.append({_frame_number(path): _triples(path, key) for path in paths})
+    n_frames = 1 + max(max(frames) for frames in found)
+    triples = np.zeros((n_frames, len(cameras), N_JOINTS, 3), dtype=np.float32)
+    for view, frames in enumerate(found):
+        for frame, values in frames.items():
+            triples[frame, view] = values
+    return Labels(triples[..., :2], triples[..., 2], tuple(cameras), side, "openpose")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What a fit consumes: positions with their precision, per view and, optionally, in space."""
+
+    uv_px: Float[np.ndarray, "T V J 2"]
+    """Pixel positions, float64; 0 where missing."""
+    precision: Float[np.ndarray, "T V J 2 2"]
+    """Inverse covariance of `uv_px`, px^-2; all zero where missing."""
+    points_world_m: Float[np.ndarray, "T J 3"] | None = None
+    """Direct observations of the joints in the world frame, metres."""
+    points_precision: Float[np.ndarray, "T J 3 3"] | None = None
+    """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
+
+    @staticmethod
+    def from_labels(labels: Labels, sigma_px: float | np.ndarray | None = None) -> Observations:
+        """Isotropic precision of each label: (c / sigma_px)^2, with its confidence c floored at `CONFIDENCE_FLOOR`.
+
+        `sigma_px` is the standard deviation of a fully confident label, a number or (T, V); by default
+        `SIGMA_FRACTION` of the hand's size in that view, so that a near camera is not trusted more than its detector
+        deserves.
+        """
+        sigma = SIGMA_FRACTION * hand_size_px(labels) if sigma_px is None else np.asarray(sigma_px, dtype=np.float64)
+        sigma = np.broadcast_to(sigma, labels.uv_px.shape[:2])[..., None]
+        trust = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
+        scalar = (trust / sigma) ** 2
+        return Observations(labels.uv_px.astype(np.float64), scalar[..., None, None] * np.eye(2))
+
+
+def hand_size_px(labels: Labels) -> Float[np.ndarray, "T V"]:
+    """Size of the hand in each view, pixels: the longer side of the box around its labelled joints.
+
+    Its median over the sequence, since a single box shrinks with the pose (a fist, a hand seen edge-on) while the
+    detector's error does not. A view without labels takes the median of the others; never below `MIN_HAND_PX`.
+    """
+    mask = labels.mask[..., None]
+    low = np.where(mask, labels.uv_px, np.inf).min(axis=2)
+    high = np.where(mask, labels.uv_px, -np.inf).max(axis=2)
+    seen = labels.mask.sum(axis=2) >= N_JOINTS // 2
+    side_px = np.where(seen, np.where(seen[..., None], high - low, 0.0).max(axis=-1), 0.0)
+    size = np.zeros(len(labels.cameras))
+    for view in range(len(size)):
+        if seen[:, view].any():
+            size[view] = np.median(side_px[seen[:, view], view])
+    if (size > 0).any():
+        size = np.where(size > 0, size, np.median(size[size > 0]))
+    return np.broadcast_to(np.maximum(size, MIN_HAND_PX), labels.uv_px.shape[:2]).copy()
+
+
+def _check_arrays(uv: np.ndarray, confidence: np.ndarray, cameras: Sequence[str], side: str) -> None:
+    wanted = f"(frames, {len(cameras)} cameras, {N_JOINTS} joints"
+    if uv.ndim != 4 or uv.shape[1:] != (len(cameras), N_JOINTS, 2) or confidence.shape != uv.shape[:3]:
+        raise UserError(
+            f"labels have shape {uv.shape} and confidence {confidence.shape}",
+            f"they must be {wanted}, 2) and {wanted})",
+            "write them in that shape, missing joints as zeros",
+        )
+    if side not in SIDES:
+        raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use left or right")
+    finite = np.isfinite(uv).all(axis=-1) & np.isfinite(confidence)
+    if not finite.all():
+        frame, view, _ = np.argwhere(~finite)[0]
+        raise UserError(
+            f"the labels hold NaN or infinity, first in frame {frame} of camera '{list(cameras)[view]}'",
+            "the detector or a conversion wrote missing joints as NaN",
+            "write missing joints as position 0 and confidence 0, or run `usthand label` again",
+        )
+
+
+def _check_enough(labels: Labels, path: Path, again: str) -> None:
+    views = labels.mask.any(axis=(0, 2))
+    if not views.any():
+        raise UserError(f"{path} has no label in any frame", f"the detector never saw the {labels.side} hand", again)
+    if views.sum() == 1:
+        raise UserError(
+            f"{path} has labels in one view only, '{labels.cameras[int(views.argmax())]}'",
+            "the hand cannot be placed in space from one camera",
+            f"check that the other videos show the hand and {again}",
+        )
+
+
+def _aligned(labels: Labels, names: Sequence[str]) -> Labels:
+    uv = np.zeros((labels.n_frames, len(names), N_JOINTS, 2), dtype=np.float32)
+    confidence = np.zeros((labels.n_frames, len(names), N_JOINTS), dtype=np.float32)
+    for view, name in enumerate(names):
+        if name in labels.cameras:
+            uv[:, view] = labels.uv_px[:, labels.cameras.index(name)]
+            confidence[:, view] = labels.confidence[:, labels.cameras.index(name)]
+    return Labels(uv, confidence, tuple(names), labels.side, labels.detector)
+
+
+def _frame_number(path: Path) -> int:
+    """Frame of "000012_keypoints.json" or OpenPose's own "video_000000000012_keypoints.json"."""
+    digits = path.name.removesuffix("_keypoints.json").split("_")[-1]
+    if not digits.isdigit():
+        raise UserError(f"{path} has no frame number", "files are named <frame>_keypoints.json", "rename the file")
+    return int(digits)
+
+
+def _first_person(path: Path) -> dict:
+    try:
+        people = json.loads(path.read_text())["people"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not an OpenPose file", str(error), "write it again") from error
+    return people[0] if people else {}
+
+
+def _triples(path: Path, key: str) -> Float[np.ndarray, "J 3"]:
+    values = np.asarray(_first_person(path).get(key, []), dtype=np.float64)
+    if values.size == 0:
+        return np.zeros((N_JOINTS, 3))
+    if values.size != 3 * N_JOINTS:
+        raise UserError(f"{path} has {values.size} numbers in {key}", f"a hand has {3 * N_JOINTS}", "write it again with OpenPose's --hand")
+    return values.reshape(N_JOINTS, 3)
