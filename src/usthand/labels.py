@@ -34,6 +34,20 @@ MIN_HAND_PX = 8.0
 
 
 @dataclass(frozen=True)
+class Detection:
+    """One hand as a detector saw it in one image, before anybody knows which hand it is."""
+
+    uv_px: Float[np.ndarray, "J 2"]
+    """Pixel positions in the whole image, pixel centres at integers."""
+    confidence: Float[np.ndarray, "J"]
+    """Unitless, per joint, in (0, 1]."""
+    side: str
+    """The detector's guess of the anatomical side, "left" or "right"."""
+    score: float
+    """How sure it is of that side, in [0.5, 1]."""
+
+
+@dataclass(frozen=True)
 class Labels:
     """Pseudo-labels of one hand over a capture."""
 
