@@ -25,15 +25,15 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from .errors import UserError
-from .geometry import align_similarity, project
-from .result import MM_PER_M, Result
-from .skeleton import BONES, JOINTS, PALM_BONES
+from usthand.errors import UserError
+from usthand.geometry import align_similarity, project
+from usthand.result import MM_PER_M, Result
+from usthand.skeleton import BONES, JOINTS, PALM_BONES
 
 if TYPE_CHECKING:
-    from .capture import Truth
-    from .labels import Labels
-    from .rig import Rig
+    from usthand.capture import Truth
+    from usthand.labels import Labels
+    from usthand.rig import Rig
 
 AUC_MAX_MM = 50.0
 F_THRESHOLDS_MM = (5.0, 15.0)
@@ -85,7 +85,7 @@ def evaluate_truth(
     ``truth`` is indexed by frame number. A number that does not exist is None: those of the mesh without a mesh,
     ``accel_mm_s2`` without three consecutive frames. UserError if no frame is left or truth is too short."""
     rows = select_frames(result, frames)
-    at = _truth_rows(result, rows, len(truth.joints_world_m))
+    at = truth_rows(result, rows, truth)
     joints, true_joints = result.joints_world_m[rows], np.asarray(truth.joints_world_m, np.float64)[at]
     asked = len(result.frame) if frames is None else _count(frames)
     numbers: dict[str, float | int | None] = {
@@ -114,7 +114,7 @@ def joint_errors_mm(
     """Absolute error and predicted standard deviation (`Result.std_mm`) of each joint in the selected frames, mm, and
     the frame numbers."""
     rows = select_frames(result, frames)
-    at = _truth_rows(result, rows, len(truth.joints_world_m))
+    at = truth_rows(result, rows, truth)
     return distance_mm(result.joints_world_m[rows], truth.joints_world_m[at]), result.std_mm[rows], result.frame[rows]
 
 
@@ -185,14 +185,12 @@ def label_residuals_px(
     if numbers.max() >= len(labels.uv_px):
         raise UserError(f"the result reaches frame {numbers.max()}, the labels end at {len(labels.uv_px) - 1}",
                         "result and labels are of different captures", "give the capture that the result was made from")
-    views = [rig.index(name) for name in cameras]
-    in_labels = [list(labels.cameras).index(rig.names[v]) for v in views]
-    points = torch.from_numpy(result.joints_world_m[rows])
-    uv, depth = project(rig.tensors(dtype=torch.float64), points)
+    views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
+    uv, depth = project(rig.tensors(dtype=torch.float64), torch.from_numpy(result.joints_world_m[rows]))
     uv, depth = uv.numpy()[:, views], depth.numpy()[:, views]
-    label_uv = np.asarray(labels.uv_px, np.float64)[numbers][:, in_labels]
-    seen = np.asarray(labels.mask)[numbers][:, in_labels] & (depth > 0)
-    return np.where(seen, np.linalg.norm(uv - label_uv, axis=-1), 0.0), seen, numbers
+    seen = labels.mask[numbers] & (depth > 0)
+    distance = np.linalg.norm(uv - labels.uv_px[numbers].astype(np.float64), axis=-1)
+    return np.where(seen, distance, 0.0), seen, numbers
 
 
 def steadiness(result: Result, fps: float, frames: np.ndarray | None = None) -> dict[str, float | None]:
@@ -304,10 +302,11 @@ def _second_difference(points: Points, frame: Int[np.ndarray, "T"]) -> Float[np.
     return points[middle - 1] - 2.0 * points[middle] + points[middle + 1]
 
 
-def _truth_rows(result: Result, rows: np.ndarray, truth_frames: int) -> Int[np.ndarray, "n"]:
-    at = result.frame[rows]
-    if at.max() >= truth_frames:
-        raise UserError(f"the result reaches frame {at.max()}, the truth ends at {truth_frames - 1}",
+def truth_rows(result: Result, rows: np.ndarray, truth: Truth) -> Int[np.ndarray, "n"]:
+    """Rows of the truth that belong to these rows of the result, by frame number. UserError if the truth is shorter."""
+    at, end = result.frame[rows], len(truth.joints_world_m)
+    if at.max() >= end:
+        raise UserError(f"the result reaches frame {at.max()}, the truth ends at {end - 1}",
                         "result and truth are of different captures", "give the capture that the result was made from")
     return at
 

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from .errors import UserError
-from .skeleton import JOINTS, MANO_TO_OPENPOSE, SIDES
+from usthand.errors import UserError
+from usthand.skeleton import JOINTS, MANO_TO_OPENPOSE, SIDES
 
 VERSION = 1
 KIND = "usthand result"
