@@ -1,0 +1,42 @@
+# Two commands matter: `make demo` and `make test`. Both work in a fresh clone with Python 3.10 or newer and no GPU.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO_OUT ?= runs/demo
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test quick lint detector clean
+
+demo: $(VENV)/.installed
+	$(BIN)/usthand demo --out $(DEMO_OUT)
+
+test: demo $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/.installed-test lint
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test
+	$(BIN)/ruff check src tests benchmarks
+
+# torch by itself first: named with its exact version, its CPU build is taken where one is at hand.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) "$$(grep '^torch==' constraints.txt)"
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable ".[test]"
+	touch $@
+
+# MediaPipe pins numpy<2, so it lives in an environment of its own; `usthand label` finds it here.
+detector: .venv-mediapipe/.installed
+
+.venv-mediapipe/.installed:
+	$(PYTHON) -m venv .venv-mediapipe
+	.venv-mediapipe/bin/pip install --quiet --disable-pip-version-check mediapipe==0.10.21
+	touch $@
+
+clean:
+	rm -rf runs .venv .venv-mediapipe

@@ -1,0 +1,125 @@
+"""Trained networks on disk: safetensors beside a JSON config that names every setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from usthand.errors import UserError
+from usthand.hand.model import HandModel
+from usthand.network.model import ModelConfig, UstHand
+from usthand.windows import CropConfig
+
+CHECKPOINT_VERSION = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+T = TypeVar("T")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A frozen dataclass, nested ones included, as plain data."""
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type[T], data: dict[str, Any], where: str) -> T:
+    """A dataclass from plain data.
+
+    Raises:
+        UserError: on a key that the dataclass does not have.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise UserError(
+            f"{where} has the unknown key {unknown[0]!r}",
+            f"{kind.__name__} has {', '.join(known)}",
+            "remove it or mend its spelling; a checkpoint of another version needs that version of usthand",
+        )
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def save_checkpoint(folder: Path, model_state: dict[str, Tensor], model: ModelConfig, crop: CropConfig, info: dict) -> None:
+    """Write weights and config so that a reader never sees half a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"version": CHECKPOINT_VERSION, "model": to_json(model), "crop": to_json(crop), **info}
+    for name, write in (
+        (WEIGHTS, lambda p: save_file({k: v.contiguous() for k, v in model_state.items()}, p)),
+        (CONFIG, lambda p: p.write_text(json.dumps(data, indent=2) + "\n")),
+    ):
+        part = folder / f"{name}.part"
+        write(part)
+        part.replace(folder / name)
+
+
+def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropConfig, dict[str, Any]]:
+    """The network of a checkpoint folder, or of a run folder (its best), ready for use.
+
+    Raises:
+        UserError: if there is none, it is of another version, or weights and config do not belong together.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
+        folder = folder / "best"
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"there is no trained network in {folder}",
+            "the training has not written a checkpoint yet, or the path is wrong",
+            "run `usthand train CAPTURE --out RUN` and give RUN",
+        )
+    try:
+        data = json.loads((folder / CONFIG).read_text())
+        version, model_data, crop_data = data["version"], dict(data["model"]), dict(data["crop"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / CONFIG, error) from None
+    if version != CHECKPOINT_VERSION:
+        raise UserError(
+            f"{folder} is a checkpoint of version {version}",
+            f"this program reads version {CHECKPOINT_VERSION}",
+            "train again with this version, or install the version that wrote it",
+        )
+    config = from_json(ModelConfig, model_data, str(folder / CONFIG))
+    model = UstHand(config, hand)
+    try:
+        model.load_state_dict(load_file(folder / WEIGHTS))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise _damaged(folder / WEIGHTS, error) from None
+    return model.eval(), from_json(CropConfig, crop_data, str(folder / CONFIG)), data
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"{path} does not fit ({reason})",
+        "the file is damaged, or weights and config come from different trainings",
+        "copy the whole run folder again, or train again with `usthand train CAPTURE --out RUN`",
+    )
+
+
+def save_optimizer(path: Path, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor]) -> None:
+    """Adam's moments, and tensors such as averaged weights, as safetensors."""
+    tensors = {f"extra.{k}": v.contiguous() for k, v in extra.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors.update({f"adam.{index}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()})
+    part = path.with_suffix(".part")
+    save_file(tensors, part)
+    part.replace(path)
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Undo `save_optimizer`; returns the extra tensors."""
+    tensors = load_file(path)
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    whole = optimizer.state_dict()
+    whole["state"] = state
+    optimizer.load_state_dict(whole)
+    return {name.removeprefix("extra."): value for name, value in tensors.items() if name.startswith("extra.")}

@@ -1,0 +1,117 @@
+"""ResNet-18/34 with a top-down decoder. The parameters bear torchvision's names, so ImageNet weight files load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from usthand.errors import UserError
+
+BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = None
+        if stride != 1 or channels_in != channels_out:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
+
+
+class ResNet(nn.Module):
+    """The convolutional part of a ResNet; `width` 64 is the published size."""
+
+    def __init__(self, kind: str, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        channels_in = width
+        for stage, depth in enumerate(BLOCKS[kind]):
+            channels = width * 2**stage
+            blocks = [BasicBlock(channels_in, channels, 1 if stage == 0 else 2)]
+            blocks += [BasicBlock(channels, channels, 1) for _ in range(depth - 1)]
+            setattr(self, f"layer{stage + 1}", nn.Sequential(*blocks))
+            channels_in = channels
+        self.channels = tuple(width * 2**stage for stage in range(4))
+
+    def forward(self, images: Float[Tensor, "n 3 S S"]) -> list[Tensor]:
+        """Feature maps at strides 4, 8, 16, 32."""
+        x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
+        maps = []
+        for stage in range(4):
+            x = getattr(self, f"layer{stage + 1}")(x)
+            maps.append(x)
+        return maps
+
+    def load_imagenet(self, path: str | Path) -> None:
+        """Load a file of the common ImageNet weights (safetensors or a PyTorch state dict, read safely).
+
+        Raises:
+            UserError: if the file is missing, is no state dict or fits another network.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise UserError(f"there is no {path}", "the path of the backbone's weights is wrong", "check --backbone-weights")
+        try:
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+            self.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
+        except (RuntimeError, AttributeError, OSError, ValueError, TypeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{path} does not fit the backbone ({reason})",
+                "it is not a ResNet of this depth and width",
+                "give the weights of the preset's ResNet (paper: ResNet-34)",
+            ) from None
+
+
+class Features(NamedTuple):
+    """What the later stages sample from."""
+
+    fine: Float[Tensor, "n D S/4 S/4"]
+    coarse: Float[Tensor, "n D S/16 S/16"]
+    deep: Float[Tensor, "n C S/32 S/32"]
+
+
+class Backbone(nn.Module):
+    """ResNet and a feature pyramid (Lin et al., CVPR 2017) down to stride 4."""
+
+    def __init__(self, kind: str, width: int, map_channels: int):
+        super().__init__()
+        self.resnet = ResNet(kind, width)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, map_channels, 1) for c in self.resnet.channels)
+        self.smooth = nn.Sequential(
+            nn.Conv2d(map_channels, map_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(map_channels), nn.ReLU()
+        )
+
+    def forward(self, images: Float[Tensor, "n 3 S S"]) -> Features:
+        maps = self.resnet(images)
+        x = self.lateral[3](maps[3])
+        coarse = x
+        for stage in (2, 1, 0):
+            x = self.lateral[stage](maps[stage]) + F.interpolate(x, size=maps[stage].shape[-2:], mode="nearest")
+            if stage == 2:
+                coarse = x
+        return Features(self.smooth(x), coarse, maps[3])
+
+
+def sample_map(feature_map: Float[Tensor, "n D h w"], uv_crop: Float[Tensor, "n N 2"]) -> Float[Tensor, "n N D"]:
+    """Bilinear samples at crop coordinates; zeros outside."""
+    return F.grid_sample(feature_map, uv_crop.unsqueeze(1), align_corners=False).squeeze(2).transpose(1, 2)

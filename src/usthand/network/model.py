@@ -1,0 +1,155 @@
+"""The whole network: images and cameras in, distributions, points and a hand out. No loss, no label, no truth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from usthand.geometry import Cameras
+from usthand.hand.model import HandModel
+from usthand.network.backbone import Backbone
+from usthand.network.flow import ConditionalFlow
+from usthand.network.hand_head import HandHead, HandParameters
+from usthand.network.lift import Cloud, lift
+from usthand.network.points import Evidence, PointTransformer
+from usthand.network.views import Views, ViewEstimates
+from usthand.skeleton import N_JOINTS
+
+STRIDE = 32  # of the backbone's deepest map
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and switches of the network; the defaults are the `tiny` preset."""
+
+    backbone: Literal["resnet18", "resnet34"] = "resnet18"
+    width: int = 32
+    """Channels of the backbone's first stage; 64 is the published ResNet."""
+    image_size: int = 96
+    """Side of the square crops, px; a multiple of 32."""
+    map_channels: int = 64
+    graph_width: int = 96
+    graph_layers: int = 2
+    heads: int = 4
+    flow: Literal["joint", "hand", "none"] = "joint"
+    """`joint`: a 2-D flow shared by the joints; `hand`: one 42-D flow per view; `none`: the heatmap's own estimate."""
+    couplings: int = 6
+    flow_hidden: int = 64
+    hypotheses_train: int = 8
+    hypotheses: int = 16
+    point_width: int = 64
+    blocks: int = 2
+    neighbours: int = 16
+    window: int = 3
+    """Frames that a frame's temporal attention reaches, itself included; odd."""
+    attention: tuple[Literal["spatial", "temporal", "cross"], ...] = ("spatial", "temporal", "cross")
+    use_confidence: bool = True
+    use_casa: bool = True
+    use_gcn: bool = True
+    use_fusion: bool = True
+
+
+TINY = ModelConfig()
+PAPER = ModelConfig(
+    backbone="resnet34", width=64, image_size=256, map_channels=128, graph_width=1024, flow_hidden=128,
+    hypotheses_train=16, hypotheses=32, point_width=256, blocks=4, window=5,
+)  # fmt: skip
+
+
+class Inputs(NamedTuple):
+    """A batch of clips: crops and where they come from. There is no field that could hold a label or truth."""
+
+    images: Float[Tensor, "B T V 3 S S"]
+    """Normalised RGB crops."""
+    crop_from_px: Float[Tensor, "B T V 2 3"]
+    """Affine maps from the full image's pixels to crop coordinates."""
+    view_mask: Bool[Tensor, "B T V"]
+    cameras: Cameras
+    """Leading axes B, T."""
+
+
+class Prediction(NamedTuple):
+    """Everything that the losses and the reconstruction use."""
+
+    views: ViewEstimates
+    hypotheses: Float[Tensor, "B T V J K+1 2"]
+    """Crop coordinates; the first is the key one."""
+    cloud: Cloud
+    points: list[Tensor]
+    """Refined query points (B T J 3) after each block, world."""
+    hand: HandParameters
+
+
+class UstHand(nn.Module):
+    """UST-Hand (Han et al., CVPR 2026), for any number of views and any of them missing."""
+
+    def __init__(self, config: ModelConfig, hand: HandModel):
+        super().__init__()
+        self.config = config
+        self.backbone = Backbone(config.backbone, config.width, config.map_channels)
+        self.views = Views(
+            self.backbone.resnet.channels[-1], config.image_size // STRIDE, config.map_channels, config.graph_width,
+            config.heads, config.graph_layers, config.use_confidence, config.use_casa, config.use_gcn,
+        )  # fmt: skip
+        dims = {"joint": 2, "hand": 2 * N_JOINTS, "none": 0}[config.flow]
+        self.to_hand_context = nn.Linear(N_JOINTS * config.graph_width, config.graph_width) if dims > 2 else None
+        self.flow = ConditionalFlow(dims, config.graph_width, config.couplings, config.flow_hidden) if dims else None
+        self.points = PointTransformer(
+            config.map_channels, config.graph_width, config.point_width, config.heads, config.blocks,
+            config.neighbours, config.window, frozenset(config.attention), config.use_fusion,
+        )  # fmt: skip
+        self.hand_head = HandHead(hand, config.point_width, 4 * config.point_width)
+
+    def flow_inputs(self, views: ViewEstimates) -> tuple[Tensor, Tensor]:
+        """The flow's context and centre, shaped for its dimensions: (B T V [J]) D and d."""
+        # Without gradient into the soft-argmax: it has a loss of its own, and the flow's shift corrects it.
+        context, centre = views.joint_features, views.uv_crop.detach()
+        if self.to_hand_context is None:
+            return context, centre
+        return self.to_hand_context(context.flatten(-2)), centre.flatten(-2)
+
+    def hypothesise(self, views: ViewEstimates, noise: Float[Tensor, "K dims"] | None) -> Tensor:
+        """Key hypothesis (z = 0) and random ones, (B T V J K+1 2) crop coordinates."""
+        if self.flow is None:
+            return views.uv_crop.unsqueeze(-2).expand(*views.uv_crop.shape[:-1], 2, 2)
+        context, centre = self.flow_inputs(views)
+        noise = torch.cat((torch.zeros_like(noise[..., :1, :]), noise), -2)
+        samples = self.flow.sample(context, centre, noise)
+        if self.config.flow == "hand":
+            return samples.unflatten(-1, (N_JOINTS, 2)).transpose(-3, -2)
+        return samples
+
+    def noise_shape(self, inputs: Inputs, count: int) -> tuple[int, ...]:
+        """The shape of the prior's samples for a batch."""
+        lead = inputs.view_mask.shape
+        if self.config.flow == "hand":
+            return (*lead, count, 2 * N_JOINTS)
+        return (*lead, N_JOINTS, count, 2)
+
+    def forward(
+        self, inputs: Inputs, noise: Tensor, anchor_keep: Bool[Tensor, "K"] | None = None
+    ) -> Prediction:
+        """Predict from a batch.
+
+        Args:
+            inputs: crops and cameras.
+            noise: samples of the prior, shaped as `noise_shape` says (given, so that results are reproducible).
+            anchor_keep: the hypotheses that the anchor cloud keeps; all by default.
+        """
+        features = self.backbone(inputs.images.flatten(0, 2))
+        features = type(features)(*(f.float() for f in features))
+        views = self.views(features, inputs.view_mask)
+        hypotheses = self.hypothesise(views, noise)
+        cloud = lift(inputs.cameras, inputs.crop_from_px, hypotheses, views.confidence)
+        evidence = Evidence(
+            features, views.uv_crop, views.confidence, inputs.view_mask, inputs.cameras, inputs.crop_from_px
+        )
+        if anchor_keep is None:
+            anchor_keep = torch.ones(cloud.anchors.shape[-2], dtype=torch.bool, device=cloud.anchors.device)
+        points, x, _ = self.points(cloud, views.joint_features, evidence, anchor_keep)
+        hand = self.hand_head(points[-1], x, inputs.view_mask.sum(-1) >= 2)
+        return Prediction(views, hypotheses, cloud, points, hand)

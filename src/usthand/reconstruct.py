@@ -1,0 +1,187 @@
+"""Using a trained network: distributions for every view and frame, then hands with uncertainty.
+
+The network's 2D distributions (per view and joint a mean and a 2x2 covariance from the flow's samples) and its refined
+points go into the same sequence fit that `usthand fit` runs on raw labels: one shape, joint limits, smooth motion.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from usthand.capture import Capture
+from usthand.checkpoint import load_checkpoint
+from usthand.fit import fit_observations
+from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
+from usthand.hand.files import load_hand
+from usthand.hand.limits import anatomical_axes
+from usthand.hand.model import HandModel
+from usthand.labels import Observations
+from usthand.network.hand_head import HandParameters, pose_hand
+from usthand.network.lift import affine_apply, affine_inverse
+from usthand.network.model import UstHand
+from usthand.prepare import Hand2D, fit_hand, footage_of, load_hand_2d
+from usthand.result import Result
+from usthand.rig import Rig
+from usthand.windows import CropConfig, Footage, make_batch
+
+CHUNK = 12  # frames that go through the network at once
+SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
+STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """What the network says of every frame, in the rig's (mirrored, for a left hand) world and image pixels."""
+
+    uv_px: Float[np.ndarray, "T V J 2"]
+    cov_px2: Float[np.ndarray, "T V J 2 2"]
+    confidence: Float[np.ndarray, "T V J"]
+    """0 in a view that does not see the hand."""
+    points_world_m: Float[np.ndarray, "T J 3"]
+    """Refined points of the last block."""
+    angles: Float[np.ndarray, "T 15 3"]
+    root: Float[np.ndarray, "T 3 3"]
+    shape: Float[np.ndarray, "10"]
+    translation_m: Float[np.ndarray, "T 3"]
+    valid: Bool[np.ndarray, "T"]
+    """Frames that two views or more see."""
+
+
+@torch.no_grad()
+def estimate(
+    model: UstHand, footage: Footage, crop: CropConfig, seed: int, progress: Callable[[int, int], None] | None = None
+) -> Estimates:
+    """Run the network over a footage, in chunks that overlap by its reach in time."""
+    n_frames = len(footage.frames)
+    reach = model.config.blocks * (model.config.window // 2)
+    generator = torch.Generator().manual_seed(seed)
+    count = model.config.hypotheses if model.flow is not None else 1
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, n_frames, CHUNK):
+        low, high = max(start - reach, 0), min(start + CHUNK + reach, n_frames)
+        inputs, _ = make_batch([(footage, np.arange(low, high))], model.config.image_size, crop, None)
+        # The same noise in every frame and view, so that equal images give equal answers wherever they stand.
+        noise, spread = (_shared_noise(model, inputs.view_mask.shape, n, generator) for n in (count, SPREAD_SAMPLES))
+        prediction = model(inputs, noise)
+        samples = model.hypothesise(prediction.views, spread)
+        inside = slice(start - low, min(start + CHUNK, n_frames) - low)
+        parts.append(_chunk(prediction, samples, inputs.crop_from_px, inside))
+        generator.manual_seed(seed)
+        if progress is not None:
+            progress(min(start + CHUNK, n_frames), n_frames)
+    merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    valid = footage.crops.view_mask.sum(1) >= 2
+    shapes = merged.pop("shape")
+    return Estimates(**merged, shape=shapes[valid].mean(0) if valid.any() else shapes.mean(0), valid=valid)
+
+
+def _shared_noise(model: UstHand, lead: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
+    """Antithetic standard normal noise (n, -n), equal for all frames, views and joints: its mean is exactly zero."""
+    dims = 42 if model.config.flow == "hand" else 2
+    half = torch.randn((count + 1) // 2, dims, generator=generator)
+    noise = torch.cat((half, -half))[:count]
+    joints = () if model.config.flow == "hand" else (21,)
+    return noise.expand(*lead, *joints, count, dims)
+
+
+def _chunk(prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> dict[str, np.ndarray]:
+    px_from_crop = affine_inverse(crop_from_px)
+    key = samples[..., 0, :]
+    offsets = (samples[..., 1:, :] - key.unsqueeze(-2)) if samples.shape[-2] > 2 else torch.zeros_like(samples)
+    covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + STD_FLOOR_CROP**2 * torch.eye(2)
+    linear = px_from_crop[..., None, :, :2]
+    frames = prediction.hand.root.shape[1]
+    values = {
+        "uv_px": affine_apply(px_from_crop, key),
+        "cov_px2": linear @ covariance @ linear.transpose(-1, -2),
+        "confidence": prediction.views.confidence,
+        "points_world_m": prediction.points[-1],
+        "angles": prediction.hand.angles,
+        "root": prediction.hand.root,
+        "shape": prediction.hand.shape.unsqueeze(1).expand(-1, frames, -1),
+        "translation_m": prediction.hand.translation_m,
+    }
+    return {name: value[0, inside].double().numpy() for name, value in values.items()}
+
+
+def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
+    """The network's own answer, no fit: refined points, the head's mesh, covariances from the 2D distributions."""
+    parameters = HandParameters(
+        torch.from_numpy(estimates.angles).float(), torch.from_numpy(estimates.root).float(),
+        torch.from_numpy(estimates.shape).float(), torch.from_numpy(estimates.translation_m).float(),
+    )  # fmt: skip
+    posed = pose_hand(hand, parameters)
+    axes = anatomical_axes(hand).float()
+    fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
+    pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).double().numpy()
+    valid = estimates.valid
+    return Result(
+        joints_world_m=estimates.points_world_m,
+        joints_cov_m2=_covariances(rig, estimates),
+        vertices_world_m=posed.vertices.double().numpy(),
+        pose=pose,
+        shape=estimates.shape,
+        translation_m=estimates.translation_m,
+        side="right",
+        frame=np.arange(len(valid)),
+        valid=valid,
+        joint_valid=np.broadcast_to(valid[:, None], (len(valid), 21)),
+        scale=rig.scale,
+        metric=rig.metric,
+        method="usthand network",
+        cameras=rig.names,
+    )
+
+
+def observations(estimates: Estimates) -> Observations:
+    """The 2D distributions as the sequence fit takes them."""
+    precision = np.linalg.inv(estimates.cov_px2) * (estimates.confidence > 0)[..., None, None]
+    uv = np.where(estimates.confidence[..., None] > 0, estimates.uv_px, 0.0)
+    return Observations(uv, precision)
+
+
+def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
+    seen = observations(estimates)
+    cameras = rig.tensors(torch.float64)
+    cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in cameras))
+    precision = torch.from_numpy(seen.precision)
+    return triangulate_precision(cameras, torch.from_numpy(seen.uv_px), precision)[1].numpy()
+
+
+def reconstruct(
+    capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, polish: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:  # fmt: skip
+    """Hands of one side of a capture.
+
+    Args:
+        run: a training's folder, or one of its checkpoints.
+        polish: end with the sequence fit; without it the network's own answer is returned.
+        progress: called with (frames done, frames in all).
+    """
+    hand_model = load_hand()
+    model, crop, _ = load_checkpoint(run, hand_model)
+    hand = load_hand_2d(capture, side, leave_out)
+    with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
+        footage = footage_of(
+            capture, hand, fit_hand(hand), hand.labels, crop, model.config.image_size, cache=Path(folder) / "crops.npy"
+        )
+        estimates = estimate(model, footage, crop, seed, progress)
+    return finish(hand, estimates, hand_model, polish)
+
+
+def finish(hand: Hand2D, estimates: Estimates, hand_model: HandModel, polish: bool) -> Result:
+    """From estimates to a result on the hand's own side."""
+    if polish:
+        result = fit_observations(hand.rig, observations(estimates), side="right", method="usthand")
+    else:
+        result = network_result(hand.rig, estimates, hand_model)
+    return result.mirrored() if hand.mirrored else result

@@ -1,0 +1,299 @@
+"""Training: labels in, a network out. Deterministic from a seed, resumable, watched."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from usthand.capture import open_capture
+from usthand.checkpoint import (
+    CONFIG, WEIGHTS, load_checkpoint, load_optimizer, save_checkpoint, save_optimizer, to_json,
+)  # fmt: skip
+from usthand.errors import UserError
+from usthand.hand.files import load_hand
+from usthand.labels import Labels
+from usthand.losses import LossConfig, losses
+from usthand.network.lift import affine_apply, affine_inverse
+from usthand.network.model import PAPER, TINY, ModelConfig, UstHand
+from usthand.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d
+from usthand.windows import CropConfig, Footage, Targets, make_batch, sample_clips
+
+LOG_EVERY, CHECK_EVERY = 20, 250  # steps
+CHECK_FRAMES = 24  # frames of the held-out check: a second or two
+LABELS_HELD_OUT = 0.04
+CLIP_GRADIENT = 1.0
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how."""
+
+    steps: int = 2400
+    clips: int = 4
+    """Clips in a batch ..."""
+    clip_frames: int = 3
+    """... and consecutive frames in a clip."""
+    learning_rate: float = 1e-3
+    schedule: Literal["cosine", "step"] = "cosine"
+    """`step` is the published one: a tenth of the rate after two thirds of the training."""
+    warmup: int = 100
+    average: float = 0.998
+    """Decay of the weights' running average, which is what is saved and used; 0 for none."""
+    view_dropout: float = 0.1
+    label_dropout: float = 0.05
+    hypothesis_dropout: float = 0.25
+    targets: Literal["consensus", "labels"] = "consensus"
+    """Learn the labels' multi-view, temporal consensus, or each label as it is (the paper's way)."""
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that a training needs, but the captures."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(TINY),
+    # The published values; 30 epochs of 2500 windows, the size of the demo's capture times the paper's.
+    "paper": Preset(
+        PAPER,
+        CropConfig(factor=2.0, rotation_deg=180.0),
+        LossConfig(),
+        TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, targets="labels"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Course:
+    """A training under way."""
+
+    model: UstHand
+    optimizer: torch.optim.Optimizer
+    preset: Preset
+    footages: list[Footage]
+    checks: list[Labels]
+    """Held-out labels of each footage, on its own (mirrored) rig."""
+    out: Path
+    average: dict[str, Tensor]
+
+
+def learning_rate(step: int, config: TrainConfig) -> float:
+    """Linear warm-up, then cosine to a hundredth or the published step."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(config.steps - config.warmup, 1)
+    if config.schedule == "step":
+        return config.learning_rate * (1.0 if done < 2 / 3 else 0.1)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(done, 1.0))))
+
+
+def drop_views(mask: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """Mask views of whole clips at random, but never below two."""
+    drop = torch.from_numpy(rng.random((mask.shape[0], 1, mask.shape[2])) < share)
+    kept = mask & ~drop
+    return torch.where((kept.sum(-1, keepdim=True) >= 2), kept, mask)
+
+
+def drop_labels(targets: Targets, share: float, rng: np.random.Generator) -> Targets:
+    """Take a share of the views' labels out of the losses, images staying."""
+    keep = torch.from_numpy(rng.random(targets.weight.shape[:3]) >= share)
+    return targets._replace(weight=targets.weight * keep.unsqueeze(-1))
+
+
+def training_step(course: Course, step: int) -> dict[str, float]:
+    """One optimiser step; all its randomness comes from (seed, step), so a resumed run is the same run."""
+    config, model = course.preset.train, course.model
+    rng = np.random.default_rng((config.seed, step))
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    clips = sample_clips(course.footages, config.clips, config.clip_frames, rng)
+    inputs, targets = make_batch(clips, model.config.image_size, course.preset.crop, rng)
+    inputs = inputs._replace(view_mask=drop_views(inputs.view_mask, config.view_dropout, rng))
+    targets = drop_labels(targets, config.label_dropout, rng)
+    count = model.config.hypotheses_train if model.flow is not None else 1
+    keep = torch.from_numpy(rng.random(count) >= config.hypothesis_dropout)
+    keep[0] = True
+    noise = torch.randn(model.noise_shape(inputs, count), generator=generator)
+    label_noise = torch.randn(targets.uv_crop.shape, generator=generator)
+    for group in course.optimizer.param_groups:
+        group["lr"] = learning_rate(step, config)
+    terms = losses(model, model(inputs, noise, keep), inputs, targets, course.preset.loss, label_noise)
+    course.optimizer.zero_grad(set_to_none=True)
+    terms["total"].backward()
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_GRADIENT)
+    if torch.isfinite(norm):  # one bad batch must not end a training
+        course.optimizer.step()
+        _update_average(course)
+    return {name: float(value.detach()) for name, value in terms.items()}
+
+
+def _update_average(course: Course) -> None:
+    decay = course.preset.train.average
+    for name, value in course.model.state_dict().items():
+        kept = course.average[name]
+        if decay and value.is_floating_point():
+            kept.lerp_(value, 1 - decay)
+        else:
+            kept.copy_(value)
+
+
+@torch.no_grad()
+def held_out_error(course: Course) -> float:
+    """Median distance (px of the full image) of the averaged network's key hypothesis from the held-out labels."""
+    model = UstHand(course.preset.model, course.model.hand_head.hand)
+    model.load_state_dict(course.average)
+    model.eval()
+    errors = []
+    for footage, check in zip(course.footages, course.checks, strict=True):
+        frames = np.flatnonzero(check.mask.any((1, 2)))
+        if not len(frames):
+            continue
+        frames = frames[np.linspace(0, len(frames) - 1, min(CHECK_FRAMES, len(frames))).astype(int)]
+        clips = [(footage, frames[i : i + 1]) for i in range(len(frames))]
+        inputs, _ = make_batch(clips, model.config.image_size, course.preset.crop, None)
+        key = model(inputs, torch.zeros(model.noise_shape(inputs, 1))).hypotheses[..., 0, :]
+        uv_px = affine_apply(affine_inverse(inputs.crop_from_px), key)[:, 0].numpy()
+        mask = check.mask[frames] & footage.crops.view_mask[frames][..., None]
+        errors.append(np.linalg.norm(uv_px - check.uv_px[frames], axis=-1)[mask])
+    merged = np.concatenate(errors) if errors else np.zeros(0)
+    return float(np.median(merged)) if len(merged) else float("inf")
+
+
+# ---- a whole run ----------------------------------------------------------------------------------------------------------
+
+
+def prepare_footages(
+    captures: list[Path], side: str | None, leave_out: str | None, preset: Preset, bar: Progress, cache: Path
+) -> tuple[list[Footage], list[Labels]]:
+    """Fit, crop and split the labels of every capture."""
+    footages, checks = [], []
+    for number, path in enumerate(captures):
+        capture = open_capture(path)
+        hand = load_hand_2d(capture, choose_side(capture, side), leave_out)
+        rng = np.random.default_rng((preset.train.seed, number, 7))
+        kept, held = hold_out(hand.labels, LABELS_HELD_OUT, rng)
+        hand = replace(hand, labels=kept)
+        fit = fit_hand(hand)
+        targets = consensus_labels(hand, fit) if preset.train.targets == "consensus" else hand.labels
+        task = bar.add_task(f"crops of {capture.path.name}", total=capture.n_frames * len(hand.rig), note="")
+        footages.append(
+            footage_of(
+                capture, hand, fit, targets, preset.crop, preset.model.image_size,
+                lambda done, total, task=task: bar.update(task, completed=done, total=total),
+                cache / f"crops-{number}.npy",
+            )
+        )  # fmt: skip
+        checks.append(held)
+    return footages, checks
+
+
+def start_course(preset: Preset, footages: list[Footage], checks: list[Labels], out: Path, weights: Path | None) -> Course:
+    """A fresh network (or one that starts from `weights`, a backbone's file) and its optimiser."""
+    torch.manual_seed(preset.train.seed)
+    model = UstHand(preset.model, load_hand())
+    if weights is not None:
+        model.backbone.resnet.load_imagenet(weights)
+    optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate)
+    average = {name: value.clone() for name, value in model.state_dict().items()}
+    return Course(model, optimizer, preset, footages, checks, out, average)
+
+
+def resume(course: Course) -> int:
+    """Continue from `last`; returns the step to go on from, 0 for a new run.
+
+    Raises:
+        UserError: if the folder holds a run with other settings.
+    """
+    last = course.out / "last"
+    if not (last / CONFIG).is_file():
+        return 0
+    data = json.loads((last / CONFIG).read_text())
+    if data.get("preset") != json.loads(json.dumps(to_json(course.preset))):
+        raise UserError(
+            f"{course.out} holds a training with other settings",
+            "a run can only be continued as it was begun",
+            "give another --out, or the same settings as before",
+        )
+    course.average.update(load_checkpoint(last, course.model.hand_head.hand)[0].state_dict())
+    extra = load_optimizer(last / "optimizer.safetensors", course.optimizer)
+    course.model.load_state_dict(extra)
+    return int(data["step"])
+
+
+def _save(course: Course, name: str, step: int, check: float, extra: dict[str, Any]) -> None:
+    info = {"preset": to_json(course.preset), "step": step, "held_out_px": check, **extra}
+    if name == "last":
+        save_optimizer(course.out / "optimizer.tmp.safetensors", course.optimizer, course.model.state_dict())
+        (course.out / name).mkdir(exist_ok=True)
+        (course.out / "optimizer.tmp.safetensors").replace(course.out / name / "optimizer.safetensors")
+    save_checkpoint(course.out / name, course.average, course.preset.model, course.preset.crop, info)
+
+
+def train(
+    captures: list[Path], out: Path, preset: Preset, side: str | None = None, leave_out: str | None = None,
+    backbone_weights: Path | None = None, quiet: bool = False,
+) -> Path:  # fmt: skip
+    """Train on captures' labels; returns the folder with the best checkpoint.
+
+    Writes `config.json`, `metrics.jsonl`, TensorBoard files, `last/` and `best/` (lowest held-out label error).
+    A run that was interrupted goes on from `last/` when started again with the same settings.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, disable=quiet) as bar:
+        footages, checks = prepare_footages(captures, side, leave_out, preset, bar, out)
+        course = start_course(preset, footages, checks, out, backbone_weights)
+        extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out}
+        _run(course, resume(course), bar, extra)
+    for number in range(len(captures)):
+        (out / f"crops-{number}.npy").unlink(missing_ok=True)
+    return out / "best"
+
+
+def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> None:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and only trainings need it
+
+    steps, best = course.preset.train.steps, float("inf")
+    if (course.out / "best" / CONFIG).is_file() and start:
+        best = json.loads((course.out / "best" / CONFIG).read_text())["held_out_px"]
+    task = bar.add_task("training", total=steps, completed=start, note="")
+    sums: dict[str, float] = {}
+    check, began = best, time.monotonic()
+    course.model.train()
+    with (course.out / "metrics.jsonl").open("a") as log, SummaryWriter(str(course.out / "tensorboard")) as board:
+        for step in range(start, steps):
+            for name, value in training_step(course, step).items():
+                sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
+            if (step + 1) % LOG_EVERY == 0:
+                row = {"step": step + 1, "seconds": round(time.monotonic() - began, 2), **sums}
+                note = " ".join(f"{k} {v:.3f}" for k, v in sums.items())
+                bar.update(task, completed=step + 1, note=f"{note} · held-out {check:.2f} px")
+                sums = {}
+                if (step + 1) % CHECK_EVERY < LOG_EVERY or step + 1 == steps:
+                    check = row["held_out_px"] = held_out_error(course)
+                    if check <= best:
+                        best = check
+                        _save(course, "best", step + 1, check, extra)
+                    _save(course, "last", step + 1, check, extra)
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                for name, value in row.items():
+                    board.add_scalar(f"train/{name}", value, step + 1)
+    if not (course.out / "best" / WEIGHTS).is_file() or not np.isfinite(best):
+        _save(course, "best", steps, check, extra)
+
+

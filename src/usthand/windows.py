@@ -1,0 +1,278 @@
+"""Crops around the labelled hand, and clips of consecutive frames cut from them: what the network eats.
+
+A `Footage` is one hand of one capture, made ready: a right hand (a left one is mirrored with its cameras and images),
+its cameras, its labels, and one stored crop per frame and view. Crops are centred on the hand as the labels have it
+(triangulated over the views and projected back, so a view whose label is missing has its crop too), never on truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from PIL import Image
+from torch import Tensor
+
+from usthand.capture import Capture
+from usthand.geometry import Cameras, project
+from usthand.labels import Labels
+from usthand.network.lift import affine_apply, affine_inverse
+from usthand.network.model import Inputs
+from usthand.rig import Rig
+
+STORE_MARGIN = 1.3  # the stored crop is this much larger than the network's, room for shifts, turns and scales
+MIN_CROP_PX = 24.0
+MIN_INSIDE = 0.5  # share of the joints that must project into the image for a view to count as one
+IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which its weights expect
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How crops are cut and varied."""
+
+    factor: float = 1.7
+    """Side of the network's crop over the hand's longer side in the image."""
+    scale: tuple[float, float] = (0.9, 1.1)
+    rotation_deg: float = 30.0
+    """In-plane turns up to this angle either way; the cameras follow."""
+    shift: float = 0.08
+    """Of the crop's side, either way."""
+    colour: float = 0.2
+    """Brightness, contrast and each channel vary by this share."""
+
+
+class Crops(NamedTuple):
+    """Where the crops lie in the images."""
+
+    corner_px: Float[np.ndarray, "T V 2"]
+    """Left and upper pixel, integers."""
+    side_px: Float[np.ndarray, "T V"]
+    """Integers."""
+    view_mask: Bool[np.ndarray, "T V"]
+    """False where the hand lies outside the image or is not known in space."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """One hand of one capture, ready for the network (always a right hand)."""
+
+    rig: Rig
+    labels: Labels
+    images: np.ndarray
+    """(T, V, S, S, 3) uint8, possibly memory-mapped."""
+    crops: Crops
+    frames: np.ndarray
+    """(T,) frame numbers in the capture."""
+
+    @property
+    def store_from_px(self) -> Float[np.ndarray, "T V 2 3"]:
+        """Affine maps from image pixels to the stored crop's [-1, 1]."""
+        scale = 2.0 / self.crops.side_px
+        matrix = np.zeros((*scale.shape, 2, 3))
+        matrix[..., 0, 0] = matrix[..., 1, 1] = scale
+        matrix[..., 2] = (1.0 - 2.0 * self.crops.corner_px) / self.crops.side_px[..., None] - 1.0
+        return matrix
+
+
+class Targets(NamedTuple):
+    """What the losses compare with: labels and nothing else."""
+
+    uv_crop: Float[Tensor, "B T V J 2"]
+    weight: Float[Tensor, "B T V J"]
+    """Confidence of the label; 0 where there is none."""
+
+
+# ---- cutting ----------------------------------------------------------------------------------------------------------
+
+
+def place_crops(
+    rig: Rig, joints_world_m: Float[np.ndarray, "T J 3"], valid: Bool[np.ndarray, "T"], factor: float
+) -> Crops:
+    """Squares around the projected joints, `factor` times `STORE_MARGIN` as wide as the hand's longer side."""
+    points = torch.from_numpy(np.asarray(joints_world_m, dtype=np.float64))
+    cameras = rig.tensors(torch.float64)
+    cameras = Cameras(*(t.expand(len(points), *t.shape) for t in cameras))
+    uv, depth = (x.numpy() for x in project(cameras, points))
+    size = np.array([(c.width, c.height) for c in rig.cameras])[None, :, None]
+    inside = ((uv > -0.5) & (uv < size - 0.5)).all(-1) & (depth > 0)
+    low, high = uv.min(2), uv.max(2)
+    side = np.clip((high - low).max(-1) * factor * STORE_MARGIN, MIN_CROP_PX, 4.0 * size.max())
+    side = np.round(side)
+    corner = np.round(((low + high) - side[..., None]) / 2)
+    mask = (inside.mean(-1) >= MIN_INSIDE) & np.asarray(valid)[:, None]
+    # Far outside, behind a camera, nothing is ever read: keep the numbers small.
+    corner = np.where(mask[..., None], corner, 0.0)
+    return Crops(corner, np.where(mask, side, MIN_CROP_PX), mask)
+
+
+def cut_crop(image: np.ndarray, corner: np.ndarray, side: float, out: int) -> np.ndarray:
+    """One square, scaled to `out` pixels with anti-aliasing; black outside the image."""
+    x, y, n = int(corner[0]), int(corner[1]), int(side)
+    picture = Image.fromarray(np.ascontiguousarray(image[max(y, 0) : max(y + n, 0), max(x, 0) : max(x + n, 0)]))
+    if picture.width and picture.height and (picture.width, picture.height) != (n, n):
+        padded = Image.new("RGB", (n, n))
+        padded.paste(picture, (max(-x, 0), max(-y, 0)))
+        picture = padded
+    if not picture.width or not picture.height:
+        return np.zeros((out, out, 3), np.uint8)
+    return np.asarray(picture.resize((out, out), Image.BILINEAR))
+
+
+def read_crops(
+    capture: Capture, names: tuple[str, ...], crops: Crops, out_px: int, mirrored: bool, start: int = 0,
+    store: np.ndarray | None = None,
+) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
+    """Fill `store` (or a new array) with the crops of frames `start` onwards, camera by camera.
+
+    Yields (number of images done, store) so that a caller can show progress; the last store is complete.
+    """
+    n_frames, n_views = crops.side_px.shape
+    if store is None:
+        store = np.zeros((n_frames, n_views, out_px, out_px, 3), np.uint8)
+    done = 0
+    for view, name in enumerate(names):
+        for frame, image in capture.read(name, start, start + n_frames):
+            t = frame - start
+            if crops.view_mask[t, view]:
+                image = image[:, ::-1] if mirrored else image
+                store[t, view] = cut_crop(image, crops.corner_px[t, view], crops.side_px[t, view], out_px)
+            done += 1
+            yield done, store
+
+
+def store_size(image_size: int) -> int:
+    """Side of the stored crops, px."""
+    return int(round(image_size * STORE_MARGIN))
+
+
+def make_footage(
+    capture: Capture, rig: Rig, labels: Labels, joints_world_m: np.ndarray, valid: np.ndarray, config: CropConfig,
+    image_size: int, mirrored: bool, progress=None, cache: Path | None = None,
+) -> Footage:  # fmt: skip
+    """Cut all crops of one hand.
+
+    Args:
+        capture: where the images are.
+        rig, labels: already mirrored for a left hand, and less any camera that is left out.
+        joints_world_m, valid: (T, 21, 3) the hand as the labels have it, in the rig's world; (T,).
+        progress: called with (images done, images in all).
+        cache: a file to hold the crops in place of memory.
+    """
+    crops = place_crops(rig, joints_world_m, valid, config.factor)
+    side = store_size(image_size)
+    shape = (*crops.side_px.shape, side, side, 3)
+    store = np.lib.format.open_memmap(cache, "w+", np.uint8, shape) if cache else np.zeros(shape, np.uint8)
+    total = shape[0] * shape[1]
+    for done, _ in read_crops(capture, rig.names, crops, side, mirrored, store=store):
+        if progress is not None:
+            progress(done, total)
+    return Footage(rig, labels, store, crops, np.arange(shape[0]))
+
+
+# ---- batches -------------------------------------------------------------------------------------------------------------
+
+
+def augmentation(
+    shape: tuple[int, ...], config: CropConfig, rng: np.random.Generator | None
+) -> Float[np.ndarray, "*b 2 3"]:
+    """Affine maps from the network's crop to the stored crop; without `rng` the plain centre."""
+    base = 1.0 / STORE_MARGIN
+    if rng is None:
+        return np.broadcast_to(np.array([[base, 0, 0], [0, base, 0]]), (*shape, 2, 3))
+    angle = np.deg2rad(rng.uniform(-config.rotation_deg, config.rotation_deg, shape))
+    scale = base * rng.uniform(*config.scale, shape)
+    shift = 2 * base * rng.uniform(-config.shift, config.shift, (*shape, 2))
+    c, s = scale * np.cos(angle), scale * np.sin(angle)
+    return np.stack((np.stack((c, -s, shift[..., 0]), -1), np.stack((s, c, shift[..., 1]), -1)), -2)
+
+
+def compose(outer: Float[Tensor, "*b 2 3"], inner: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
+    """The affine map that applies `inner`, then `outer`."""
+    linear = outer[..., :2] @ inner[..., :2]
+    return torch.cat((linear, outer[..., :2] @ inner[..., 2:] + outer[..., 2:]), -1)
+
+
+def _colour(images: Tensor, config: CropConfig, rng: np.random.Generator) -> Tensor:
+    """Brightness, contrast and white balance, one draw for all the frames of a clip's view; images (B T V 3 S S)."""
+    batch, _, views = images.shape[:3]
+    gain = torch.from_numpy(1 + config.colour * rng.uniform(-1, 1, (batch, 1, views, 3, 1, 1))).to(images)
+    contrast = torch.from_numpy(1 + config.colour * rng.uniform(-1, 1, (batch, 1, views, 1, 1, 1))).to(images)
+    mean = images.mean((-3, -2, -1), keepdim=True)
+    return ((images - mean) * contrast + mean) * gain
+
+
+def make_batch(
+    clips: list[tuple[Footage, np.ndarray]], image_size: int, config: CropConfig, rng: np.random.Generator | None
+) -> tuple[Inputs, Targets]:
+    """Assemble clips of equal length from footages that may have different numbers of views.
+
+    Args:
+        clips: footage and (T,) positions in it (positions may repeat).
+        rng: draws the augmentation; None for none.
+    """
+    views = max(len(footage.rig) for footage, _ in clips)
+    padded = [_padded_clip(footage, at, views) for footage, at in clips]
+    stacked = [np.stack(parts) for parts in zip(*padded, strict=True)]
+    images, store_from_px, mask, uv_px, weight = (torch.from_numpy(x) for x in stacked)
+    lead = tuple(mask.shape)
+    store_from_crop = augmentation((lead[0], 1, views), config, rng)
+    store_from_crop = torch.from_numpy(np.array(np.broadcast_to(store_from_crop, (*lead, 2, 3)))).float()
+    grid = F.affine_grid(store_from_crop.flatten(0, 2), [mask.numel(), 3, image_size, image_size], align_corners=False)
+    flat = images.flatten(0, 2).permute(0, 3, 1, 2).float() / 255.0
+    crops = F.grid_sample(flat, grid, align_corners=False).unflatten(0, lead)
+    if rng is not None:
+        crops = _colour(crops, config, rng)
+    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
+    crop_from_px = compose(affine_inverse(store_from_crop.double()), store_from_px)
+    cameras = _padded_cameras([footage.rig for footage, _ in clips], views, lead[1])
+    uv_crop = affine_apply(crop_from_px, uv_px.double()).float()
+    inputs = Inputs(((crops - mean) / std).float(), crop_from_px.float(), mask, cameras)
+    # A label outside the crop (swapped hands, wild errors) has no place on the heatmap and teaches nothing.
+    near = (uv_crop.abs() <= 1.0).all(-1)
+    return inputs, Targets(torch.where(near[..., None], uv_crop, 0.0), weight * near * mask[..., None])
+
+
+def _padded_clip(footage: Footage, at: np.ndarray, views: int) -> tuple[np.ndarray, ...]:
+    """One clip's arrays, padded to `views` views by masked copies of the first."""
+    extra = views - len(footage.rig)
+    index = np.r_[np.arange(len(footage.rig)), np.zeros(extra, int)]
+    here = np.r_[np.ones(len(footage.rig), bool), np.zeros(extra, bool)]
+    return (
+        footage.images[at][:, index],
+        footage.store_from_px[at][:, index],
+        footage.crops.view_mask[at][:, index] & here,
+        footage.labels.uv_px[at][:, index],
+        (footage.labels.confidence[at][:, index] * here[:, None]).astype(np.float32),
+    )
+
+
+def _padded_cameras(rigs: list[Rig], views: int, frames: int) -> Cameras:
+    """(B, T, V, ...) cameras."""
+    rows = []
+    for rig in rigs:
+        cameras = rig.tensors()
+        index = torch.tensor([*range(len(rig)), *([0] * (views - len(rig)))])
+        rows.append([t[index].unsqueeze(0).expand(frames, *t[index].shape) for t in cameras])
+    return Cameras(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+
+
+def sample_clips(
+    footages: list[Footage], count: int, length: int, rng: np.random.Generator
+) -> list[tuple[Footage, np.ndarray]]:
+    """Random clips of consecutive frames; short footages repeat their last frame (replicate padding)."""
+    lengths = np.array([len(f.frames) for f in footages], float)
+    clips = []
+    for which in rng.choice(len(footages), count, p=lengths / lengths.sum()):
+        footage = footages[which]
+        usable = np.flatnonzero(footage.crops.view_mask.sum(1) >= 2)
+        centre = rng.choice(usable) if len(usable) else 0
+        start = np.clip(centre - rng.integers(length), 0, max(len(footage.frames) - length, 0))
+        clips.append((footage, np.minimum(start + np.arange(length), len(footage.frames) - 1)))
+    return clips
+
