@@ -1,0 +1,145 @@
+"""Labelling a capture: detect in every video, associate over the views, write labels/<side>.npz."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Sequence
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from usthand.associate import associate
+from usthand.capture import Capture
+from usthand.detectors.base import Detector
+from usthand.detectors.mediapipe import MediaPipe
+from usthand.errors import UserError
+from usthand.geometry import project, triangulate
+from usthand.labels import SIDES, Detection, Labels
+from usthand.rig import Rig
+from usthand.skeleton import MIDDLE_MCP, WRIST
+
+DETECTORS = ("mediapipe",)
+
+MIN_SHARE = 0.02
+"""A side is written if at least this share of the frames has it in two views or more: fewer is a chance agreement."""
+
+
+def label_capture(
+    capture: Capture,
+    detector: str | Detector = "mediapipe",
+    sides: Sequence[str] | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    python: str | Path | None = None,
+) -> dict[str, Labels]:
+    """Detect hands in all videos of a capture and write the labels of each side that is there.
+
+    Args:
+        detector: "mediapipe", or a `Detector` of your own.
+        sides: which to write, "right", "left" or both (default).
+        overwrite: write over labels that are there.
+        progress: show a progress bar and a summary.
+        python: the Python that has MediaPipe, if it is not found by itself.
+
+    Returns:
+        {side: Labels} of the sides written.
+
+    Raises:
+        UserError: labels exist, the rig has one camera, the detector is unknown or dies, or no hand was found.
+    """
+    wanted = tuple(sides) if sides else ("right", "left")
+    _check(capture, detector, wanted, overwrite)
+    console = Console(quiet=not progress)
+    with closing(_make(detector, python)) as made:
+        detections = detect_capture(capture, made, console)
+        found = associate(capture.rig, detections, detector=made.name)
+    kept = {side: found[side] for side in wanted if _two_view_share(found[side]) >= MIN_SHARE}
+    if not kept:
+        seen = sum(len(view) for frame in detections for view in frame)
+        raise UserError(
+            f"no {' or '.join(wanted)} hand was found in two cameras at once in {capture.path}",
+            f"the detector saw {seen} hands in single images" if seen else "the detector saw no hand in any image",
+            "check that the videos show hands and are synchronised, and that rig.toml belongs to them",
+        )
+    for side, labels in kept.items():
+        labels.save(capture.labels_path(side))
+    console.print(summary_table(capture.rig, kept))
+    return kept
+
+
+def detect_capture(capture: Capture, detector: Detector, console: Console | None = None) -> list[list[list[Detection]]]:
+    """Detections[frame][view] of a whole capture, one video after the other."""
+    detections: list[list[list[Detection]]] = [[] for _ in range(capture.n_frames)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console or Console(quiet=True)) as bar:
+        task = bar.add_task("detecting hands", total=capture.n_frames * len(capture.rig))
+        for camera in capture.rig.names:
+            bar.update(task, description=f"detecting hands, camera {camera}")
+            for frame, hands in enumerate(detector.detect(rgb for _, rgb in capture.read(camera))):
+                detections[frame].append(hands)
+                bar.advance(task)
+    return detections
+
+
+def summary(rig: Rig, labels: Labels) -> dict[str, float | dict[str, float]]:
+    """How good labels look without truth: share of frames per camera, residual (px), palm length and its spread (mm).
+
+    The residual is the distance of each label from the projection of the joint triangulated from all views; the palm
+    goes from wrist to middle knuckle, one bone, so its spread is error. In a rig without metric scale "mm" are
+    thousandths of the rig's unit.
+    """
+    cameras = rig.tensors(dtype=torch.float64)
+    mask = labels.mask
+    uv = torch.from_numpy(labels.uv_px.astype(np.float64))
+    points = triangulate(cameras, uv, torch.from_numpy(mask.astype(np.float64)))
+    solid = mask.sum(axis=1) >= 2
+    distance = (project(cameras, points)[0] - uv).norm(dim=-1).numpy()
+    residuals = distance[mask & solid[:, None]]
+    palm = (points[:, MIDDLE_MCP] - points[:, WRIST]).norm(dim=-1).numpy()[solid[:, WRIST] & solid[:, MIDDLE_MCP]] * 1e3
+    return {
+        "share": {name: float(mask[:, view].any(axis=-1).mean()) for view, name in enumerate(labels.cameras)},
+        "residual_px": float(np.median(residuals)) if residuals.size else 0.0,
+        "palm_mm": float(np.median(palm)) if palm.size else 0.0,
+        "palm_spread_mm": float(palm.std()) if palm.size else 0.0,
+    }
+
+
+def summary_table(rig: Rig, labels: dict[str, Labels]) -> Table:
+    """The summary of each side as a table."""
+    table = Table(title="labels")
+    table.add_column("hand")
+    for name in rig.names:
+        table.add_column(f"{name}\nframes", justify="right")
+    table.add_column("residual\nmedian px", justify="right")
+    table.add_column("palm length\nmm" if rig.metric else "palm length\nrig units / 1000", justify="right")
+    for side, one in labels.items():
+        row = summary(rig, one)
+        shares = [f"{row['share'][name]:.0%}" for name in rig.names]
+        table.add_row(side, *shares, f"{row['residual_px']:.1f}", f"{row['palm_mm']:.1f} +- {row['palm_spread_mm']:.1f}")
+    return table
+
+
+def _check(capture: Capture, detector: str | Detector, wanted: Sequence[str], overwrite: bool) -> None:
+    for side in wanted:
+        if side not in SIDES:
+            raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use --side left or --side right")
+        if capture.labels_path(side).exists() and not overwrite:
+            raise UserError(
+                f"{capture.labels_path(side)} exists", "labels were made before", f"run `usthand label {capture.path} --overwrite`"
+            )
+    if isinstance(detector, str) and detector not in DETECTORS:
+        raise UserError(f"detector '{detector}' is unknown", f"there is {', '.join(DETECTORS)}", "run with --detector mediapipe")
+    if len(capture.rig) < 2:
+        raise UserError(f"{capture.path} has one camera", "sides are told apart by two views or more", "add a camera to rig.toml")
+
+
+def _make(detector: str | Detector, python: str | Path | None) -> Detector:
+    return MediaPipe(python) if isinstance(detector, str) else detector
+
+
+def _two_view_share(labels: Labels) -> float:
+    return float((labels.mask.any(axis=-1).sum(axis=1) >= 2).mean()) if labels.n_frames else 0.0
