@@ -125,8 +125,8 @@ def texel_barycentric() -> np.ndarray:
     return np.stack([1.0 - b1 - b2, b1, b2], -1)
 
 
-def _frame_towards(direction: np.ndarray) -> np.ndarray:
-    """Right-handed frame (3, 3) whose last row is the direction."""
+def frame_towards(direction: np.ndarray) -> np.ndarray:
+    """Right-handed frame (3, 3) whose last row is the direction's unit vector."""
     d = direction / np.linalg.norm(direction)
     side = np.cross(d, np.eye(3)[np.argmin(np.abs(d))])
     side /= np.linalg.norm(side)
@@ -139,7 +139,7 @@ def _sky_frames() -> np.ndarray:
     z = 1 - 2 * i / SKY_DIRECTIONS
     turn = np.pi * (1 + 5**0.5) * i
     ring = np.sqrt(1 - z * z)
-    return np.stack([_frame_towards(d) for d in np.stack([ring * np.cos(turn), ring * np.sin(turn), z], -1)])
+    return np.stack([frame_towards(d) for d in np.stack([ring * np.cos(turn), ring * np.sin(turn), z], -1)])
 
 
 _SKY = _sky_frames()
@@ -165,7 +165,7 @@ def light_mesh(model: Model, vertices_world_m: np.ndarray, lights: Lights) -> Li
     for frame, low in zip(_SKY, lows, strict=True):
         raster.light_map(vertices, model.faces, frame, low, texel_m, heights)
         shade.add_sky_visibility(vertices, normals, heights, frame, low, texel_m, open_sum, all_sum)
-    frames = np.stack([_frame_towards(d) for d in lights.direction])
+    frames = np.stack([frame_towards(d) for d in lights.direction])
     lows, extent = _map_corners(vertices, frames)
     maps = np.empty((len(frames), SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
     texel_m = extent / (SHADOW_TEXELS - 1)
