@@ -29,6 +29,7 @@ def make_result(rng: np.random.Generator, time: int = 7, vertices: int = 778) ->
         metric=True,
         method="test",
         cameras=("cam_0", "cam_1"),
+        faces=rng.integers(0, max(vertices, 1), size=(5 if vertices else 0, 3)),
     )
 
 
@@ -76,6 +77,8 @@ def test_wrong_shapes_sides_and_frames_are_refused(result):
         replace(result, pose=result.pose[:, :45])
     with pytest.raises(ValueError, match="side"):
         replace(result, side="Right")
+    with pytest.raises(ValueError, match="faces name vertices"):
+        replace(result, faces=np.array([[0, 1, 778]]))
     with pytest.raises(ValueError, match="increase"):
         replace(result, frame=result.frame[::-1])
 

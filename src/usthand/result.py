@@ -10,7 +10,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,8 @@ class Result:
     """What made this result, such as "fit" or "usthand"."""
     cameras: tuple[str, ...]
     """Names of the cameras that were used."""
+    faces: Int[np.ndarray, "F 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    """Triangles of the mesh; none means those of the embedded hand."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -74,9 +76,10 @@ class Result:
             "frame": (time,),
             "valid": (time,),
             "joint_valid": (time, 21),
+            "faces": (None, 3),
         }
         for name, shape in wanted.items():
-            dtype = {"frame": np.int64, "valid": bool, "joint_valid": bool}.get(name, np.float64)
+            dtype = {"frame": np.int64, "faces": np.int64, "valid": bool, "joint_valid": bool}.get(name, np.float64)
             array = np.asarray(getattr(self, name), dtype=dtype)
             if array.ndim != len(shape) or any(w not in (None, g) for w, g in zip(shape, array.shape, strict=True)):
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
@@ -85,6 +88,8 @@ class Result:
             object.__setattr__(self, name, array)
         if self.side not in SIDES:
             raise ValueError(f"side is {self.side!r}, expected 'left' or 'right'")
+        if self.faces.size and self.faces.max() >= self.vertices_world_m.shape[1]:
+            raise ValueError("faces name vertices that the mesh does not have")
         if (np.diff(self.frame) <= 0).any():
             raise ValueError("frame numbers must increase")
         object.__setattr__(self, "metric", bool(self.metric))
@@ -146,6 +151,7 @@ class Result:
         arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
         # Single precision is 0.1 micrometres here and halves the one large array.
         arrays["vertices_world_m"] = self.vertices_world_m.astype(np.float32)
+        arrays["faces"] = self.faces.astype(np.int32)
         arrays["cameras"] = np.array(self.cameras, dtype=np.str_)
         # A temporary name per process: two runs into one folder never tear each other's file.
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
