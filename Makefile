@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= runs/demo
-PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# For instance PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu", to be sure of torch's small CPU build.
+PIP_FLAGS ?=
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 
 .PHONY: demo test quick lint detector clean
 
@@ -21,6 +23,7 @@ lint: $(VENV)/.installed-test
 
 # torch by itself first: named with its exact version, its CPU build is taken where one is at hand.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import ensurepip" || (apt-get update && apt-get install -y python3-venv)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) "$$(grep '^torch==' constraints.txt)"
 	$(PIP) --editable .

@@ -68,16 +68,24 @@ def as_right_hand(rig: Rig, labels: Labels) -> Hand2D:
     return Hand2D(rig.mirrored(), labels.mirrored(rig.widths), True)
 
 
-def load_hand_2d(capture: Capture, side: str, leave_out: str | None = None) -> Hand2D:
-    """Rig and labels of one hand, less the camera that is left out."""
-    rig, labels = capture.rig, load_labels(capture, side)
+def without_camera(rig: Rig, labels: Labels, leave_out: str | None) -> tuple[Rig, Labels]:
+    """Rig and labels less the camera that is left out.
+
+    Raises:
+        UserError: if there is no such camera, or only one would be left.
+    """
     if leave_out is not None:
         rig, labels = rig.without(leave_out), labels.without(leave_out)
     if len(rig) < 2:
         raise UserError(
             f"only {len(rig)} camera is left", "depth needs two views or more", "leave none out, or add a camera to the rig"
         )
-    return as_right_hand(rig, labels)
+    return rig, labels
+
+
+def load_hand_2d(capture: Capture, side: str, leave_out: str | None = None) -> Hand2D:
+    """Rig and labels of one hand as a right hand, less the camera that is left out."""
+    return as_right_hand(*without_camera(capture.rig, load_labels(capture, side), leave_out))
 
 
 def consensus_labels(hand: Hand2D, fit: Result) -> Labels:

@@ -1,0 +1,312 @@
+"""The command line: `usthand COMMAND`. Each command is a function whose arguments are its options.
+
+Heavy modules are imported inside the commands, so that `usthand --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from usthand.errors import UserError
+
+if TYPE_CHECKING:
+    from usthand.capture import Capture
+    from usthand.result import Result
+
+Side = Literal["right", "left"]
+CapturePath = Annotated[Path, arg(metavar="CAPTURE")]
+
+
+def _refuse_existing(path: Path, overwrite: bool, kind: str = "file") -> None:
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} is there already", f"an earlier run wrote this {kind}", "choose another --out, or add --overwrite")
+
+
+def _save(result: Result, out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    scale = "" if result.metric else f" Lengths are not metric: {result.scale}."
+    print(f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}.{scale}")
+
+
+def synth(
+    out: Positional[Path],
+    views: int = 4,
+    frames: int = 400,
+    labels: Literal["heavy", "light", "exact"] = "heavy",
+    seed: int = 0,
+    occluder: bool = False,
+    size: int = 256,
+    layout: Literal["dome", "side"] = "dome",
+    side: Side = "right",
+) -> None:
+    """Make a synthetic capture with exact truth.
+
+    Args:
+        out: Folder to write; must not exist yet.
+        views: Number of cameras.
+        frames: Number of frames, 30 a second.
+        labels: How wrong the 2D labels are.
+        seed: The same seed gives the same capture.
+        occluder: The hand holds an object, and another now and then hides it.
+        size: Width and height of the images, px.
+        layout: Cameras all round (dome) or on one side.
+        side: Whose hand.
+    """
+    from usthand.synthetic.write import SynthConfig, make_capture
+
+    config = SynthConfig(
+        views=views, frames=frames, labels=labels, seed=seed, occluder=occluder, size=size, layout=layout, side=side
+    )
+    print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
+
+
+def label(
+    capture: Positional[CapturePath], detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False
+) -> None:
+    """Detect the hands' 2D joints in all videos; writes CAPTURE/labels/right.npz and left.npz.
+
+    Args:
+        capture: Folder with rig.toml and one video per camera.
+        detector: What detects; install MediaPipe with `make detector`.
+        overwrite: Write over labels that are there.
+    """
+    from usthand.capture import open_capture
+    from usthand.detectors.run import label_capture
+
+    label_capture(open_capture(capture), detector, overwrite=overwrite)
+
+
+def fit(
+    capture: Positional[CapturePath], out: Path, side: Side | None = None, leave_out: str | None = None, raw: bool = False,
+    seed: int = 0, overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Hands from the labels alone, without training: robust triangulation and a fit of the whole sequence.
+
+    Args:
+        capture: Folder with rig.toml, videos and labels.
+        out: Result file (npz).
+        side: Which hand; may be left out if only one has labels.
+        leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
+        raw: Plain triangulation instead, for comparison.
+        seed: Taken for uniformity; the fit has no randomness.
+        overwrite: Write over a result that is there.
+    """
+    from usthand.capture import open_capture
+    from usthand.fit import fit_labels, raw_triangulation
+    from usthand.labels import load_labels
+    from usthand.prepare import choose_side, without_camera
+
+    _refuse_existing(out, overwrite)
+    opened = open_capture(capture)
+    labels = load_labels(opened, choose_side(opened, side))
+    rig, labels = without_camera(opened.rig, labels, leave_out)
+    _save(raw_triangulation(rig, labels) if raw else fit_labels(rig, labels), out)
+
+
+def train(
+    captures: Positional[Annotated[list[Path], arg(metavar="CAPTURE...")]], out: Path,
+    preset: Literal["tiny", "paper"] = "tiny", side: Side | None = None, leave_out: str | None = None, seed: int = 0,
+    steps: int | None = None, targets: Literal["consensus", "labels"] | None = None,
+    backbone_weights: Path | None = None,
+) -> None:  # fmt: skip
+    """Train the network on the captures' labels. Started again with the same settings, it goes on where it was.
+
+    Args:
+        captures: One or more capture folders with labels.
+        out: Folder of the run: config, metrics.jsonl, TensorBoard, best and last checkpoint.
+        preset: `tiny` for a CPU, `paper` for the published sizes.
+        side: Which hand; may be left out if only one has labels.
+        leave_out: A camera not to use.
+        seed: Of weights, batches and augmentation.
+        steps: Length of the training, if not the preset's.
+        targets: Learn the labels' consensus over views and time, or each label as it is (the paper's way).
+        backbone_weights: A file of ImageNet weights for the backbone (paper: ResNet-34).
+    """
+    from usthand.train import PRESETS, train as run
+
+    chosen = PRESETS[preset]
+    changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
+    chosen = replace(chosen, train=replace(chosen.train, **changes))
+    best = run(captures, out, chosen, side, leave_out, backbone_weights)
+    print(f"{best}: the network with the lowest error on held-out labels.")
+
+
+def reconstruct(
+    capture: Positional[CapturePath], run: Path, out: Path, side: Side | None = None, leave_out: str | None = None,
+    seed: int = 0, polish: bool = True, overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Hands from a trained network: its 2D distributions, then the sequence fit on them.
+
+    Args:
+        capture: Folder with rig.toml, videos and labels (which say where to look).
+        run: Folder of a training.
+        out: Result file (npz).
+        side: Which hand; may be left out if only one has labels.
+        leave_out: A camera not to use.
+        seed: Of the hypotheses.
+        polish: End with the sequence fit; --no-polish gives the network's own answer.
+        overwrite: Write over a result that is there.
+    """
+    from usthand.capture import open_capture
+    from usthand.overlay import progress_bar
+    from usthand.prepare import choose_side
+    from usthand.reconstruct import reconstruct as use
+
+    _refuse_existing(out, overwrite)
+    opened = open_capture(capture)
+    bar = progress_bar("reconstructing")
+    _save(use(opened, run, choose_side(opened, side), leave_out, seed, polish, progress=bar), out)
+
+
+def evaluate(
+    result: Positional[Annotated[Path, arg(metavar="R.npz")]], capture: Path | None = None, leave_out: str | None = None,
+    json: bool = False,
+) -> None:  # fmt: skip
+    """How good a result is: against truth where there is one, else against the labels and by its steadiness.
+
+    Args:
+        result: A result file.
+        capture: The capture it was made from, for truth, labels and frame rate.
+        leave_out: Measure in this camera, which must have been left out when the result was made.
+        json: Print JSON.
+    """
+    from usthand.capture import open_capture
+    from usthand.result import load_result
+
+    loaded = load_result(result)
+    numbers = evaluate_numbers(loaded, open_capture(capture) if capture else None, leave_out)
+    if json:
+        print(_json(numbers))
+        return
+    width = max(map(len, numbers))
+    for name, value in numbers.items():
+        if not isinstance(value, dict):
+            print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
+def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | None) -> dict:
+    """Everything that can be measured of a result with what is there."""
+    from usthand import metrics
+    from usthand.capture import load_truth
+    from usthand.labels import load_labels
+
+    if capture is None:
+        if leave_out is not None:
+            raise UserError("--leave-out needs the capture", "its labels are what is measured against", "add --capture CAPTURE")
+        return {**metrics.steadiness(result, 1.0), "valid_fraction": float(result.valid.mean())}
+    numbers: dict = {}
+    if capture.labels_path(result.side).is_file():
+        labels = load_labels(capture, result.side)
+        numbers |= metrics.evaluate_labels(result, capture.rig, labels, capture.fps)
+        if leave_out is not None:
+            numbers |= metrics.evaluate_left_out(result, capture.rig, labels, leave_out)
+    else:
+        numbers |= metrics.steadiness(result, capture.fps)
+    truth = load_truth(capture.path, result.side)
+    if truth is not None:
+        numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
+    return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
+
+
+def _json(data: dict) -> str:
+    return json.dumps(data, indent=2)
+
+
+def overlay(
+    results: Positional[Annotated[list[Path], arg(metavar="R.npz...")]], capture: Path, out: Path, crop: bool = False,
+    overwrite: bool = False,
+) -> None:  # fmt: skip
+    """Draw meshes, joints and 90 % ellipses over the footage: a video per camera and a contact sheet.
+
+    Args:
+        results: One or more result files (for instance of both hands).
+        capture: The capture they were made from.
+        out: Folder to write.
+        crop: Show only the surroundings of the hands.
+        overwrite: Write over files that are there.
+    """
+    from usthand.capture import open_capture
+    from usthand.overlay import OverlayConfig, progress_bar, write_overlays
+    from usthand.result import load_result
+
+    config = replace(OverlayConfig(), crop=crop)
+    loaded = [load_result(path) for path in results]
+    for path in write_overlays(open_capture(capture), loaded, out, config, overwrite, on_progress=progress_bar("drawing")):
+        print(path)
+
+
+def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None, frames: int = 400) -> None:
+    """The whole method on a synthetic capture, from nothing to a report with pictures and a table.
+
+    Args:
+        out: Folder to write: capture, training, results, metrics.json, report.html.
+        seed: Of the capture and the training.
+        steps: Length of the training, if not the preset's.
+        frames: Length of the capture.
+    """
+    from usthand.demo import run_demo
+
+    run_demo(out, seed, steps, frames)
+
+
+def hand_install(path: Positional[Annotated[Path, arg(metavar="PATH")]]) -> None:
+    """Check an official MANO file (MANO_RIGHT.pkl, which you download under its own licence) and install it.
+
+    Args:
+        path: The file, or a folder that holds it.
+    """
+    from usthand.hand.files import install
+
+    print(f"{install(path)}: installed and checked.")
+
+
+def hand_export(path: Positional[Annotated[Path, arg(metavar="PATH")]], side: Side = "right") -> None:
+    """Write the embedded hand in MANO's file layout (.pkl or .npz), for programs that read MANO files.
+
+    Args:
+        path: File to write.
+        side: Which hand.
+    """
+    from usthand.hand.files import export
+
+    print(f"{export(path, side)}: the embedded {side} hand in MANO's layout.")
+
+
+COMMANDS = {
+    "synth": synth,
+    "label": label,
+    "fit": fit,
+    "train": train,
+    "reconstruct": reconstruct,
+    "evaluate": evaluate,
+    "overlay": overlay,
+    "demo": demo,
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: a `UserError` becomes one sentence on stderr and exit code 1."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments[:1] == ["hand"] and len(arguments) > 1:
+        arguments[:2] = [" ".join(arguments[:2])]  # two words on the command line, one name here
+    app = tyro.extras.SubcommandApp()
+    for name, function in COMMANDS.items():
+        app.command(function, name=name)
+    app.command(hand_install, name="hand install")
+    app.command(hand_export, name="hand export")
+    try:
+        app.cli(args=arguments, prog="usthand", description="3D hands with uncertainty from calibrated multi-camera video.")
+    except UserError as error:
+        print(f"usthand: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("usthand: stopped.", file=sys.stderr)
+        sys.exit(130)

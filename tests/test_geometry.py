@@ -1,0 +1,212 @@
+"""Geometry against OpenCV, scipy and roma."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import roma
+import torch
+from scipy.optimize import least_squares
+from scipy.spatial.transform import Rotation
+
+from usthand import geometry as g
+
+LENSES = {
+    "none": (np.zeros(0), False),
+    "five": (np.array([-0.33, 0.05, -0.004, 0.004, 0.06]), False),
+    "eight": (np.array([0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01]), False),
+    "fisheye": (np.array([0.05, -0.02, 0.004, -0.001]), True),
+}
+
+
+def camera(lens: str, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Intrinsics, rotation, translation and coefficients of a camera 0.7 m from the origin, looking at it."""
+    rng = np.random.default_rng(seed)
+    matrix = np.array([[600.0 + rng.uniform(-50, 50), 0, 320], [0, 610.0, 240], [0, 0, 1]])
+    rotation = Rotation.from_rotvec(rng.uniform(-1, 1, 3)).as_matrix()
+    return matrix, rotation, np.array([0.02, -0.01, 0.7]), LENSES[lens][0]
+
+
+def cameras(lens: str, count: int = 3) -> g.Cameras:
+    parts = [camera(lens, seed) for seed in range(count)]
+    distortion = np.zeros((count, 8))
+    for row, part in zip(distortion, parts, strict=True):
+        row[: len(part[3])] = part[3]
+    return g.Cameras(
+        torch.tensor(np.stack([np.c_[r, t] for _, r, t, _ in parts])),
+        torch.tensor(np.stack([m[[0, 1, 0, 1], [0, 1, 2, 2]] for m, *_ in parts])),
+        torch.tensor(distortion),
+        torch.tensor([LENSES[lens][1]] * count),
+    )
+
+
+def points(count: int = 21, seed: int = 5) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.12, 0.12, (count, 3))
+
+
+def opencv_pixels(lens: str, seed: int, world: np.ndarray) -> np.ndarray:
+    matrix, rotation, translation, k = camera(lens, seed)
+    vector = cv2.Rodrigues(rotation)[0]
+    if LENSES[lens][1]:
+        return cv2.fisheye.projectPoints(world[:, None], vector, translation, matrix, k)[0][:, 0]
+    return cv2.projectPoints(world, vector, translation, matrix, k if len(k) else None)[0][:, 0]
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_projection_equals_opencv(lens):
+    world = points()
+    uv, depth = g.project(cameras(lens), torch.from_numpy(world))
+    for view in range(3):
+        assert np.abs(uv[view].numpy() - opencv_pixels(lens, view, world)).max() < 1e-6
+    assert (depth > 0).all()
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_undistortion_undoes_the_lens_and_equals_opencv(lens):
+    rig = cameras(lens)
+    world = torch.from_numpy(points())
+    uv, _ = g.project(rig, world)
+    xy = g.undistort(rig, uv)
+    cam = g.to_camera(rig, world)
+    assert (xy - cam[..., :2] / cam[..., 2:]).abs().max() < 1e-6
+    matrix, _, _, k = camera(lens, 0)
+    if LENSES[lens][1]:
+        reference = cv2.fisheye.undistortPoints(uv[0].numpy()[:, None], matrix, k)[:, 0]
+    else:
+        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
+        reference = cv2.undistortPoints(uv[0].numpy()[:, None], matrix, k if len(k) else None, criteria=criteria)[:, 0]
+    assert np.abs(xy[0].numpy() - reference).max() < 1e-6
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_projection_has_the_right_gradient(lens):
+    world = torch.from_numpy(points(2)).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: g.project(cameras(lens), x)[0], (world,))
+
+
+def test_a_point_behind_a_camera_is_finite():
+    uv, depth = g.project(cameras("five"), torch.tensor([[0.0, 0.0, -5.0]], dtype=torch.float64))
+    assert torch.isfinite(uv).all() and torch.isfinite(depth).all()
+
+
+@pytest.mark.parametrize("lens", LENSES)
+def test_triangulation_of_exact_pixels_is_exact(lens):
+    rig, world = cameras(lens), torch.from_numpy(points())
+    uv, _ = g.project(rig, world)
+    found = g.triangulate(rig, uv, torch.ones(3, 21, dtype=torch.float64))
+    assert (found - world).abs().max() < 1e-8
+
+
+def test_triangulation_minimises_the_reprojection_error():
+    """Without a lens the weighted pixel error is the objective: scipy's minimum is ours."""
+    rig, world = cameras("none"), torch.from_numpy(points(1))
+    uv, _ = g.project(rig, world)
+    uv = uv + torch.randn(uv.shape, generator=torch.Generator().manual_seed(1), dtype=uv.dtype) * 2
+    weight = torch.tensor([[1.0], [0.3], [2.0]], dtype=torch.float64)
+
+    def residual(x: np.ndarray) -> np.ndarray:
+        error = g.project(rig, torch.from_numpy(x)[None])[0] - uv
+        return (error * weight.sqrt()[..., None]).numpy().ravel()
+
+    best = least_squares(residual, world[0].numpy(), xtol=1e-14, ftol=1e-14, gtol=1e-14).x
+    assert np.abs(g.triangulate(rig, uv, weight, iterations=6)[0].numpy() - best).max() < 1e-7
+
+
+def test_a_view_of_weight_zero_takes_no_part():
+    rig, world = cameras("five"), torch.from_numpy(points())
+    uv, _ = g.project(rig, world)
+    wrong = uv.clone()
+    wrong[2] += 300.0
+    weight = torch.ones(3, 21, dtype=torch.float64)
+    weight[2] = 0
+    assert torch.equal(g.triangulate(rig, wrong, weight), g.triangulate(rig, torch.cat((uv[:2], wrong[2:])), weight))
+    assert (g.triangulate(rig, wrong, weight) - world).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("views", [0, 1])
+def test_too_few_views_stay_finite(views):
+    rig, world = cameras("five"), torch.from_numpy(points())
+    uv, _ = g.project(rig, world)
+    weight = (torch.arange(3) < views).double()[:, None].expand(3, 21)
+    found, covariance = g.triangulate_precision(rig, uv, weight[..., None, None] * torch.eye(2, dtype=torch.float64))
+    assert torch.isfinite(found).all() and torch.isfinite(covariance).all()
+    # The prior's metre bounds what the views do not: along the ray of one, in all directions without any.
+    assert torch.linalg.eigvalsh(covariance)[:, -1].sqrt().min() > 0.9
+
+
+def test_covariance_is_that_of_repeated_measurements():
+    """Monte Carlo: 4000 noisy triangulations scatter as the covariance says; a sample covariance of n has a relative
+    error of about sqrt(2/n) = 2 % per entry, four of them are allowed."""
+    rig = cameras("none")
+    world = torch.tensor([[0.03, -0.02, 0.05]], dtype=torch.float64)
+    uv, _ = g.project(rig, world)
+    noise = torch.randn(4000, *uv.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    many = g.Cameras(*(t.expand(4000, *t.shape) for t in rig))
+    precision = torch.eye(2, dtype=torch.float64).expand(4000, 3, 1, 2, 2)
+    found, covariance = g.triangulate_precision(many, uv + noise, precision)
+    sample = torch.cov(found[:, 0].T)
+    assert (sample - covariance[0, 0]).abs().max() / covariance[0, 0].abs().max() < 0.09
+
+
+def test_triangulation_moves_with_the_rig():
+    rig, world = cameras("five"), torch.from_numpy(points())
+    uv, _ = g.project(rig, world)
+    uv = uv + torch.randn(uv.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    turn = torch.from_numpy(Rotation.from_rotvec([0.3, 2.0, -1.0]).as_matrix())
+    shift = torch.tensor([0.5, -2.0, 1.0], dtype=torch.float64)
+    rotation = rig.cam_from_world[..., :3] @ turn.T
+    moved = rig._replace(cam_from_world=torch.cat((rotation, rig.cam_from_world[..., 3:] - (rotation @ shift)[..., None]), -1))
+    weight = torch.ones(3, 21, dtype=torch.float64)
+    expected = g.triangulate(rig, uv, weight, 8) @ turn.T + shift
+    assert (g.triangulate(moved, uv, weight, 8) - expected).abs().max() < 1e-9
+
+
+# ---- rotations and alignment ---------------------------------------------------------------------------------------------
+
+
+def test_rotations_equal_roma():
+    vectors = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrices = g.rotation_from_axis_angle(vectors)
+    assert (matrices - roma.rotvec_to_rotmat(vectors)).abs().max() < 1e-12
+    assert (g.axis_angle_from_rotation(matrices) - roma.rotmat_to_rotvec(matrices)).abs().max() < 1e-7
+    sixd = torch.randn(200, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    reference = roma.special_gramschmidt(sixd.unflatten(-1, (2, 3)).transpose(-1, -2))
+    assert (g.rotation_from_6d(sixd) - reference).abs().max() < 1e-12
+    assert (g.rotation_from_6d(g.sixd_from_rotation(matrices)) - matrices).abs().max() < 1e-12
+
+
+def test_rotations_are_smooth_at_zero_and_half_turns():
+    zero = torch.zeros(3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(g.rotation_from_axis_angle, (zero,))
+    half = torch.tensor([[np.pi, 0, 0], [0, np.pi - 1e-9, 0], [1e-9, 0, 0]], dtype=torch.float64)
+    matrices = g.rotation_from_axis_angle(half)
+    assert (g.rotation_from_axis_angle(g.axis_angle_from_rotation(matrices)) - matrices).abs().max() < 1e-7
+
+
+def test_alignment_equals_scipy_and_undoes_a_similarity():
+    rng = np.random.default_rng(0)
+    source = rng.normal(size=(21, 3))
+    turn = Rotation.random(random_state=1)
+    target = 1.7 * turn.apply(source) + [0.1, -2.0, 3.0]
+    aligned = g.align_similarity(torch.from_numpy(source), torch.from_numpy(target))
+    assert np.abs(aligned.numpy() - target).max() < 1e-12
+    noisy = target + rng.normal(size=target.shape) * 0.1
+    centred, goal = source - source.mean(0), noisy - noisy.mean(0)
+    reference, _ = Rotation.align_vectors(goal, centred)
+    rigid = g.align_similarity(torch.from_numpy(source), torch.from_numpy(noisy), scale=False)
+    assert np.abs(rigid.numpy() - (reference.apply(centred) + noisy.mean(0))).max() < 1e-10
+
+
+def test_alignment_never_mirrors():
+    source = torch.randn(21, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mirrored = source * torch.tensor([-1.0, 1, 1], dtype=torch.float64)
+    _, rotation, _ = g.similarity_between(source, mirrored)
+    assert torch.linalg.det(rotation) > 0.999
+
+
+def test_closed_form_solvers_equal_linalg():
+    a = torch.randn(50, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    assert (g.inverse_3x3(a) @ a - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-8
+    m, b = a[:, :2, :2], a[:, 0, :2]
+    assert (g.solve_2x2(m, b) - torch.linalg.solve(m, b)).abs().max() < 1e-8
