@@ -26,8 +26,18 @@ from usthand.labels import Detection
 PYTHON_VARIABLE = "USTHAND_MEDIAPIPE_PYTHON"
 WORKER = Path(__file__).with_name("mediapipe_worker.py")
 
-SPREAD_SCALE = 0.03
-"""Difference of the two looks, as a fraction of the hand's size, at which confidence has fallen to a half."""
+# Confidence is modelled as least error / expected error. The exponents were fitted to the left-out-camera error of the
+# real clip (docs/notes/label-noise.md) and rounded; what they multiply is measured in sizes of the hand.
+SPREAD_FLOOR, SPREAD_POWER = 0.005, 0.2
+"""Expected error grows with the difference of the two looks to this power, above this floor."""
+DEPTH_SLOPE, DEPTH_FRONT = 1.6, -0.25
+"""... by exp(slope * depth) with a joint's depth behind the hand's middle: what is behind is often hidden."""
+EDGE_SLOPE, EDGE_FULL = 1.2, 0.3
+"""... by exp(slope * (full - palm area)): a palm seen edge-on is a poor guide."""
+PALM_BASE, PALM_BASE_FACTOR = (0, 1, 2), 0.7
+"""... and by 1 / factor at wrist and thumb base, which have no sharp image and wander with the view."""
+LEAST_EXPECTED = 1.6
+"""Expected error, in these units, of the best tenth of the joints: theirs is confidence 1."""
 
 UNCONFIRMED_SPREAD = 0.06
 """Spread that a hand seen in one look only is taken to have."""
@@ -159,11 +169,7 @@ def has_mediapipe() -> bool:
 
 
 def merge_looks(plain: list[Look], mirrored: list[Look]) -> list[Detection]:
-    """One detection per hand from the two looks: matched by distance, nearest first; the mean of both.
-
-    Confidence of a joint: score of the side x 1 / (1 + (spread / SPREAD_SCALE)^2), spread being the distance of the two
-    positions as a fraction of the hand's size.
-    """
+    """One detection per hand from the two looks: matched by distance, nearest first; the mean of both."""
     pairs = sorted(
         ((_gap(a, b), i, j) for i, a in enumerate(plain) for j, b in enumerate(mirrored)), key=lambda entry: entry[0]
     )
@@ -174,7 +180,7 @@ def merge_looks(plain: list[Look], mirrored: list[Look]) -> list[Detection]:
             left_plain.discard(i)
             left_mirrored.discard(j)
     for look in [plain[i] for i in sorted(left_plain)] + [mirrored[j] for j in sorted(left_mirrored)]:
-        merged.append(_detection(look.uv_px, np.full(len(look.uv_px), UNCONFIRMED_SPREAD), look.side, look.score))
+        merged.append(_detection(look, np.full(len(look.uv_px), UNCONFIRMED_SPREAD)))
     return merged
 
 
@@ -184,13 +190,28 @@ def _gap(a: Look, b: Look) -> float:
 
 def _mean(a: Look, b: Look) -> Detection:
     spread = np.linalg.norm(a.uv_px - b.uv_px, axis=-1) / max(a.size_px, b.size_px)
-    right = np.mean([look.score if look.side == "right" else 1 - look.score for look in (a, b)])
-    return _detection((a.uv_px + b.uv_px) / 2, spread, "right" if right >= 0.5 else "left", max(right, 1 - right))
+    right = float(np.mean([look.score if look.side == "right" else 1 - look.score for look in (a, b)]))
+    side, score = ("right", right) if right >= 0.5 else ("left", 1 - right)
+    return _detection(Look((a.uv_px + b.uv_px) / 2, (a.z_px + b.z_px) / 2, side, score), spread)
 
 
-def _detection(uv_px: np.ndarray, spread: np.ndarray, side: str, score: float) -> Detection:
-    confidence = score / (1 + (spread / SPREAD_SCALE) ** 2)
-    return Detection(uv_px, np.clip(confidence, 0.01, 1.0), side, float(score))
+def _detection(look: Look, spread: Float[np.ndarray, "J"]) -> Detection:
+    return Detection(look.uv_px, joint_confidence(look, spread), look.side, float(look.score))
+
+
+def joint_confidence(look: Look, spread: Float[np.ndarray, "J"]) -> Float[np.ndarray, "J"]:
+    """Confidence of each joint, in [0.02, 1]: least error / expected error, from what is seen in this image alone.
+
+    `spread` (J,) is the distance between the two looks in sizes of the hand. The handedness score takes no part: on the
+    real clip it rises with the error.
+    """
+    expected = (1 + spread / SPREAD_FLOOR) ** SPREAD_POWER
+    depth = (look.z_px - look.z_px.mean()) / look.size_px
+    expected *= np.exp(DEPTH_SLOPE * np.maximum(depth - DEPTH_FRONT, 0))
+    (ax, ay), (bx, by) = (look.uv_px[5] - look.uv_px[0]) / look.size_px, (look.uv_px[17] - look.uv_px[0]) / look.size_px
+    expected *= np.exp(EDGE_SLOPE * max(EDGE_FULL - abs(ax * by - ay * bx), 0))
+    expected[list(PALM_BASE)] /= PALM_BASE_FACTOR
+    return np.clip(LEAST_EXPECTED / expected, 0.02, 1.0)
 
 
 def _look(hand: dict) -> Look:
