@@ -1,7 +1,7 @@
 """What surfaces look like: skin with creases, knuckles, nails and veins, cloth and plain objects, as textures.
 
-Textures are computed once a subject, at TEXELS x TEXELS points inside each triangle, from the rest shape; the rasteriser
-only looks them up. Heights become slopes along the triangle's edges, so that relief follows the skin when it moves.
+Textures are computed once a subject, on a fine grid inside each triangle at rest; the rasteriser only looks
+them up. Heights become slopes along the triangle's edges, so that relief follows the skin when it moves.
 """
 
 from __future__ import annotations
@@ -10,16 +10,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .render import texel_barycentric
+from .render import texel_corners
 from .shade import CHANNELS, TEXELS
 from .surface import HandSurface
 
 # Diffuse albedo of skin, linear RGB, from very light to very dark.
 SKIN_TONES = np.array(
-    [[0.72, 0.47, 0.36], [0.66, 0.41, 0.29], [0.56, 0.33, 0.22], [0.44, 0.25, 0.16], [0.30, 0.165, 0.105], [0.17, 0.09, 0.06]]
+    [
+        [0.72, 0.47, 0.36],
+        [0.66, 0.41, 0.29],
+        [0.56, 0.33, 0.22],
+        [0.44, 0.25, 0.16],
+        [0.30, 0.165, 0.105],
+        [0.17, 0.09, 0.06],
+    ]
 )
-_NAIL_PER_WIDTH = 0.62  # nail's width over the fingertip's
-_SLOPE_STEP = 0.5 / TEXELS  # finite difference of the relief, in barycentric units
+_NAIL_HALF_WIDTH_M = np.array([0.0058, 0.0047, 0.0048, 0.0047, 0.0039])  # thumb to little finger
 
 
 @dataclass(frozen=True)
@@ -126,7 +132,7 @@ def _locate(surface: HandSurface, point: np.ndarray, normal: np.ndarray) -> _Pla
 
 def _nail(place: _Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cover, border and free edge of the nails, each 0 to 1."""
-    half = 0.5 * _NAIL_PER_WIDTH * 2 * 0.0075 * np.where(place.finger == 0, 1.25, np.where(place.finger == 4, 0.85, 1.0))
+    half = _NAIL_HALF_WIDTH_M[place.finger]
     length = 1.35 * half
     # Centre the nail a little behind the tip; a squircle with a squarer free edge.
     u = place.across / half
@@ -167,9 +173,7 @@ def _creases(place: _Place) -> np.ndarray:
 
 def _knuckle(place: _Place) -> np.ndarray:
     """Nearness to a knuckle on the back of the fingers, 0 to 1."""
-    near = np.maximum(
-        (place.phalanx > 0) * _bump(place.along, 0.0055), (place.phalanx < 2) * _bump(place.left, 0.0055)
-    )
+    near = np.maximum((place.phalanx > 0) * _bump(place.along, 0.0055), (place.phalanx < 2) * _bump(place.left, 0.0055))
     return np.where(place.finger >= 0, near, 0)
 
 
@@ -213,11 +217,14 @@ def _albedo(place: _Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
     on_palm = place.finger < 0
     # Blood: redder at knuckles, fingertips and the heels of the palm; paler between.
     tip = np.where((place.finger >= 0) & (place.phalanx == 2), 1 - _step(place.left, 0.0, 0.016), 0)
-    heel = on_palm * palm * (_bump(np.hypot(place.radial - 0.45, place.distal - 0.3), 0.16) + _bump(np.hypot(place.radial + 0.35, place.distal - 0.35), 0.14))
-    blotch = skin.mottle * (0.05 * waves(point, 0.03, rng) + 0.05 * waves(point, 0.012, rng) + 0.035 * waves(point, 0.005, rng))
+    ball = _bump(np.hypot(place.radial - 0.45, place.distal - 0.3), 0.16)
+    heel = on_palm * palm * (ball + _bump(np.hypot(place.radial + 0.35, place.distal - 0.35), 0.14))
+    sizes = {0.03: 0.05, 0.012: 0.05, 0.005: 0.035}  # metres: strength
+    blotch = skin.mottle * sum(strength * waves(point, size, rng) for size, strength in sizes.items())
     blood = 0.16 * _knuckle(place) * back + 0.20 * tip + 0.14 * heel + blotch
     colour = colour * np.exp(blood[..., None] * np.array([-0.15, -0.9, -0.75]))
-    melanin = skin.mottle * (0.035 * waves(point, 0.02, rng) + 0.03 * waves(point, 0.0035, rng)) + 0.20 * _knuckle(place) * back
+    melanin = skin.mottle * (0.035 * waves(point, 0.02, rng) + 0.03 * waves(point, 0.0035, rng))
+    melanin = melanin + 0.20 * _knuckle(place) * back
     colour = colour * np.exp(-melanin[..., None] * np.array([0.8, 1.0, 1.1]))
     lines = np.maximum(_creases(place), np.where(on_palm, _palm_lines(place), 0)) * palm
     colour = colour * np.exp(-0.45 * skin.relief * lines[..., None] * np.array([0.7, 1.2, 1.2]))
@@ -244,26 +251,28 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
     return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-20)
 
 
-def hand_texels(surface: HandSurface, skin: Skin) -> np.ndarray:
-    """Texture of the hand: (F, TEXELS**2, CHANNELS) float32."""
-    normal = vertex_normals(surface.vertices_m, surface.faces)
-    weight = texel_barycentric()
+def _on_grid(values: np.ndarray, faces: np.ndarray) -> np.ndarray:
+    """Vertex values (N, C) at the texture grid's points: (F, P, C)."""
+    return np.einsum("pk,fkc->fpc", texel_corners()[0], values[faces])
 
-    def at(shift: np.ndarray) -> _Place:
-        w = weight + shift
-        point = np.einsum("tk,fkc->ftc", w, surface.vertices_m[surface.faces])
-        direction = np.einsum("tk,fkc->ftc", w, normal[surface.faces])
-        return _locate(surface, point, direction / np.linalg.norm(direction, axis=-1, keepdims=True))
 
-    place = at(np.zeros(3))
-    height = _relief(surface, place, skin)
-    texels = np.empty((len(surface.faces), TEXELS**2, CHANNELS), np.float32)
-    texels[..., :3], texels[..., 3] = _albedo(place, skin)
+def _cells(colour: np.ndarray, gloss: np.ndarray, height: np.ndarray) -> np.ndarray:
+    """Texture cells (F, CELLS, CHANNELS) from values at the grid's points (F, P, 3), (F, P) and (F, P) in metres."""
+    corners = texel_corners()[1]
+    texels = np.empty((len(height), len(corners), CHANNELS), np.float32)
+    texels[..., :3] = colour[:, corners].mean(2)
+    texels[..., 3] = gloss[:, corners].mean(2)
     for k in (1, 2):
-        shift = np.zeros(3)
-        shift[0], shift[k] = -_SLOPE_STEP, _SLOPE_STEP
-        texels[..., 3 + k] = (_relief(surface, at(shift), skin) - height) / _SLOPE_STEP
+        texels[..., 3 + k] = (height[:, corners[:, k]] - height[:, corners[:, 0]]) * TEXELS
     return texels
+
+
+def hand_texels(surface: HandSurface, skin: Skin) -> np.ndarray:
+    """Texture of the hand: (F, CELLS, CHANNELS) float32."""
+    normal = _on_grid(vertex_normals(surface.vertices_m, surface.faces), surface.faces)
+    normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
+    place = _locate(surface, _on_grid(surface.vertices_m, surface.faces), normal)
+    return _cells(*_albedo(place, skin), _relief(surface, place, skin))
 
 
 def noise_texels(
@@ -271,12 +280,10 @@ def noise_texels(
     gloss: float = 1.0, stripe_m: float = 0.0, stripe_colour: np.ndarray | None = None,
 ) -> np.ndarray:  # fmt: skip
     """Texture of a plain thing: one colour with blotches, optionally striped along z."""
-    point = np.einsum("tk,fkc->ftc", texel_barycentric(), vertices[faces])
+    point = _on_grid(vertices, faces)
     blotch = strength * (waves(point, 0.04, rng) + 0.6 * waves(point, 0.009, rng))
-    base = np.broadcast_to(colour, (*point.shape[:-1], 3))
+    base = np.broadcast_to(colour, point.shape)
     if stripe_m > 0 and stripe_colour is not None:
         base = np.where((np.sin(2 * np.pi * point[..., 2] / stripe_m) > 0)[..., None], base, stripe_colour)
-    texels = np.zeros((len(faces), TEXELS**2, CHANNELS), np.float32)
-    texels[..., :3] = np.clip(base * np.exp(blotch)[..., None], 0.01, 0.95)
-    texels[..., 3] = gloss
-    return texels
+    colours = np.clip(base * np.exp(blotch)[..., None], 0.01, 0.95)
+    return _cells(colours, np.full(blotch.shape, gloss), np.zeros(blotch.shape))

@@ -1,8 +1,8 @@
 """Rooms without geometry: what a camera sees behind the hand, as layered procedural pictures in linear light.
 
 A background must not be told from the hand by structure alone, so it is made of what photographs have: walls with a
-gradient of light, a table or floor with grain, furniture-like blocks, shelves, windows, posters, skin-coloured wood, round
-blobs, cables, noise at all scales, and the blur of a lens focused in front of them.
+gradient of light, a table or floor with grain, furniture-like blocks, shelves, windows, posters, skin-coloured wood,
+round blobs, cables, noise at all scales, and the blur of a lens focused in front of them.
 """
 
 from __future__ import annotations

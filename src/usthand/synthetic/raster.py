@@ -36,10 +36,12 @@ def project_vertices(points, rotation, translation, matrix, k, fisheye, out):
     `k` holds eight OpenCV coefficients k1 k2 p1 p2 k3 k4 k5 k6; for a fisheye the first four are its k1 to k4.
     """
     limit = 4.0 if fisheye else _pinhole_limit(k)
+    turn, shift = rotation, translation
     for i in range(points.shape[0]):
-        x = rotation[0, 0] * points[i, 0] + rotation[0, 1] * points[i, 1] + rotation[0, 2] * points[i, 2] + translation[0]
-        y = rotation[1, 0] * points[i, 0] + rotation[1, 1] * points[i, 1] + rotation[1, 2] * points[i, 2] + translation[1]
-        z = rotation[2, 0] * points[i, 0] + rotation[2, 1] * points[i, 1] + rotation[2, 2] * points[i, 2] + translation[2]
+        px, py, pz = points[i, 0], points[i, 1], points[i, 2]
+        x = turn[0, 0] * px + turn[0, 1] * py + turn[0, 2] * pz + shift[0]
+        y = turn[1, 0] * px + turn[1, 1] * py + turn[1, 2] * pz + shift[1]
+        z = turn[2, 0] * px + turn[2, 1] * py + turn[2, 2] * pz + shift[2]
         if z < NEAR_M:
             out[i, 0] = 0.0
             out[i, 1] = 0.0
@@ -75,9 +77,9 @@ def rasterise(screen, faces, inverse_depth, face_id, barycentric):
     """Draw triangles into a supersampled z-buffer.
 
     screen (N, 3): u px, v px, depth m of the vertices. faces (F, 3). The buffers have SAMPLES rows and columns a pixel:
-    inverse_depth (h, w) 1/m, zero where empty; face_id (h, w), -1 where empty; barycentric (h, w, 2), perspective-correct
-    weights of the triangle's second and third vertex. The caller passes them cleared. Returns (row0, row1, column0,
-    column1) of the touched samples.
+    inverse_depth (h, w) 1/m, zero where empty; face_id (h, w), -1 where empty; barycentric (h, w, 2), weights of the
+    triangle's second and third vertex, perspective-correct. The caller passes them cleared. Returns (row0, row1,
+    column0, column1) of the touched samples.
     """
     height, width = inverse_depth.shape
     row_lo, row_hi, column_lo, column_hi = height, 0, width, 0

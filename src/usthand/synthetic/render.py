@@ -36,6 +36,7 @@ class Material(NamedTuple):
 
 
 SKIN = Material(1.0, 18.0, 0.028)
+PAINT = Material()
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Part:
 
     faces: np.ndarray  # (F, 3) int
     label: int
-    texels: np.ndarray  # (F, TEXELS**2, CHANNELS) float32, see `shade`
-    material: Material = Material()
+    texels: np.ndarray  # (F, CELLS, CHANNELS) float32, see `shade`
+    material: Material = PAINT
 
 
 class Model(NamedTuple):
@@ -54,7 +55,7 @@ class Model(NamedTuple):
     faces: np.ndarray  # (F, 3) int32
     label: np.ndarray  # (F,) uint8
     material: np.ndarray  # (F, 3) float32
-    texels: np.ndarray  # (F, TEXELS**2, CHANNELS) float32
+    texels: np.ndarray  # (F, CELLS, CHANNELS) float32
 
 
 @dataclass(frozen=True)
@@ -111,18 +112,24 @@ def merge(parts: Sequence[Part]) -> Model:
 
 
 def plain_texels(n_faces: int, albedo: Sequence[float], gloss: float = 1.0) -> np.ndarray:
-    """Texture of one colour without relief: (n_faces, TEXELS**2, CHANNELS)."""
-    texels = np.zeros((n_faces, shade.TEXELS**2, shade.CHANNELS), np.float32)
+    """Texture of one colour without relief: (n_faces, CELLS, CHANNELS)."""
+    texels = np.zeros((n_faces, shade.CELLS, shade.CHANNELS), np.float32)
     texels[..., :3] = albedo
     texels[..., 3] = gloss
     return texels
 
 
-def texel_barycentric() -> np.ndarray:
-    """Barycentric weights (TEXELS**2, 3) at the centres of a triangle's texture cells."""
-    centre = (np.arange(shade.TEXELS) + 0.5) / shade.TEXELS
-    b1, b2 = (axis.ravel() for axis in np.meshgrid(centre, centre, indexing="ij"))
-    return np.stack([1.0 - b1 - b2, b1, b2], -1)
+def texel_corners() -> tuple[np.ndarray, np.ndarray]:
+    """The grid that carries a triangle's texture: barycentric weights (P, 3) of its points, and each cell's points.
+
+    The second array (CELLS, 3) holds the ids of a cell's corner at (i, j) and of the next ones along b1 and b2.
+    """
+    n = shade.TEXELS
+    grid = [(i, j) for i in range(n + 1) for j in range(n + 1 - i)]
+    number = {point: k for k, point in enumerate(grid)}
+    cells = [(number[i, j], number[i + 1, j], number[i, j + 1]) for i in range(n) for j in range(n - i)]
+    b = np.array(grid) / n
+    return np.concatenate([1 - b.sum(1, keepdims=True), b], 1), np.array(cells)
 
 
 def frame_towards(direction: np.ndarray) -> np.ndarray:
@@ -197,9 +204,9 @@ def project_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
     return out
 
 
-def _tone_table(entries: int = 4096) -> np.ndarray:
+def _tone_table(entries: int = 16384) -> np.ndarray:
     """sRGB bytes over linear [0, 4): straight to 0.7, then a soft shoulder, as cameras roll off highlights."""
-    x = (np.arange(entries) + 0.5) * 4.0 / entries
+    x = np.arange(entries) * 4.0 / entries
     x = np.where(x > 0.7, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)), x)
     srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
     return np.round(255 * np.clip(srgb, 0, 1)).astype(np.uint8)
@@ -278,7 +285,7 @@ def joint_visibility(
     """Which joints (J, 3) show in a view: inside the image and not behind more than their own flesh.
 
     A joint's centre always lies under skin, so it counts as seen when the surface in front of it (the nearest pixel of
-    depth_m (H, W)) is at most `flesh_m` nearer to the camera, along the optical axis, than the centre. Returns (J,) bool.
+    depth_m (H, W)) is at most `flesh_m` nearer to the camera, along the optical axis, than the centre. Returns (J,).
     """
     screen = project_camera(np.asarray(joints_world_m, float), camera)
     column, row = np.rint(screen[:, 0]).astype(int), np.rint(screen[:, 1]).astype(int)

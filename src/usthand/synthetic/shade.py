@@ -12,7 +12,8 @@ from numba import njit
 
 from .raster import SAMPLES
 
-TEXELS = 8  # each triangle carries TEXELS x TEXELS cells over its barycentric square (half of them are used)
+TEXELS = 8  # cells along each edge of a triangle's texture
+CELLS = TEXELS * (TEXELS + 1) // 2  # cell (i, j), i + j < TEXELS, covers b1 from i / TEXELS and b2 from j / TEXELS
 CHANNELS = 6  # red, green, blue (linear albedo), gloss, and the relief's two slopes in metres per unit of barycentric
 _SAME_SURFACE_M = 0.004  # samples of a pixel nearer together than this share one shading evaluation
 _SHADOW_BIAS_M = 0.003
@@ -25,8 +26,9 @@ def vertex_normals(vertices, faces, out):
     out[:, :] = 0.0
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        e1x, e1y, e1z = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
-        e2x, e2y, e2z = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
+        p, q, r = vertices[a], vertices[b], vertices[c]
+        e1x, e1y, e1z = q[0] - p[0], q[1] - p[1], q[2] - p[2]
+        e2x, e2y, e2z = r[0] - p[0], r[1] - p[1], r[2] - p[2]
         nx, ny, nz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
         for v in (a, b, c):
             out[v, 0] += nx
@@ -94,8 +96,8 @@ def shade_point(
     nz = b0 * normals[a, 2] + b1 * normals[b, 2] + b2 * normals[c, 2]
     sky_open = b0 * openness[a] + b1 * openness[b] + b2 * openness[c]
     i = min(TEXELS - 1, max(0, int(b1 * TEXELS)))
-    j = min(TEXELS - 1, max(0, int(b2 * TEXELS)))
-    texel = texels[f, i * TEXELS + j]
+    j = min(TEXELS - 1 - i, max(0, int(b2 * TEXELS)))
+    texel = texels[f, i * (2 * TEXELS + 1 - i) // 2 + j]
     # Relief: tilt the normal against the slope, using the triangle's dual basis (g1 . e1 = 1, g1 . e2 = 0).
     e1x, e1y, e1z = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
     e2x, e2y, e2z = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
@@ -261,5 +263,5 @@ def develop(image, gain, read_noise, shot_noise, tone, seed, out):
                     word >>= np.uint64(7)
                 noise = (bell - 190.5) / 64.0
                 value += noise * math.sqrt(read_noise * read_noise + shot_noise * shot_noise * max(0.0, value))
-                index = int(value * entries * 0.25)
+                index = int(value * entries * 0.25 + 0.5)
                 out[r, s, k] = tone[min(entries - 1, max(0, index))]

@@ -13,10 +13,11 @@ from ..hand.model import HandModel
 from ..skeleton import MANO_TO_OPENPOSE
 from .shapes import tube_faces
 
-FOREARM_LENGTH_M = 0.24
-FOREARM_RINGS = 14
-# Half-widths of the forearm (radial, palmar), in metres, at the wrist, at its middle and near the elbow; adult averages.
-_HALF_WIDTHS = np.array([[0.029, 0.020], [0.037, 0.030], [0.046, 0.041]])
+FOREARM_LENGTH_M = 0.42  # as far as the upper arm's middle, were it straight, so that its end lies outside most images
+FOREARM_RINGS = 16
+# Half-widths of the forearm (radial, palmar), in metres, at distances from the wrist; adult averages.
+_HALF_AT_M = np.array([0.0, 0.10, 0.20, FOREARM_LENGTH_M])
+_HALF_WIDTHS_M = np.array([[0.028, 0.020], [0.034, 0.028], [0.042, 0.039], [0.047, 0.045]])
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class HandSurface:
 
 def hand_surface(hand: HandModel, shape: np.ndarray) -> HandSurface:
     """The rest surface of a hand of the given shape (10,)."""
-    dtype = hand.template.dtype
+    dtype = hand.v_template.dtype
     shaped = hand.with_shape(torch.as_tensor(np.asarray(shape), dtype=dtype)[None])
     posed = shaped.with_pose(torch.eye(3, dtype=dtype).expand(1, 16, 3, 3), torch.zeros(1, 3, dtype=dtype))
     vertices, joints = posed.vertices[0].double().numpy(), posed.joints[0].double().numpy()
@@ -102,7 +103,7 @@ def forearm_vertices(
     flat = wrist_ring_m - centre
     angle = np.arctan2(flat @ palmar, flat @ radial)
     ring = flat - (flat @ distal)[:, None] * distal
-    along = FOREARM_LENGTH_M * np.linspace(0, 1, FOREARM_RINGS)[1:] ** 1.2
+    along = FOREARM_LENGTH_M * np.linspace(0, 1, FOREARM_RINGS)[1:] ** 1.4
     out = np.empty((len(along), len(angle), 3))
     position, previous = centre.copy(), 0.0
     for i, distance in enumerate(along):
@@ -116,7 +117,7 @@ def forearm_vertices(
         front = np.cross(side, -back)
         position = position + (distance - previous) * back
         previous = distance
-        half = width * np.array([np.interp(distance, [0, 0.12, FOREARM_LENGTH_M], _HALF_WIDTHS[:, k]) for k in (0, 1)])
+        half = width * np.array([np.interp(distance, _HALF_AT_M, _HALF_WIDTHS_M[:, k]) for k in (0, 1)])
         half = half + swell_m[i]
         oval = half[0] * np.cos(angle)[:, None] * side + half[1] * np.sin(angle)[:, None] * front
         # Rotate the wrist's own outline into the bent frame, then let it become the oval over the first 3 cm.
