@@ -12,10 +12,10 @@ The model, per camera and frame, with ``s`` the hand's size in pixels (longest s
 - ``B_j`` is a fixed smooth random function of the hand's layout in the image (random Fourier features). It is the same
   each time that the same layout is seen, so no smoothing over time removes it.
 - Two neighbouring fingers are exchanged for several frames, more often where the hand hides itself.
-- A whole hand is missed in bursts, more often the more of it is hidden, and always when most of it is outside the image.
+- A whole hand is missed in bursts, more often the more of it is hidden, and always when most of it is out of the image.
 - Now and then a detection is filed under the other side.
-- Confidence falls with the amplitude of the error that was to be expected (hidden, hard joint, burst), but knows neither the
-  error itself nor swaps, and is too high: informative, not honest.
+- Confidence falls with the amplitude of the error that was to be expected (hidden, hard joint, burst), but knows not
+  the error itself, nor swaps, and is too high: informative, not honest.
 
 Truth is an argument here and nowhere in what is returned.
 """
@@ -45,8 +45,10 @@ MIN_INSIDE = 0.5  # share of the joints that must lie in the image for a detecti
 SWAP_HIDDEN_GAIN = 4.0  # how many times likelier a swap starts with every joint hidden than with none
 NEIGHBOURS = (("index", "middle"), ("middle", "ring"), ("ring", "little"))
 
-# Which joints are hard: relative error, wrist and thumb base worst, as on the real clip (see docs/notes/label-noise.md).
-_HARD = np.array([1.6, 1.5, 1.1, 0.9, 0.9, 1.1, 0.9, 0.8, 0.9, 1.0, 0.9, 0.8, 0.9, 1.0, 0.9, 0.8, 0.9, 1.1, 0.9, 0.9, 1.0])
+# Which joints are hard: relative error, wrist and thumb base worst, as on the real clip (docs/notes/label-noise.md).
+_HARD = np.array(
+    [1.6, 1.5, 1.1, 0.9, 0.9, 1.1, 0.9, 0.8, 0.9, 1.0, 0.9, 0.8, 0.9, 1.0, 0.9, 0.8, 0.9, 1.1, 0.9, 0.9, 1.0]
+)
 JOINT_FACTOR = _HARD / np.sqrt(np.mean(_HARD**2))
 
 CONFIDENCE_TOP = 0.97
@@ -58,7 +60,7 @@ CONFIDENCE_MIN = 0.05  # a detection is never worth nothing; 0 means missing
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """How wrong the labels are. Standard deviations are per image axis, in hand sizes; rates are shares of view-frames."""
+    """How wrong labels are. Standard deviations are per image axis, in hand sizes; rates are shares of view-frames."""
 
     seen_std: float = 0.03
     hidden_std: float = 0.10
@@ -151,9 +153,7 @@ def label_error(
     burst = np.sqrt((level.tail_dof - 2) / chi2.ppf(ndtr(-difficulty), level.tail_dof))
     random = burst[..., None] * _shared(rng, n_frames, n_views, 2, level.correlation)
     systematic = detector_bias(uv_px, size_px)
-    error = std[..., None] * (
-        np.sqrt(level.bias_share) * systematic + np.sqrt(1 - level.bias_share) * random
-    )
+    error = std[..., None] * (np.sqrt(level.bias_share) * systematic + np.sqrt(1 - level.bias_share) * random)
     length = np.linalg.norm(error, axis=-1, keepdims=True)
     error *= MAX_ERROR / np.maximum(length, MAX_ERROR)
     return error * size_px[..., None, None], std * burst
@@ -170,9 +170,7 @@ def detector_bias(uv_px: np.ndarray, size_px: np.ndarray, seed: int = DETECTOR_S
     frequency = rng.normal(size=(flat.shape[-1], N_FEATURES)) / LAYOUT_SCALE
     phase = rng.uniform(0, 2 * np.pi, N_FEATURES)
     features = np.sqrt(2 / N_FEATURES) * np.cos(flat @ frequency + phase)
-    gain = _mix(
-        rng.normal(size=(N_FEATURES, 1, 2)), rng.normal(size=(N_FEATURES, 6, 2)), rng.normal(size=(N_FEATURES, N_JOINTS, 2))
-    )
+    gain = _mix(*(rng.normal(size=(N_FEATURES, n, 2)) for n in (1, 6, N_JOINTS)))
     return np.einsum("...k,kjc->...jc", features, gain)
 
 
@@ -185,7 +183,9 @@ def label_confidence(amplitude: np.ndarray, rng: np.random.Generator, level: Noi
     return np.clip(CONFIDENCE_TOP * expit(log_odds), CONFIDENCE_MIN, 1.0)
 
 
-def swap_fingers(uv_px: np.ndarray, hidden_share: np.ndarray, rng: np.random.Generator, level: NoiseLevel) -> np.ndarray:
+def swap_fingers(
+    uv_px: np.ndarray, hidden_share: np.ndarray, rng: np.random.Generator, level: NoiseLevel
+) -> np.ndarray:
     """Exchange the joints of two neighbouring fingers for several frames at a time."""
     gain = 1 + (SWAP_HIDDEN_GAIN - 1) * hidden_share
     swapped = bursts(np.minimum(level.swap_rate * gain / gain.mean(), 0.5), level.swap_frames, rng)
@@ -203,7 +203,7 @@ def swap_fingers(uv_px: np.ndarray, hidden_share: np.ndarray, rng: np.random.Gen
 
 
 def miss_probability(hidden_share: np.ndarray, level: NoiseLevel) -> np.ndarray:
-    """Probability of a miss (T, V): logistic in the hidden share, with the offset that makes its mean the level's rate."""
+    """Probability of a miss (T, V): logistic in the hidden share, shifted so that its mean is the level's rate."""
     low, high = -30.0, 30.0
     for _ in range(60):
         middle = 0.5 * (low + high)
@@ -213,7 +213,7 @@ def miss_probability(hidden_share: np.ndarray, level: NoiseLevel) -> np.ndarray:
 
 
 def bursts(probability: np.ndarray, mean_frames: float, rng: np.random.Generator) -> np.ndarray:
-    """A two-state Markov chain per view: true with the given probability (T, V), in runs of `mean_frames` on average."""
+    """A two-state Markov chain per view: true with `probability` (T, V), in runs of `mean_frames` on average."""
     draw = rng.random(probability.shape)
     stop = 1.0 / mean_frames
     start = np.minimum(1.0, stop * probability / np.maximum(1.0 - probability, 1e-6))
@@ -227,8 +227,8 @@ def bursts(probability: np.ndarray, mean_frames: float, rng: np.random.Generator
 def soften(indicator: np.ndarray, frames: int = SOFTEN_FRAMES) -> np.ndarray:
     """Moving average over time (axis 0) of an indicator, ends repeated."""
     half = frames // 2
-    padded = np.concatenate([indicator[:1].repeat(half, 0), indicator, indicator[-1:].repeat(half, 0)]).astype(np.float64)
-    total = np.cumsum(np.concatenate([np.zeros_like(padded[:1]), padded]), axis=0)
+    padded = np.concatenate([indicator[:1].repeat(half, 0), indicator, indicator[-1:].repeat(half, 0)])
+    total = np.cumsum(np.concatenate([np.zeros_like(padded[:1]), padded]), axis=0, dtype=np.float64)
     return np.clip((total[frames:] - total[:-frames]) / frames, 0.0, 1.0)
 
 
@@ -265,7 +265,7 @@ def _level(level: str | NoiseLevel) -> NoiseLevel | None:
     if isinstance(level, NoiseLevel):
         return level
     if level not in LEVELS:
-        raise UserError(f"no label level is called '{level}'", "a typing error", f"choose one of {', '.join(LEVELS)}")
+        raise UserError(f"no label level is called {level!r}", "a typing error", f"choose one of {', '.join(LEVELS)}")
     return LEVELS[level]
 
 
