@@ -1,0 +1,274 @@
+"""What the sequence fit minimises: labels, joint limits, smoothness and weak priors, as Gauss-Newton normal equations.
+
+The negative log posterior of a `HandState` is half of the sum of
+
+- labels: residuals in straightened image coordinates, whitened by their precision. Errors of a label are correlated in
+  time: of each view and joint they are taken as AR(1), so that what counts is the difference from `rho` times the
+  error before (gaps of one missing frame are bridged with rho^2). Several labels of one joint reduce to a 3x3 information
+  matrix at the joint, so the cost of a step does not grow with the number of views;
+- points: optional 3D observations with precision;
+- smoothness: accelerations and velocities of angles, wrist and rotation over their physical scales;
+- limits: one-sided squares outside the joint limits; pose and shape: weak Gaussians.
+
+Legend: T frames, V views, J joints, D unknowns of a frame, S shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from usthand.articulation import FIRST_ANGLE, N_SHAPE, ROOT, WRIST, Articulation, HandState, inverse_left_jacobian, rotation_vector
+from usthand.banded import ArrowSystem, solve
+
+MIN_DEPTH_M = 1e-3  # as in usthand.geometry: points behind a camera are finite and far outside the image
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8
+SMALL_DECREASE = 1e-6  # relative; steps that gain less end the minimisation
+
+
+@dataclass(frozen=True)
+class LabelTerm:
+    """Straightened labels, whitened: row `root @ (projection - xy)` is a unit Gaussian."""
+
+    rotation: Float[np.ndarray, "V 3 3"]
+    translation_m: Float[np.ndarray, "V 3"]
+    xy: Float[np.ndarray, "T V J 2"]
+    root: Float[np.ndarray, "T V J 2 2"]
+    """A square root of the precision, P = root' root; zero where missing."""
+    previous: tuple[Float[np.ndarray, "T V J"], Float[np.ndarray, "T V J"]]
+    """Correlation with the same label one, and two, frames earlier; at most one of them is not zero."""
+
+    def residuals(self, joints: Float[np.ndarray, "T J 3"]) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened residuals (T, V, J, 2) and their derivatives by the joint (T, V, J, 2, 3)."""
+        cam = joints[:, None] @ self.rotation.swapaxes(-1, -2) + self.translation_m[:, None]
+        depth = np.maximum(cam[..., 2:], MIN_DEPTH_M)
+        xy = cam[..., :2] / depth
+        rows = (self.rotation[:, None, :2] - xy[..., None] * self.rotation[:, None, 2:]) / depth[..., None]
+        return (self.root @ (xy - self.xy)[..., None])[..., 0], self.root @ rows
+
+    def weighted(self, weight: Float[np.ndarray, "T V J"]) -> LabelTerm:
+        """The same labels, each precision times `weight`."""
+        return replace(self, root=self.root * np.sqrt(weight)[..., None, None])
+
+    def chain(self, residual: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Innovations of the AR(1) chains (T, V, J, 2), and 1 / their variance (T, V, J)."""
+        innovation = residual.copy()
+        variance = np.ones(residual.shape[:3])
+        for gap, rho in enumerate(self.previous, start=1):
+            innovation[gap:] -= rho[gap:, ..., None] * residual[:-gap]
+            variance -= rho**2
+        return innovation, 1 / variance
+
+
+def earlier_correlation(present: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
+    """`LabelTerm.previous` for labels of which `present` (T, V, J) are there and an AR(1) coefficient per frame."""
+    one, two = np.zeros(present.shape), np.zeros(present.shape)
+    one[1:] = rho * (present[1:] & present[:-1])
+    two[2:] = rho**2 * (present[2:] & ~present[1:-1] & present[:-2])
+    return one, two
+
+
+@dataclass(frozen=True)
+class PointTerm:
+    """3D observations of joints, whitened like `LabelTerm`, independent in time."""
+
+    points_world_m: Float[np.ndarray, "T J 3"]
+    root: Float[np.ndarray, "T J 3 3"]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Everything but the data. Standard deviations per frame interval, already free of the frame rate."""
+
+    acceleration: Float[np.ndarray, "D"]
+    """Of rotation (rad), wrist (m) and angles (rad), per frame squared; infinite to leave out."""
+    velocity: Float[np.ndarray, "D"]
+    pose_mean: Float[np.ndarray, "A"]
+    pose_root: Float[np.ndarray, "n A"]
+    """Rows of linear combinations of the angles with unit variance about the mean."""
+    limit_rad: float
+    """Softness of the joint limits: one standard deviation outside."""
+    shape_std: float
+
+
+class Energy:
+    """Cost, and normal equations of a Gauss-Newton step, of a hand over a sequence."""
+
+    def __init__(self, hand: Articulation, prior: Prior, labels: LabelTerm | None, points: PointTerm | None):
+        self.hand, self.prior, self.labels, self.points = hand, prior, labels, points
+
+    def cost(self, state: HandState) -> float:
+        """Negative log posterior up to a constant."""
+        joints = self.hand.posed(state, derivatives=False).joints
+        total = 0.0
+        if self.labels is not None:
+            innovation, gain = self.labels.chain(self.labels.residuals(joints)[0])
+            total += float((innovation**2 * gain[..., None]).sum())
+        if self.points is not None:
+            offset = (self.points.root @ (joints - self.points.points_world_m)[..., None])[..., 0]
+            total += float((offset**2).sum())
+        for residual, scale in self._motion(state):
+            total += float(((residual / scale) ** 2).sum())
+        total += float((self._pose_residual(state) ** 2).sum() + (self._beyond_limits(state) ** 2).sum())
+        total += float((state.shape**2).sum()) / self.prior.shape_std**2
+        return 0.5 * total
+
+    def normal_equations(self, state: HandState) -> ArrowSystem:
+        """Of the whole cost at a state; `right` is the negative gradient."""
+        n_frames = len(state.angles)
+        system = ArrowSystem.zeros(n_frames, self.hand.size, N_SHAPE)
+        self._add_data(system, state)
+        self._add_linear_motion(system, state)
+        self._add_turning(system, state)
+        self._add_pose(system, state)
+        system.corner += np.eye(N_SHAPE) / self.prior.shape_std**2
+        system.right_shared -= state.shape / self.prior.shape_std**2
+        return system
+
+    # ---- data ---------------------------------------------------------------------------------------------------
+
+    def _information(self, joints: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Information about the joints, [same frame, one later, two later] (T, J, 3, 3), and minus the gradient (T, J, 3)."""
+        n_frames = len(joints)
+        information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
+        right = np.zeros(joints.shape)
+        if self.labels is not None:
+            residual, rows = self.labels.residuals(joints)
+            innovation, gain = self.labels.chain(residual)
+            scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
+            information[0] += (scaled @ rows).sum(1)
+            right -= (scaled @ innovation[..., None])[..., 0].sum(1)
+            for gap, rho in enumerate(self.labels.previous, start=1):
+                if not rho.any():
+                    continue
+                rho = rho[gap:, ..., None, None]
+                late, early = scaled[gap:], rows[:-gap] * rho
+                information[0][: n_frames - gap] += ((early * gain[gap:, ..., None, None]).swapaxes(-1, -2) @ early).sum(1)
+                information[gap][: n_frames - gap] -= (late @ early).sum(1)
+                pull = early.swapaxes(-1, -2) @ (innovation * gain[..., None])[gap:, ..., None]
+                right[: n_frames - gap] += pull[..., 0].sum(1)
+        if self.points is not None:
+            rows = self.points.root
+            information[0] += rows.swapaxes(-1, -2) @ rows
+            right -= (rows.swapaxes(-1, -2) @ rows @ (joints - self.points.points_world_m)[..., None])[..., 0]
+        return information, right
+
+    def _add_data(self, system: ArrowSystem, state: HandState) -> None:
+        posed = self.hand.posed(state)
+        information, right = self._information(posed.joints)
+        n_frames, size = len(posed.joints), self.hand.size
+        jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
+        flat = jacobian.reshape(n_frames, -1, size + N_SHAPE)
+        gradient = (flat.swapaxes(-1, -2) @ right.reshape(n_frames, -1, 1))[..., 0]
+        system.right += gradient[:, :size]
+        system.right_shared += gradient[:, size:].sum(0)
+        for gap in range(3):
+            if gap and not information[gap].any():
+                continue
+            here = n_frames - gap
+            carried = (information[gap][:here] @ jacobian[:here]).reshape(here, -1, size + N_SHAPE)
+            block = flat[gap:].swapaxes(-1, -2) @ carried  # rows of frame t + gap, columns of frame t
+            target = system.below[gap - 1] if gap else system.diagonal
+            target[:here] += block[:, :size, :size]
+            system.arrow[gap:] += block[:, :size, size:]
+            corner = block[:, size:, size:].sum(0)
+            system.corner += corner
+            if gap:
+                system.arrow[:here] += block[:, size:, :size].swapaxes(-1, -2)
+                system.corner += corner.T
+
+    # ---- motion -------------------------------------------------------------------------------------------------
+
+    def _motion(self, state: HandState) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(residual, its standard deviation) of velocities and accelerations of all unknowns but the shape."""
+        linear = np.concatenate([state.wrist_m, state.angles], axis=1)
+        spin = self._spin(state)
+        return [
+            (spin, self.prior.velocity[ROOT]),
+            (np.diff(spin, axis=0), self.prior.acceleration[ROOT]),
+            (np.diff(linear, axis=0), self.prior.velocity[WRIST.start :]),
+            (np.diff(linear, 2, axis=0), self.prior.acceleration[WRIST.start :]),
+        ]
+
+    @staticmethod
+    def _spin(state: HandState) -> Float[np.ndarray, "T-1 3"]:
+        """Rotation vectors from each frame's root to the next, world."""
+        return rotation_vector(state.root[1:] @ state.root[:-1].swapaxes(-1, -2))
+
+    def _add_linear_motion(self, system: ArrowSystem, state: HandState) -> None:
+        linear = np.concatenate([state.wrist_m, state.angles], axis=1)
+        ids = np.arange(WRIST.start, self.hand.size)
+        for order, std in ((1, self.prior.velocity), (2, self.prior.acceleration)):
+            stencil = (-1.0, 1.0) if order == 1 else (1.0, -2.0, 1.0)
+            n = len(linear) - order
+            if n <= 0:
+                continue
+            weight = 1 / std[ids] ** 2
+            pull = np.diff(linear, order, axis=0) * weight
+            for late, a in enumerate(stencil):
+                system.right[late : late + n, ids] -= a * pull
+                for early in range(late + 1):
+                    target = system.diagonal if early == late else system.below[late - early - 1]
+                    target[early : early + n, ids, ids] += a * stencil[early] * weight
+
+    def _add_turning(self, system: ArrowSystem, state: HandState) -> None:
+        """Rotation: with w = log(R' R^-1), d w = Jl(w)^-1 d' - Jl(-w)^-1 d for steps d of R and d' of R'."""
+        if len(state.root) < 2:
+            return
+        spin = self._spin(state)
+        ahead, behind = inverse_left_jacobian(spin), -inverse_left_jacobian(-spin)
+        part = ArrowSystem.zeros(len(state.root), 3, 0)
+        part.add_tied((behind, ahead), spin, 1 / self.prior.velocity[ROOT] ** 2)
+        if len(spin) > 1:
+            change = (-behind[:-1], behind[1:] - ahead[:-1], ahead[1:])
+            part.add_tied(change, np.diff(spin, axis=0), 1 / self.prior.acceleration[ROOT] ** 2)
+        system.right[:, ROOT] += part.right
+        system.diagonal[:, ROOT, ROOT] += part.diagonal
+        for whole, own in zip(system.below, part.below, strict=True):
+            whole[:, ROOT, ROOT] += own
+
+    # ---- pose ---------------------------------------------------------------------------------------------------
+
+    def _pose_residual(self, state: HandState) -> np.ndarray:
+        return (state.angles - self.prior.pose_mean) @ self.prior.pose_root.T
+
+    def _beyond_limits(self, state: HandState) -> np.ndarray:
+        """How far each angle is outside its limits, in standard deviations; signed, zero inside."""
+        beyond = np.maximum(state.angles - self.hand.high, 0) + np.minimum(state.angles - self.hand.low, 0)
+        return beyond / self.prior.limit_rad
+
+    def _add_pose(self, system: ArrowSystem, state: HandState) -> None:
+        angles = slice(FIRST_ANGLE, None)
+        root = self.prior.pose_root
+        system.diagonal[:, angles, angles] += root.T @ root
+        system.right[:, angles] -= self._pose_residual(state) @ root
+        beyond = self._beyond_limits(state)
+        ids = np.arange(FIRST_ANGLE, self.hand.size)
+        system.diagonal[:, ids, ids] += (beyond != 0) / self.prior.limit_rad**2
+        system.right[:, angles] -= beyond / self.prior.limit_rad
+
+
+def minimise(energy: Energy, state: HandState, iterations: int, fixed_shape: bool = False) -> HandState:
+    """Levenberg-Marquardt: a step is taken only if it lowers the cost, so bad data cannot make it diverge."""
+    damping, cost = FIRST_DAMPING, energy.cost(state)
+    for _ in range(iterations):
+        system = energy.normal_equations(state)
+        if fixed_shape:
+            system.arrow[:] = 0
+            system.right_shared[:] = 0
+        decrease = 0.0
+        while damping < MOST_DAMPING:
+            step = solve(system, damping)
+            if step is not None:
+                moved = state.moved(*step)
+                trial = energy.cost(moved)
+                if np.isfinite(trial) and trial < cost:
+                    decrease, state, cost = cost - trial, moved, trial
+                    damping = max(0.2 * damping, LEAST_DAMPING)
+                    break
+            damping *= 8
+        if decrease <= SMALL_DECREASE * cost:
+            break
+    return state
