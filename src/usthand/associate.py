@@ -3,33 +3,35 @@
 A detector looks at one image at a time: it confuses sides, sees one hand twice, and invents hands. What is one hand in
 space must agree over the views. Three steps:
 
-1. *Hypotheses*, per frame. Every pair of detections of two views is triangulated; the other views join with the detection
-   that lies nearest to its projection, if near enough. Distances are fractions of the hand's size in that view.
+1. *Hypotheses*, per frame. Every pair of detections of two views is triangulated; the other views join with the
+   detection nearest to its projection, if near enough. Distances are fractions of the hand's size in that view.
 2. *Two hands*, per frame: the best pair of hypotheses that share no detection and no place.
-3. *Sides*, over the sequence: the detector's votes and the hand's chirality (fingers bend to the palm) speak for a side,
-   continuity in space ties the frames together; the cheapest labelling is found exactly by dynamic programming.
+3. *Sides*, over the sequence: the detector's votes and the hand's chirality (fingers bend to the palm) speak for a
+   side, continuity in space ties the frames together; the cheapest labelling is found exactly by dynamic programming.
 
 Detections that join no hypothesis are dropped, unless the same hand in neighbouring frames vouches for them.
-Legend: T frames, V views, D detections in a view, S hypotheses, J joints. Thresholds are fractions of the hand's size in
-pixels or of the palm's length in space, so nothing depends on the unit of the rig.
+Legend: T frames, V views, D detections in a view, S hypotheses, J joints. Thresholds are fractions of the hand's size
+in pixels or of the palm's length in space, so nothing depends on the unit of the rig.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
-from typing import Sequence
+from itertools import combinations, pairwise
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
 from usthand.geometry import Cameras, project, triangulate_xy, undistort
-from usthand.labels import Detection, Labels
+from usthand.labels import MIN_HAND_PX, Detection, Labels
 from usthand.rig import Rig
 from usthand.skeleton import FINGER_TIPS, MIDDLE_MCP, N_JOINTS, WRIST
 
 KNUCKLES = (5, 9, 13, 17)
+FAR = 1e3  # hand sizes
+MIN_JOINTS = 8  # a detection with fewer joints cannot be told from another hand
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class AssociateConfig:
     palm_lengths_per_frame: float = 1.0
     """Standard deviation of a hand's motion between two frames."""
     lone_cost: float = 0.35
-    """Largest distance of a detection from its own hand in neighbouring frames at which it is kept without a second view."""
+    """A detection without a second view is kept up to this distance from its own hand in neighbouring frames."""
     lone_frames: int = 3
     """How many frames away the neighbour may be."""
     lone_confidence: float = 0.5
@@ -124,12 +126,15 @@ def _pack(detections: Sequence[Sequence[Sequence[Detection]]], n_views: int, max
     for t, frame in enumerate(detections):
         for v, view in enumerate(frame):
             for d, found in enumerate(sorted(view, key=lambda one: -one.score)[:max_detections]):
-                uv[t, v, d], confidence[t, v, d], present[t, v, d] = found.uv_px, found.confidence, True
+                uv[t, v, d], confidence[t, v, d] = found.uv_px, found.confidence
+                present[t, v, d] = np.count_nonzero(found.confidence) >= MIN_JOINTS
                 sure = np.clip(found.score, 0.5, 0.95)
                 odds[t, v, d] = np.log(sure / (1 - sure)) * (1 if found.side == "right" else -1)
-    size = np.maximum((uv.max(axis=-2) - uv.min(axis=-2)).max(axis=-1), 8.0)
+    seen = (confidence > 0)[..., None]
+    span = np.where(seen, uv, -np.inf).max(axis=-2) - np.where(seen, uv, np.inf).min(axis=-2)
+    size = np.maximum(np.where(present, span.max(axis=-1), 0.0), MIN_HAND_PX)
     # A single box shrinks with the pose; the view's usual size is the fairer yardstick for a flat, edge-on hand.
-    usual = np.array([np.median(size[:, v][present[:, v]]) if present[:, v].any() else 8.0 for v in range(n_views)])
+    usual = np.array([np.median(size[:, v][present[:, v]]) if present[:, v].any() else 0.0 for v in range(n_views)])
     return _Pack(uv, confidence, present, odds, np.maximum(size, 0.7 * usual[None, :, None]))
 
 
@@ -144,7 +149,9 @@ def _hypotheses(cameras: Cameras, pack: _Pack, config: AssociateConfig, chunk: i
     for start in range(0, n_frames, chunk):
         part = _Pack(*(getattr(pack, name)[start : start + chunk] for name in _Pack.__dataclass_fields__))
         parts.append(_grow(cameras, part, np.broadcast_to(seeds, (len(part.present), *seeds.shape)), config))
-    return _Hypotheses(*(np.concatenate([getattr(p, name) for p in parts]) for name in _Hypotheses.__dataclass_fields__))
+    return _Hypotheses(
+        *(np.concatenate([getattr(p, name) for p in parts]) for name in _Hypotheses.__dataclass_fields__)
+    )
 
 
 def _grow(cameras: Cameras, pack: _Pack, member: Int[np.ndarray, "T S V"], config: AssociateConfig) -> _Hypotheses:
@@ -183,7 +190,7 @@ def _triangulate(
 ) -> Float[np.ndarray, "T S J 3"]:
     """Joints from the member views; `distance` (T, S, V, J) of an earlier estimate down-weights outliers (Cauchy)."""
     taken = np.maximum(member, 0)
-    weight = (member >= 0).astype(float)[..., None].repeat(N_JOINTS, -1)
+    weight = ((member >= 0)[..., None] & (_gather(pack.confidence, taken) > 0)).astype(float)
     if distance is not None:
         weight = weight / (1 + (distance / 0.1) ** 2)
     size = _gather(pack.size_px, taken)[..., None, None]
@@ -194,14 +201,19 @@ def _triangulate(
 
 
 def _distances(cameras: Cameras, pack: _Pack, points: Float[np.ndarray, "T S J 3"]) -> Float[np.ndarray, "T S V D J"]:
-    """Distance of each projected joint from each detection, in sizes of the hand; huge where there is none to compare."""
+    """Distance of each projected joint from each detection, in sizes of the hand; huge where there is no detection.
+
+    A joint that the detection lacks takes the mean distance of the others, so that it neither helps nor harms.
+    """
     n_frames, n_seeds = points.shape[:2]
     uv, depth = project(cameras, torch.from_numpy(points.reshape(n_frames, -1, 3)))
     uv = uv.numpy().reshape(n_frames, -1, n_seeds, N_JOINTS, 2).transpose(0, 2, 1, 3, 4)
     in_front = (depth.numpy().reshape(n_frames, -1, n_seeds, N_JOINTS) > 0).all(axis=-1).transpose(0, 2, 1)
     gap = np.linalg.norm(uv[:, :, :, None] - pack.uv_px[:, None], axis=-1) / pack.size_px[:, None, ..., None]
+    known = (pack.confidence > 0)[:, None]
+    mean = np.where(known, gap, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
     usable = pack.present[:, None] & in_front[..., None]
-    return np.where(usable[..., None], np.minimum(gap, 1e3), 1e3)
+    return np.where(usable[..., None], np.minimum(np.where(known, gap, mean[..., None]), FAR), FAR)
 
 
 def _palm_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
@@ -216,7 +228,9 @@ def _two_hands(hypotheses: _Hypotheses, pack: _Pack, config: AssociateConfig) ->
     n_frames, n_kept = kept.score.shape
     shared = ((kept.member[:, :, None] == kept.member[:, None]) & (kept.member[:, :, None] >= 0)).any(axis=-1)
     palm = _median_palm(hypotheses)
-    near = np.linalg.norm(kept.points[:, :, None] - kept.points[:, None], axis=-1).mean(axis=-1) < config.same_place * palm
+    near = (
+        np.linalg.norm(kept.points[:, :, None] - kept.points[:, None], axis=-1).mean(axis=-1) < config.same_place * palm
+    )
     votes = _votes(kept, pack)
     opposite = np.maximum(votes[:, :, None] - votes[:, None], votes[:, None] - votes[:, :, None])
     total = kept.score[:, :, None] + kept.score[:, None] + config.side_weight * np.clip(opposite, -2, 2)
@@ -266,7 +280,7 @@ def chirality(points_world_m: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, 
     return ((tips - knuckles) * normal).sum(axis=-1) / np.maximum(_palm_length(points_world_m), 1e-9)
 
 
-def _sides(hands: _Hypotheses, pack: _Pack, config: AssociateConfig) -> Int[np.ndarray, "T"]:
+def _sides(hands: _Hypotheses, pack: _Pack, config: AssociateConfig) -> Int[np.ndarray, " T"]:
     """0 where the first hypothesis is the right hand (and the second the left), 1 where it is the other way round.
 
     Viterbi over the frames with at least one hand. Unary: the votes. Transition, per slot: squared motion in standard
@@ -282,7 +296,7 @@ def _sides(hands: _Hypotheses, pack: _Pack, config: AssociateConfig) -> Int[np.n
     centre = hands.points[:, :, [WRIST, *KNUCKLES]].mean(axis=2)
     palm = _median_palm(hands)
     total, back = unary[frames[0]].copy(), []
-    for before, now in zip(frames[:-1], frames[1:]):
+    for before, now in pairwise(frames):
         step = np.zeros((2, 2))
         for i in (0, 1):
             for j in (0, 1):
@@ -311,7 +325,9 @@ def _transition(hands, centre, before: int, now: int, i: int, j: int, palm: floa
     return cost
 
 
-def _slots(hands: _Hypotheses, state: Int[np.ndarray, "T"]) -> tuple[Int[np.ndarray, "T 2 V"], Float[np.ndarray, "T 2 J 3"]]:
+def _slots(
+    hands: _Hypotheses, state: Int[np.ndarray, " T"]
+) -> tuple[Int[np.ndarray, "T 2 V"], Float[np.ndarray, "T 2 J 3"]]:
     """Detections (right, left) of each frame and view, -1 for none, and the triangulated hands (NaN where none)."""
     ids = np.stack([state, 1 - state], axis=1)
     ordered = hands.take(ids)
@@ -347,10 +363,18 @@ def _lone_detections(
 
 
 def _labels(
-    pack: _Pack, member: np.ndarray, lone: np.ndarray, names: Sequence[str], side: str, detector: str, config: AssociateConfig
+    pack: _Pack,
+    member: np.ndarray,
+    lone: np.ndarray,
+    names: Sequence[str],
+    side: str,
+    detector: str,
+    config: AssociateConfig,
 ) -> Labels:
     taken = np.where(member >= 0, member, lone)
     factor = np.where(member >= 0, 1.0, np.where(lone >= 0, config.lone_confidence, 0.0))
     t, v = np.ogrid[: taken.shape[0], : taken.shape[1]]
     index = np.maximum(taken, 0)
-    return Labels(pack.uv_px[t, v, index], pack.confidence[t, v, index] * factor[..., None], tuple(names), side, detector)
+    return Labels(
+        pack.uv_px[t, v, index], pack.confidence[t, v, index] * factor[..., None], tuple(names), side, detector
+    )

@@ -7,9 +7,10 @@ confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views,
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 LABELS_VERSION = 1
 SIDES = ("left", "right")
 
-SIGMA_FRACTION = 0.05
-"""Standard deviation of a fully confident label, as a fraction of the hand's size in pixels (docs/notes/label-noise.md)."""
+SIGMA_FRACTION = 0.025
+"""Standard deviation of a fully confident label in sizes of the hand, per axis (docs/notes/label-noise.md)."""
 
 CONFIDENCE_FLOOR = 0.05
 """Least confidence that still counts, so that a present label never has a precision of nothing."""
@@ -39,7 +40,7 @@ class Detection:
 
     uv_px: Float[np.ndarray, "J 2"]
     """Pixel positions in the whole image, pixel centres at integers."""
-    confidence: Float[np.ndarray, "J"]
+    confidence: Float[np.ndarray, " J"]
     """Unitless, per joint, in (0, 1]."""
     side: str
     """The detector's guess of the anatomical side, "left" or "right"."""
@@ -122,12 +123,16 @@ def load_npz(path: Path | str) -> Labels:
     """Read labels written by `Labels.save`; raises `UserError` if the file is missing, foreign or broken."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"no labels at {path}", "nothing was detected or written yet", f"run `usthand label {path.parent.parent}`")
+        raise UserError(
+            f"no labels at {path}", "nothing was detected or written yet", f"run `usthand label {path.parent.parent}`"
+        )
     try:
         with np.load(path, allow_pickle=False) as stored:
             fields = {name: stored[name] for name in ("version", "uv_px", "confidence", "cameras", "side", "detector")}
     except (KeyError, ValueError, OSError) as error:
-        raise UserError(f"{path} is not a label file", str(error), f"run `usthand label {path.parent.parent} --overwrite`") from error
+        raise UserError(
+            f"{path} is not a label file", str(error), f"run `usthand label {path.parent.parent} --overwrite`"
+        ) from error
     if int(fields["version"]) != LABELS_VERSION:
         raise UserError(
             f"{path} has label version {int(fields['version'])}, this program reads {LABELS_VERSION}",
@@ -136,7 +141,11 @@ def load_npz(path: Path | str) -> Labels:
         )
     try:
         return Labels(
-            fields["uv_px"], fields["confidence"], tuple(str(c) for c in fields["cameras"]), str(fields["side"]), str(fields["detector"])
+            fields["uv_px"],
+            fields["confidence"],
+            tuple(str(c) for c in fields["cameras"]),
+            str(fields["side"]),
+            str(fields["detector"]),
         )
     except UserError as error:
         raise UserError(f"{path}: {error.fact}", error.cause, error.mend) from error
@@ -154,7 +163,11 @@ def load_labels(capture: Capture, side: str) -> Labels:
     path = Path(capture.labels_path(side))
     again = f"run `usthand label {capture.path} --overwrite`"
     if not path.is_file():
-        raise UserError(f"no labels of the {side} hand at {path}", "none were made yet or that hand was not seen", f"run `usthand label {capture.path}`")
+        raise UserError(
+            f"no labels of the {side} hand at {path}",
+            "none were made yet or that hand was not seen",
+            f"run `usthand label {capture.path}`",
+        )
     labels = load_npz(path)
     if labels.side != side:
         raise UserError(f"{path} holds labels of the {labels.side} hand", "the file was renamed or copied", again)
@@ -328,5 +341,9 @@ def _triples(path: Path, key: str) -> Float[np.ndarray, "J 3"]:
     if values.size == 0:
         return np.zeros((N_JOINTS, 3))
     if values.size != 3 * N_JOINTS:
-        raise UserError(f"{path} has {values.size} numbers in {key}", f"a hand has {3 * N_JOINTS}", "write it again with OpenPose's --hand")
+        raise UserError(
+            f"{path} has {values.size} numbers in {key}",
+            f"a hand has {3 * N_JOINTS}",
+            "write it again with OpenPose's --hand",
+        )
     return values.reshape(N_JOINTS, 3)

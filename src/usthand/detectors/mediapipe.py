@@ -1,7 +1,7 @@
 """MediaPipe Hands behind the detector interface, in a process with a Python of its own.
 
-MediaPipe gives no confidence per joint. Ours comes from looking twice, at the image and at its mirror image: where the two
-answers differ, the detector is guessing. The mean of the two is also the better label (docs/notes/label-noise.md).
+MediaPipe gives no confidence per joint. Ours comes in part from looking twice, at the image and at its mirror image:
+where the two answers differ, the detector is guessing. The mean of the two is also the better label.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterable, Iterator
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -51,7 +51,7 @@ class Look:
     """A hand as one pass of the worker reports it."""
 
     uv_px: Float[np.ndarray, "J 2"]
-    z_px: Float[np.ndarray, "J"]
+    z_px: Float[np.ndarray, " J"]
     """Depth relative to the wrist by MediaPipe's own guess, in pixels, smaller is nearer."""
     side: str
     score: float
@@ -86,7 +86,9 @@ class MediaPipe:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
             )
         except OSError as error:
-            raise UserError(f"cannot start {command[0]}", str(error), f"set {PYTHON_VARIABLE} or run `make detector`") from error
+            raise UserError(
+                f"cannot start {command[0]}", str(error), f"set {PYTHON_VARIABLE} or run `make detector`"
+            ) from error
         self._answer()
 
     def detect(self, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Iterator[list[Detection]]:
@@ -135,19 +137,25 @@ class MediaPipe:
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = lines[-1].strip().rstrip(".") if lines else f"exit code {self._process.returncode}"
-        return UserError("the MediaPipe process ended before its work was done", last, "run `make detector` to install it anew")
+        return UserError(
+            "the MediaPipe process ended before its work was done", last, "run `make detector` to install it anew"
+        )
 
 
 def find_python() -> Path:
     """The interpreter that runs MediaPipe.
 
-    In this order: the environment variable `USTHAND_MEDIAPIPE_PYTHON`, this interpreter if mediapipe is installed in it,
-    `.venv-mediapipe` in the current folder, `.venv-mediapipe` beside this environment. Raises `UserError` if none is there.
+    In this order: the environment variable `USTHAND_MEDIAPIPE_PYTHON`, this interpreter if it has mediapipe,
+    `.venv-mediapipe` in the current folder, `.venv-mediapipe` beside this environment. Raises `UserError` if none is.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
         if not Path(named).is_file():
-            raise UserError(f"{PYTHON_VARIABLE} names {named}, which does not exist", "it was moved or mistyped", "run `make detector` and unset it")
+            raise UserError(
+                f"{PYTHON_VARIABLE} names {named}, which does not exist",
+                "it was moved or mistyped",
+                "run `make detector` and unset it",
+            )
         return Path(named)
     if has_mediapipe():
         return Path(sys.executable)
@@ -165,7 +173,8 @@ def find_python() -> Path:
 def has_mediapipe() -> bool:
     """Whether this interpreter has a mediapipe with the `solutions` interface; looks without importing it."""
     spec = importlib.util.find_spec("mediapipe")
-    return spec is not None and any(Path(place, "python", "solutions").is_dir() for place in spec.submodule_search_locations or [])
+    places = (spec.submodule_search_locations or []) if spec else []
+    return any(Path(place, "python", "solutions").is_dir() for place in places)
 
 
 def merge_looks(plain: list[Look], mirrored: list[Look]) -> list[Detection]:
@@ -195,11 +204,11 @@ def _mean(a: Look, b: Look) -> Detection:
     return _detection(Look((a.uv_px + b.uv_px) / 2, (a.z_px + b.z_px) / 2, side, score), spread)
 
 
-def _detection(look: Look, spread: Float[np.ndarray, "J"]) -> Detection:
+def _detection(look: Look, spread: Float[np.ndarray, " J"]) -> Detection:
     return Detection(look.uv_px, joint_confidence(look, spread), look.side, float(look.score))
 
 
-def joint_confidence(look: Look, spread: Float[np.ndarray, "J"]) -> Float[np.ndarray, "J"]:
+def joint_confidence(look: Look, spread: Float[np.ndarray, " J"]) -> Float[np.ndarray, " J"]:
     """Confidence of each joint, in [0.02, 1]: least error / expected error, from what is seen in this image alone.
 
     `spread` (J,) is the distance between the two looks in sizes of the hand. The handedness score takes no part: on the

@@ -7,7 +7,7 @@ does not. Protocol, little endian:
     out: {"ready": "<mediapipe version>"} once, then for each frame a list of hands:
          {"pass": 0 or 1, "side": "left" or "right", "score": 0.5..1, "uvz_px": 21 x [u, v, z]}
 
-Each frame is looked at twice, as it is (pass 0) and mirrored (pass 1, reported in the coordinates of the frame as it is).
+Each frame is looked at twice, as it is (pass 0) and mirrored (pass 1, reported in the coordinates of the plain frame).
 """
 
 import json
@@ -51,11 +51,11 @@ def new_trackers(hands_class, threshold, max_hands):
 
 
 def look(tracker, rgb, mirrored):
-    """Hands in one image. MediaPipe names sides for a mirrored (selfie) image: a label of the plain image is the other side."""
+    """Hands in one image. MediaPipe names sides as in a selfie: in a plain image its "Left" is a right hand."""
     height, width = rgb.shape[:2]
     seen = tracker.process(np.ascontiguousarray(rgb[:, ::-1] if mirrored else rgb))
     hands = []
-    for landmarks, handedness in zip(seen.multi_hand_landmarks or [], seen.multi_handedness or []):
+    for landmarks, handedness in zip(seen.multi_hand_landmarks or [], seen.multi_handedness or [], strict=True):
         uvz = np.array([[p.x * width - 0.5, p.y * height - 0.5, p.z * width] for p in landmarks.landmark])
         named_right = handedness.classification[0].label == "Right"
         if mirrored:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 import torch
@@ -119,7 +119,9 @@ def summary_table(rig: Rig, labels: dict[str, Labels]) -> Table:
     for side, one in labels.items():
         row = summary(rig, one)
         shares = [f"{row['share'][name]:.0%}" for name in rig.names]
-        table.add_row(side, *shares, f"{row['residual_px']:.1f}", f"{row['palm_mm']:.1f} +- {row['palm_spread_mm']:.1f}")
+        table.add_row(
+            side, *shares, f"{row['residual_px']:.1f}", f"{row['palm_mm']:.1f} +- {row['palm_spread_mm']:.1f}"
+        )
     return table
 
 
@@ -129,12 +131,18 @@ def _check(capture: Capture, detector: str | Detector, wanted: Sequence[str], ov
             raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use --side left or --side right")
         if capture.labels_path(side).exists() and not overwrite:
             raise UserError(
-                f"{capture.labels_path(side)} exists", "labels were made before", f"run `usthand label {capture.path} --overwrite`"
+                f"{capture.labels_path(side)} exists",
+                "labels were made before",
+                f"run `usthand label {capture.path} --overwrite`",
             )
     if isinstance(detector, str) and detector not in DETECTORS:
-        raise UserError(f"detector '{detector}' is unknown", f"there is {', '.join(DETECTORS)}", "run with --detector mediapipe")
+        raise UserError(
+            f"detector '{detector}' is unknown", f"there is {', '.join(DETECTORS)}", "run with --detector mediapipe"
+        )
     if len(capture.rig) < 2:
-        raise UserError(f"{capture.path} has one camera", "sides are told apart by two views or more", "add a camera to rig.toml")
+        raise UserError(
+            f"{capture.path} has one camera", "sides are told apart by two views or more", "add a camera to rig.toml"
+        )
 
 
 def _make(detector: str | Detector, python: str | Path | None) -> Detector:
