@@ -35,12 +35,12 @@ MAIN, BASELINE = "usthand", "fit"
 _BAR_KEYS_MM = {"mpjpe_mm": "joints", "mpvpe_mm": "surface", "mpvpe_wrist_mm": "surface,\nwrists together",
                 "mpvpe_pa_mm": "surface,\nshape only"}  # fmt: skip
 _RELIABILITY = (
-    "Reliability. For regions of every size, how many joints are really inside. Below the diagonal a method is too sure "
-    "of itself, above it too timid."
+    "Reliability. For regions of every size, how many joints are really inside. Below the diagonal a method is too "
+    "sure of itself, above it too timid."
 )
 _SCATTER = (
-    "Expected against true error of every joint in every frame, both scales logarithmic. The more it rises to the right, "
-    "the better one can tell good joints from bad."
+    "Expected against true error of every joint in every frame, both scales logarithmic. The more it rises to the "
+    "right, the better one can tell good joints from bad."
 )
 _CONFIDENCE = (
     "Confidence of the network in each joint of each image, against how far that joint is off. It only has to rank: "
@@ -292,8 +292,8 @@ def _honesty_text(curve: uncertainty.Reliability, name: str) -> str:
     verdict = ("about right" if 0.87 <= curve.factor <= 1.15 else
                "too small" if curve.factor > 1 else "larger than needed")  # fmt: skip
     return (f"<p>{escape(name)} gives every joint a region in space. Its 90&nbsp;% regions hold {held:.0f}&nbsp;% of "
-            f"the joints; the typical one is {verdict} (stretching all by {curve.factor:.2f} would make half of the joints "
-            "lie in their 50&nbsp;% region).</p>")  # fmt: skip
+            f"the joints; the typical one is {verdict} (stretching all by {curve.factor:.2f} would make half of the "
+            "joints lie in their 50&nbsp;% region).</p>")  # fmt: skip
 
 
 def _promised(result: Result, truth: Truth, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
