@@ -16,13 +16,12 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from usthand.errors import UserError
-from usthand.skeleton import N_JOINTS
+from usthand.skeleton import N_JOINTS, SIDES
 
 if TYPE_CHECKING:
     from usthand.capture import Capture
 
 LABELS_VERSION = 1
-SIDES = ("left", "right")
 
 SIGMA_FRACTION = 0.025
 """Standard deviation of a fully confident label in sizes of the hand, per axis (docs/notes/label-noise.md)."""
@@ -122,31 +121,23 @@ class Labels:
 def load_npz(path: Path | str) -> Labels:
     """Read labels written by `Labels.save`; raises `UserError` if the file is missing, foreign or broken."""
     path = Path(path)
+    again = f"run `usthand label {path.parent.parent} --overwrite`"
     if not path.is_file():
-        raise UserError(
-            f"no labels at {path}", "nothing was detected or written yet", f"run `usthand label {path.parent.parent}`"
-        )
+        raise UserError(f"no labels at {path}", "nothing was detected or written yet", again)
+    names = ("version", "uv_px", "confidence", "cameras", "side", "detector")
     try:
         with np.load(path, allow_pickle=False) as stored:
-            fields = {name: stored[name] for name in ("version", "uv_px", "confidence", "cameras", "side", "detector")}
-    except (KeyError, ValueError, OSError) as error:
+            version, uv, confidence, cameras, side, detector = (stored[name] for name in names)
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a label file", "it is damaged or from another program", again) from error
+    if int(version) != LABELS_VERSION:
         raise UserError(
-            f"{path} is not a label file", str(error), f"run `usthand label {path.parent.parent} --overwrite`"
-        ) from error
-    if int(fields["version"]) != LABELS_VERSION:
-        raise UserError(
-            f"{path} has label version {int(fields['version'])}, this program reads {LABELS_VERSION}",
+            f"{path} has label version {int(version)}, this program reads {LABELS_VERSION}",
             "it was written by another version of usthand",
-            f"run `usthand label {path.parent.parent} --overwrite`",
+            again,
         )
     try:
-        return Labels(
-            fields["uv_px"],
-            fields["confidence"],
-            tuple(str(c) for c in fields["cameras"]),
-            str(fields["side"]),
-            str(fields["detector"]),
-        )
+        return Labels(uv, confidence, tuple(str(name) for name in cameras), str(side), str(detector))
     except UserError as error:
         raise UserError(f"{path}: {error.fact}", error.cause, error.mend) from error
 

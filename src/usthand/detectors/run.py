@@ -18,9 +18,9 @@ from usthand.detectors.base import Detector
 from usthand.detectors.mediapipe import MediaPipe
 from usthand.errors import UserError
 from usthand.geometry import project, triangulate
-from usthand.labels import SIDES, Detection, Labels
+from usthand.labels import Detection, Labels
 from usthand.rig import Rig
-from usthand.skeleton import MIDDLE_MCP, WRIST
+from usthand.skeleton import MIDDLE_MCP, SIDES, WRIST
 
 DETECTORS = ("mediapipe",)
 
