@@ -62,7 +62,7 @@ def same(a: Labels, b: Labels) -> bool:
     )
 
 
-# ---- in memory --------------------------------------------------------------------------------------------------------
+# ---- in memory ------------------------------------------------------------------------------------------------------
 
 
 def test_missing_joints_are_zero(labels):
@@ -110,7 +110,7 @@ def test_unknown_side_is_refused(labels):
     told(error, "both")
 
 
-# ---- on disk ----------------------------------------------------------------------------------------------------------
+# ---- on disk --------------------------------------------------------------------------------------------------------
 
 
 def test_npz_round_trip(labels, tmp_path):
@@ -156,7 +156,7 @@ def test_openpose_complaints(labels, tmp_path):
     told(error, "000000_keypoints.json")
 
 
-# ---- with a capture ---------------------------------------------------------------------------------------------------
+# ---- with a capture -------------------------------------------------------------------------------------------------
 
 
 def test_labels_follow_the_rig_by_name(labels, tmp_path):
@@ -229,9 +229,7 @@ def test_other_number_of_frames(labels, tmp_path):
     told(error, "5 frames", "have 7")
 
 
-@pytest.mark.parametrize(
-    ("views", "words"), [((), ("no label in any frame",)), ((1,), ("one view only", "left_of_me"))]
-)
+@pytest.mark.parametrize(("views", "words"), [((), ("no label in any frame",)), ((1,), ("one view only", "left"))])
 def test_too_little_to_triangulate(labels, tmp_path, views, words):
     capture = capture_of(tmp_path)
     confidence = np.zeros_like(labels.confidence)
@@ -250,7 +248,7 @@ def test_file_of_the_other_hand(labels, tmp_path):
     told(error, "right hand")
 
 
-# ---- observations -----------------------------------------------------------------------------------------------------
+# ---- observations ---------------------------------------------------------------------------------------------------
 
 
 def test_precision_is_confidence_over_sigma_squared(labels):

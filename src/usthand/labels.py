@@ -7,6 +7,7 @@ confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views,
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
