@@ -1,0 +1,287 @@
+"""Association: exact projections of two hands, spoilt the way a detector spoils them, are sorted out exactly."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from usthand.associate import AssociateConfig, associate, chirality
+from usthand.geometry import project, triangulate
+from usthand.labels import Detection, Labels
+from usthand.rig import Camera, Rig, load_rig
+
+N_FRAMES = 12
+
+
+def right_hand() -> np.ndarray:
+    """A half-curled right hand, (21, 3) metres: fingers along y, palm facing z, thumb at positive x."""
+    joints = [np.zeros(3)]
+    for x, length, lean in (
+        (0.03, 0.6, 0.9),
+        (0.025, 1.0, 0.2),
+        (0.005, 1.05, 0.0),
+        (-0.015, 1.0, -0.1),
+        (-0.03, 0.8, -0.2),
+    ):
+        base = np.array([x, 0.03 if lean > 0.5 else 0.09, 0.005])
+        steps = np.array([0.0, 0.04, 0.065, 0.085]) * length
+        bend = np.array([0.0, 0.2, 0.5, 0.8])
+        joints += [base + s * np.array([lean, np.cos(b), np.sin(b)]) for s, b in zip(steps, bend, strict=True)]
+    return np.array(joints)
+
+
+def ring_rig(n_cameras: int = 4) -> Rig:
+    """Cameras on an arc of radius 0.8 m that look at the origin."""
+    cameras = []
+    for k in range(n_cameras):
+        angle = (k / max(n_cameras - 1, 1) - 0.5) * 2.0
+        centre = 0.8 * np.array([np.sin(angle), 0.3 * np.cos(3 * angle), np.cos(angle)])
+        z = -centre / np.linalg.norm(centre)
+        x = np.cross([0, -1.0, 0], z)
+        x /= np.linalg.norm(x)
+        rotation = np.stack([x, np.cross(z, x), z])
+        matrix = np.array([[900.0, 0, 640], [0, 900, 360], [0, 0, 1]])
+        lens = np.array([0.1, -0.05, 0.001, 0.001, 0.0])
+        cameras.append(Camera(f"c{k}", 1280, 720, matrix, lens, "pinhole", rotation, -rotation @ centre))
+    return Rig(tuple(cameras))
+
+
+def moving_hands(n_frames: int = N_FRAMES) -> dict[str, np.ndarray]:
+    """Both hands turning and drifting, (T, 21, 3) each, about 20 cm apart."""
+    t = np.linspace(0, 1, n_frames)
+    hands = {}
+    for side, sign in (("right", 1.0), ("left", -1.0)):
+        joints = right_hand() * [sign, 1, 1]
+        turn = sign * 0.8 * np.sin(2 * np.pi * t)
+        c, s, o, i = np.cos(turn), np.sin(turn), np.zeros_like(turn), np.ones_like(turn)
+        rotation = np.stack([np.stack([c, o, s], -1), np.stack([o, i, o], -1), np.stack([-s, o, c], -1)], -2)
+        place = np.stack([-sign * 0.10 + 0.03 * t, -0.05 + 0.04 * np.sin(5 * t), 0.02 * t], -1)
+        hands[side] = np.einsum("tij,kj->tki", rotation, joints) + place[:, None]
+    return hands
+
+
+def exact_uv(rig: Rig, joints: np.ndarray) -> np.ndarray:
+    return project(rig.tensors(torch.float64), torch.from_numpy(joints))[0].numpy()
+
+
+def detect(uv: np.ndarray, side: str, score: float = 0.9) -> Detection:
+    return Detection(uv, np.full(21, 0.8), side, score)
+
+
+@pytest.fixture(scope="module")
+def rig() -> Rig:
+    return ring_rig()
+
+
+@pytest.fixture(scope="module")
+def truth(rig) -> dict[str, np.ndarray]:
+    return {side: exact_uv(rig, joints) for side, joints in moving_hands().items()}
+
+
+def clean(truth: dict[str, np.ndarray]) -> list[list[list[Detection]]]:
+    n_frames, n_views = next(iter(truth.values())).shape[:2]
+    return [[[detect(uv[t, v], side) for side, uv in truth.items()] for v in range(n_views)] for t in range(n_frames)]
+
+
+def assert_recovered(labels: dict[str, Labels], truth: dict[str, np.ndarray], missing=()) -> None:
+    """Every label is the true one; all are there but those of `missing`, (frame, view, side)."""
+    for side, uv in truth.items():
+        expected = np.ones(uv.shape[:2], bool)
+        for t, v, gone in missing:
+            if gone == side:
+                expected[t, v] = False
+        seen = labels[side].mask.any(axis=-1)
+        np.testing.assert_array_equal(seen, expected, err_msg=side)
+        np.testing.assert_allclose(labels[side].uv_px[seen], uv[seen], atol=1e-3)
+
+
+def test_clean_detections(rig, truth):
+    labels = associate(rig, clean(truth), detector="made up")
+    assert_recovered(labels, truth)
+    assert labels["left"].detector == "made up" and labels["left"].cameras == rig.names
+
+
+def test_order_of_detections_does_not_matter(rig, truth):
+    rng = np.random.default_rng(0)
+    shuffled = [[[view[i] for i in rng.permutation(len(view))] for view in frame] for frame in clean(truth)]
+    assert_recovered(associate(rig, shuffled), truth)
+
+
+def test_wrong_sides_are_mended(rig, truth):
+    """A third of all sides is wrong, and in one view both hands are always given the same side."""
+    rng = np.random.default_rng(1)
+    spoilt = clean(truth)
+    for t in range(N_FRAMES):
+        for v, view in enumerate(spoilt[t]):
+            spoilt[t][v] = [
+                replace(one, side="right" if v == 2 or (one.side == "left") == (rng.random() < 1 / 3) else "left")
+                for one in view
+            ]
+    sides = [one.side for frame in spoilt for view in frame for one in view]
+    assert 0.3 < np.mean([side == "right" for side in sides]) < 0.8
+    assert_recovered(associate(rig, spoilt), truth)
+
+
+def test_sides_settled_by_chirality_when_the_detector_does_not_know(rig, truth):
+    unsure = [[[replace(one, side="left", score=0.5) for one in view] for view in frame] for frame in clean(truth)]
+    assert_recovered(associate(rig, unsure), truth)
+
+
+def test_duplicates_and_inventions_are_dropped(rig, truth):
+    """Each view sees the right hand once more, as a left one and a little off, and one hand that is not there."""
+    rng = np.random.default_rng(2)
+    spoilt = clean(truth)
+    for frame in range(N_FRAMES):
+        for v, view in enumerate(spoilt[frame]):
+            again = detect(view[0].uv_px + rng.normal(0, 6, (21, 2)), "left", 0.7)
+            invented = detect(rng.uniform(100, 1100) + rng.uniform(0, 120, (21, 2)), "right", 0.95)
+            spoilt[frame][v] = [again, *view, invented]
+    assert_recovered(associate(rig, spoilt), truth)
+
+
+def test_missing_views(rig, truth):
+    """Two views of four suffice; the rest stays missing."""
+    spoilt = clean(truth)
+    missing = []
+    for t in range(N_FRAMES):
+        for side, views in (("right", (t % 4, (t + 1) % 4)), ("left", ((t + 2) % 4,))):
+            for v in views:
+                spoilt[t][v] = [one for one in spoilt[t][v] if one.side != side]
+                missing.append((t, v, side))
+    assert_recovered(associate(rig, spoilt), truth, missing)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_one_hand_alone(rig, truth, side):
+    only = {side: truth[side]}
+    labels = associate(rig, clean(only))
+    assert_recovered(labels, only)
+    assert not labels["left" if side == "right" else "right"].mask.any()
+
+
+def test_lone_view_is_kept_with_less_confidence_or_dropped(rig, truth):
+    """Frame 5: one view only, next to frames that know the hand. Frame 6: a lone detection elsewhere in the image."""
+    spoilt = clean({"right": truth["right"]})
+    spoilt[5] = [spoilt[5][0], [], [], []]
+    spoilt[6] = [[], [], [detect(spoilt[6][2][0].uv_px + 300, "right")], []]
+    labels = associate(rig, spoilt)["right"]
+    assert labels.mask[5].any(axis=-1).tolist() == [True, False, False, False]
+    np.testing.assert_allclose(labels.confidence[5, 0], 0.8 * AssociateConfig().lone_confidence, rtol=1e-6)
+    assert not labels.mask[6].any()
+
+
+def test_partial_detections(rig, truth):
+    """Joints that a detector leaves out stay missing and disturb nothing."""
+    rng = np.random.default_rng(4)
+    spoilt = clean(truth)
+    dropped = rng.random((N_FRAMES, 4, 2, 21)) < 0.25
+    for t in range(N_FRAMES):
+        for v in range(4):
+            for k, one in enumerate(spoilt[t][v]):
+                gone = dropped[t, v, k]
+                uv = np.where(gone[:, None], 0.0, one.uv_px)
+                spoilt[t][v][k] = replace(one, uv_px=uv, confidence=np.where(gone, 0, one.confidence))
+    labels = associate(rig, spoilt)
+    for k, side in enumerate(("right", "left")):
+        np.testing.assert_array_equal(labels[side].mask, ~dropped[:, :, k])
+
+
+def test_noise_of_a_detector(rig, truth):
+    """5 % of the hand's size, and a swapped pair of fingers: sides and views still come out right."""
+    rng = np.random.default_rng(5)
+    noisy = {side: uv + rng.normal(0, 0.05 * 110, uv.shape) for side, uv in truth.items()}
+    swapped = noisy["right"][3, 1].copy()
+    swapped[5:13] = noisy["right"][3, 1][[9, 10, 11, 12, 5, 6, 7, 8]]
+    noisy["right"][3, 1] = swapped
+    assert_recovered(associate(rig, clean(noisy)), noisy)
+
+
+def test_mirrored_world_mirrors_the_sides(rig, truth):
+    mirrored = {
+        ("left" if side == "right" else "right"): np.stack([1279 - uv[..., 0], uv[..., 1]], -1)
+        for side, uv in truth.items()
+    }
+    unsure = [[[replace(one, score=0.5) for one in view] for view in frame] for frame in clean(mirrored)]
+    assert_recovered(associate(rig.mirrored(), unsure), mirrored)
+
+
+def test_scale_of_the_rig_does_not_matter(rig, truth):
+    """A rig in units of a fifth of a metre: nothing in the association knows millimetres."""
+    scaled = Rig(tuple(replace(c, translation=c.translation * 5) for c in rig.cameras), metric=False)
+    assert_recovered(associate(scaled, clean(truth)), truth)
+
+
+def test_no_detections_give_no_labels(rig):
+    labels = associate(rig, [[[], [], [], []]] * 3)
+    assert not labels["right"].mask.any() and not labels["left"].mask.any()
+
+
+@pytest.mark.parametrize("n_cameras", [2, 8])
+def test_number_of_cameras(n_cameras):
+    rig = ring_rig(n_cameras)
+    truth = {side: exact_uv(rig, joints) for side, joints in moving_hands(6).items()}
+    assert_recovered(associate(rig, clean(truth)), truth)
+
+
+def test_chirality():
+    assert chirality(right_hand()) > 0.2
+    assert chirality(right_hand() * [-1, 1, 1]) == pytest.approx(-chirality(right_hand()))
+
+
+# ---- real detections ------------------------------------------------------------------------------------------------
+
+
+def holistic_detections(folder: Path, n_instants: int) -> list[list[list[Detection]]]:
+    """Hands of MediaPipe Holistic from four cameras: points 100 to 120 are called right, 200 to 220 left."""
+    hands: dict[tuple[int, int, str], dict[int, tuple[float, float]]] = {}
+    with (folder / "xy_HOLISTIC.csv").open() as file:
+        for row in csv.DictReader(file):
+            point = int(row["point_id"])
+            if 100 <= point <= 120 or 200 <= point <= 220:
+                key = (int(row["sync_index"]), int(row["port"]), "right" if point < 200 else "left")
+                hands.setdefault(key, {})[point % 100] = (float(row["img_loc_x"]), float(row["img_loc_y"]))
+    whole = {key: np.array([hand[j] for j in range(21)]) for key, hand in hands.items() if len(hand) == 21}
+    instants = sorted({key[0] for key in whole})[:: max(1, len({k[0] for k in whole}) // n_instants)]
+    return [
+        [[detect(whole[t, v, s], s, 0.7) for s in ("right", "left") if (t, v, s) in whole] for v in range(4)]
+        for t in instants
+    ]
+
+
+def as_given(rig: Rig, detections: list[list[list[Detection]]], side: str) -> Labels:
+    """Labels that believe the detector's sides."""
+    uv, confidence = np.zeros((len(detections), len(rig), 21, 2)), np.zeros((len(detections), len(rig), 21))
+    for t, frame in enumerate(detections):
+        for v, view in enumerate(frame):
+            for one in view:
+                if one.side == side:
+                    uv[t, v], confidence[t, v] = one.uv_px, one.confidence
+    return Labels(uv, confidence, rig.names, side, "holistic")
+
+
+def residuals_px(rig: Rig, labels: Labels) -> np.ndarray:
+    """Distances of all labels from the projection of what plain triangulation makes of them."""
+    cameras, uv = rig.tensors(torch.float64), torch.from_numpy(labels.uv_px.astype(float))
+    points = triangulate(cameras, uv, torch.from_numpy(labels.mask.astype(float)))
+    distance = (project(cameras, points)[0] - uv).norm(dim=-1).numpy()
+    return distance[labels.mask & (labels.mask.sum(axis=1, keepdims=True) >= 2)]
+
+
+def test_real_detections_agree_after_association(shared_data):
+    """Detections with duplicates and swapped sides: 23 px median as given, below 8 px once associated."""
+    folder = shared_data / "holistic4"
+    rig = load_rig(folder / "config.toml")
+    detections = holistic_detections(folder, 60)
+    given = [as_given(rig, detections, side) for side in ("right", "left")]
+    kept = associate(rig, detections)
+    before = np.concatenate([residuals_px(rig, labels) for labels in given])
+    after = np.concatenate([residuals_px(rig, labels) for labels in kept.values()])
+    assert np.median(before) > 15
+    assert np.median(after) < 8
+    assert np.percentile(after, 90) < np.percentile(before, 90) / 2
+    assert len(after) > 0.5 * len(before)
