@@ -102,50 +102,75 @@ def test_wrong_side_detections_go_to_the_other_side_alone(scene, heavy):
 
 
 @pytest.mark.parametrize("hidden", [0.0, 1.0])
-def test_random_error_is_student_t_of_the_stated_width(hidden):
-    level = dataclasses.replace(noise.HEAVY, bias_share=0.0, tail_dof=5.0)
+def test_error_is_student_t_of_the_stated_width(hidden):
+    """Over unrelated layouts, systematic and fresh parts together; each layout is one sample of a hand."""
+    level = noise.HEAVY
     rng = np.random.default_rng(5)
-    uv = np.broadcast_to(100 * rng.normal(size=(1, 250, 21, 2)), (150, 250, 21, 2))
+    uv = 100 * rng.normal(size=(1, 4000, 21, 2))
     size = noise.hand_size_px(uv)
-    error, _ = noise.label_error(uv, size, np.full((150, 250, 21), hidden), rng, level)
+    error, _ = noise.label_error(uv, size, np.full((1, 4000, 21), hidden), rng, level)
     std = level.hidden_std if hidden else level.seen_std
     unit = error / size[..., None, None] / (std * noise.JOINT_FACTOR[:, None])
-    # One series is worth at least T / effective(.95) samples; joints of a finger share half: count fingers, not joints.
-    samples = 150 / effective(noise.AMPLITUDE_CORRELATION) * 250 * 5
+    # A hand's joints share much, so its 4000 layouts are the samples.
     for quantile in (0.75, 0.95, 0.99):
         expected = t.ppf(quantile, level.tail_dof) * np.sqrt((level.tail_dof - 2) / level.tail_dof)
-        tolerance = 4 * np.sqrt(quantile * (1 - quantile) / samples)
-        assert abs((unit < expected).mean() - quantile) < tolerance
-    assert kurtosis(unit.ravel()) > 1.0  # 0 for a Gaussian
+        sampling = 4 * np.sqrt(quantile * (1 - quantile) / 4000)
+        assert abs((unit < expected).mean() - quantile) < sampling
+    assert kurtosis(unit.ravel()) > 2.0  # 0 for a Gaussian
 
 
-def test_error_is_correlated_in_time_as_stated(scene):
-    level = dataclasses.replace(noise.HEAVY, bias_share=0.0)
+def test_fresh_error_is_correlated_in_time_as_stated(scene):
+    level = dataclasses.replace(noise.HEAVY, coarse_share=0.0, fine_share=0.0)
     uv = scene[0]
     size = noise.hand_size_px(uv)
     error, _ = noise.label_error(uv, size, np.zeros((T, V, 21)), np.random.default_rng(6), level)
     # Signs do not see the amplitude: for a Gaussian pair they agree in 1/2 + asin(r) / pi of the cases.
     positive = error > 0
-    samples = T * V * 6 / effective(level.correlation)
+    samples = T * V * 2 / effective(level.correlation)  # two axes; the joints of a hand are not independent
     for lag in (1, 2, 5):
         agree = (positive[lag:] == positive[:-lag]).mean()
         expected = 0.5 + np.arcsin(level.correlation**lag) / np.pi
         assert abs(agree - expected) < 4 * 0.5 / np.sqrt(samples)
-    assert spearmanr(error[1:].ravel(), error[:-1].ravel()).statistic > level.correlation - 0.1
 
 
-def test_systematic_error_is_smooth_repeatable_and_of_unit_variance(scene):
-    uv = scene[0]
-    size = noise.hand_size_px(uv)
-    bias = noise.detector_bias(uv, size)
-    np.testing.assert_array_equal(bias[:10], noise.detector_bias(uv[:10], size[:10]))
+@pytest.mark.parametrize("scale", [noise.COARSE_SCALE, noise.FINE_SCALE])
+def test_systematic_error_correlates_with_the_distance_of_layouts(scale):
+    """By exp(-d^2 / (2 scale^2)), the kernel of the formula; the same layout has exactly the same error."""
+    rng = np.random.default_rng(0)
+    layout = rng.normal(size=(3000, 21, 2))
+    field = noise.systematic_field(layout, scale, 3)
+    np.testing.assert_allclose(field[:7], noise.systematic_field(layout[:7], scale, 3), atol=1e-9)
+    step = rng.normal(size=layout.shape)
+    step /= np.sqrt((step**2).sum(-1).mean(-1))[:, None, None]
+    for distance in (0.5, 1.0, 2.0):
+        near = noise.systematic_field(layout + distance * scale * step, scale, 3)
+        correlation = (near * field).mean() / (field**2).mean()
+        # N_FEATURES random frequencies stand for the kernel's integral: a Monte Carlo error of one over their root.
+        assert abs(correlation - np.exp(-(distance**2) / 2)) < 3 / np.sqrt(2 * noise.N_FEATURES)
+    assert abs((field**2).mean() - 1) < 0.05
+
+
+def test_systematic_error_ignores_where_and_how_large_the_hand_is(scene):
+    uv = scene[0][:50]
     moved = 3.0 * uv + np.array([500.0, -20.0])
-    np.testing.assert_allclose(noise.detector_bias(moved, noise.hand_size_px(moved)), bias, atol=1e-9)
-    # A random field of 64 features has its variance within sqrt(2 / 64) per joint; the mean over 21 joints is tighter.
-    assert abs(bias.var() - 1) < 4 * np.sqrt(2 / noise.N_FEATURES / 6)
-    step = np.linalg.norm(np.diff(bias, axis=0), axis=-1).mean()
-    shuffled = np.linalg.norm(bias - np.random.default_rng(0).permutation(bias), axis=-1).mean()
-    assert step < 0.4 * shuffled
+    still = dataclasses.replace(noise.HEAVY, coarse_share=0.5, fine_share=0.5)
+    shape = uv.shape[:-1]
+    first, _ = noise.label_error(uv, noise.hand_size_px(uv), np.zeros(shape), np.random.default_rng(0), still)
+    second, _ = noise.label_error(moved, noise.hand_size_px(moved), np.zeros(shape), np.random.default_rng(1), still)
+    np.testing.assert_allclose(second, 3.0 * first, atol=1e-6)
+
+
+def test_level_matches_the_real_clip():
+    """Errors of the real clip, in hand sizes: median .037, 90 % .098, 99 % .196, with 12 % hidden.
+
+    They were measured against three other views, whose own errors blunt the tails: hence 30 %."""
+    rng = np.random.default_rng(8)
+    uv = 100 * rng.normal(size=(1, 4000, 21, 2))
+    size = noise.hand_size_px(uv)
+    hidden = (rng.random((1, 4000, 21)) < 0.116).astype(float)
+    error, _ = noise.label_error(uv, size, hidden, rng, noise.HEAVY)
+    quantiles = np.quantile(np.linalg.norm(error, axis=-1) / size[..., None], [0.5, 0.9, 0.99])
+    np.testing.assert_allclose(quantiles, [0.0373, 0.0983, 0.196], rtol=0.3)
 
 
 def test_swaps_exchange_two_neighbouring_fingers_at_the_stated_rate(scene):
@@ -198,8 +223,8 @@ def test_unknown_level_is_a_user_error(scene):
 def test_amplitude_follows_the_chi_square_of_the_formula():
     """A median amplitude over std of sqrt((dof - 2) / median of chi2(dof))."""
     rng = np.random.default_rng(3)
-    uv = 100 * rng.normal(size=(200, 300, 21, 2))
-    _, amplitude = noise.label_error(uv, noise.hand_size_px(uv), np.zeros((200, 300, 21)), rng, noise.HEAVY)
+    uv = 100 * rng.normal(size=(1, 3000, 21, 2))
+    _, amplitude = noise.label_error(uv, noise.hand_size_px(uv), np.zeros((1, 3000, 21)), rng, noise.HEAVY)
     ratio = np.median(amplitude / (noise.HEAVY.seen_std * noise.JOINT_FACTOR))
     expected = np.sqrt((noise.HEAVY.tail_dof - 2) / chi2.median(noise.HEAVY.tail_dof))
-    assert abs(ratio / expected - 1) < 0.03
+    assert abs(ratio / expected - 1) < 4 * 0.5 * np.sqrt(np.pi / 2 / 400)  # some 400 independent difficulties
