@@ -240,8 +240,9 @@ def load_truth(path: str | Path, side: str) -> Truth | None:
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> None:
-    """Write RGB uint8 frames (H, W, 3) as H.264 (yuv420p, which every browser plays); sides must be even."""
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: str = VIDEO_CRF) -> None:
+    """Write RGB uint8 frames (H, W, 3) as H.264 (yuv420p, which every browser plays); sides must be even. A higher
+    `crf` makes a smaller and coarser file."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
@@ -251,7 +252,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float) -> N
                 stream = container.add_stream("libx264", rate=round(fps))
                 stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
                 # One thread: the bytes then depend on the frames alone.
-                stream.options = {"crf": VIDEO_CRF, "preset": "veryfast", "threads": "1"}
+                stream.options = {"crf": crf, "preset": "veryfast", "threads": "1"}
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         if stream is not None:
             container.mux(stream.encode())

@@ -119,15 +119,15 @@ def draw_ellipse(
                  fill, line_px, line_opacity)
 
 
-def draw_text(
-    image: np.ndarray, text: str, at: tuple[float, float], size_px: int = 14, colour=(255, 255, 255), anchor: str = "la"
-) -> None:
-    """A line of text on a dark edge, readable on anything; ``anchor`` as in Pillow."""
-    canvas = Image.fromarray(image.astype(np.uint8))
-    edge = max(1, size_px // 9)
-    ImageDraw.Draw(canvas).text(at, text, colour, ImageFont.load_default(size_px), anchor, stroke_width=edge,
-                                stroke_fill=OUTLINE)
-    image[:] = canvas
+def draw_text(image: np.ndarray, text: str, at: tuple[int, int], size_px: int = 14, colour=(255, 255, 255)) -> None:
+    """A line of text with its top left corner at ``at``, on a dark edge, readable on anything."""
+    font, edge = ImageFont.load_default(size_px), max(1, size_px // 9)
+    x, y = at
+    part = image[y : y + 2 * size_px, x : x + int(font.getlength(text)) + 2 * edge + 2]
+    if part.size:
+        canvas = Image.fromarray(part.astype(np.uint8))
+        ImageDraw.Draw(canvas).text((edge, 0), text, colour, font, stroke_width=edge, stroke_fill=OUTLINE)
+        part[:] = canvas
 
 
 def _shading(normals: np.ndarray) -> np.ndarray:

@@ -28,10 +28,12 @@ from usthand.skeleton import BONES, FINGERS, N_JOINTS
 from usthand.uncertainty import chi2_radius2
 
 BAR_AFTER_S = 2.0
+VIEWING_CRF = "20"  # for the eye, not for measuring: a third of the size of a capture's own videos
 # Step of the numerical derivative of the projection: 0.1 mm, far above rounding and far below any curvature.
 _STEP_M = 1e-4
-# The crop follows the hand as slowly as this many frames (standard deviation), so that the picture does not tremble.
-_CROP_SMOOTH_FRAMES = 8.0
+# The crop follows the hand, and its size, as slowly as this many frames (standard deviation): it must not tremble.
+_CROP_SMOOTH_FRAMES, _ZOOM_SMOOTH_FRAMES = 8.0, 25.0
+_MIN_CROP_PX = 32.0
 _JOINT_COLOUR = {joint: draw.FINGER_COLOURS[finger] for finger, ids in FINGERS.items() for joint in ids} | {
     0: draw.WRIST_COLOUR
 }
@@ -42,10 +44,10 @@ class OverlayConfig:
     """What is drawn, and how large."""
 
     crop: bool = False
-    """A square around the hand instead of the whole image."""
+    """A square around each hand, side by side, instead of the whole image."""
     size_px: int = 384
     """Side of a cropped picture."""
-    margin: float = 1.7
+    margin: float = 1.9
     """Side of the crop over the hand's own size."""
     mesh: bool = True
     skeleton: bool = True
@@ -105,28 +107,31 @@ def _track(capture: Capture, result: Result, camera: str, faces: np.ndarray) -> 
 
 def crop_path(
     joints_px: Sequence[Float[np.ndarray, "n 2"]], width: int, height: int, margin: float
-) -> tuple[Float[np.ndarray, "T 2"], float]:
-    """A square that follows the hand: top-left corners (px, pixel edges) for each frame and one side for all. Frames
-    without points (empty arrays) are bridged. The square stays inside the image."""
+) -> tuple[Float[np.ndarray, "T 2"], Float[np.ndarray, "T"]]:
+    """A square that follows the hand: its top-left corner (px, pixel edges) and its side in each frame. Frames without
+    points (empty arrays) are bridged. The square stays inside the image."""
     known = [t for t, points in enumerate(joints_px) if len(points)]
     if not known:
         raise UserError("there is no hand to crop to", "the result is valid in none of these frames",
                         "draw whole images, without --crop")
     low, high = (np.array([bound(joints_px[t], axis=0) for t in known]) for bound in (np.min, np.max))
-    side = float(min(margin * np.percentile((high - low).max(axis=1), 90), width, height))
-    side = max(side, min(32.0, width, height))
     frames = np.arange(len(joints_px))
-    centre = [_smooth(np.interp(frames, known, (low + high)[:, axis] / 2.0)) for axis in (0, 1)]
-    corner = np.stack(centre, axis=1) + 0.5 - side / 2.0
-    return np.clip(corner, 0.0, np.array([width, height]) - side), side
+    size = _smooth(np.interp(frames, known, (high - low).max(axis=1)), _ZOOM_SMOOTH_FRAMES)
+    limit = float(min(width, height))
+    side = np.clip(margin * size, min(_MIN_CROP_PX, limit), limit)
+    centre = [
+        _smooth(np.interp(frames, known, (low + high)[:, axis] / 2.0), _CROP_SMOOTH_FRAMES) for axis in (0, 1)
+    ]
+    corner = np.stack(centre, axis=1) + 0.5 - side[:, None] / 2.0
+    return np.clip(corner, 0.0, np.array([width, height]) - side[:, None]), side
 
 
-def _smooth(track: Float[np.ndarray, "T"]) -> Float[np.ndarray, "T"]:
-    """Gaussian smoothing; the ends continue by odd reflection, so that a steady motion is not held back there."""
-    reach = int(3 * _CROP_SMOOTH_FRAMES)
-    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / _CROP_SMOOTH_FRAMES) ** 2)
+def _smooth(track: Float[np.ndarray, "T"], frames: float) -> Float[np.ndarray, "T"]:
+    """Gaussian smoothing; the ends continue by odd reflection, so that a steady change is not held back there."""
     if len(track) == 1:
         return track
+    reach = int(3 * frames)
+    weight = np.exp(-0.5 * (np.arange(-reach, reach + 1) / frames) ** 2)
     padded = np.pad(track, reach, mode="reflect", reflect_type="odd")
     return np.convolve(padded, weight / weight.sum(), mode="valid")
 
@@ -145,30 +150,49 @@ def overlay_frames(
     config, frames = config or OverlayConfig(), range(capture.n_frames) if frames is None else frames
     start, stop, wanted = int(frames[0]), int(frames[-1]) + 1, {int(frame) for frame in frames}
     tracks = [_track(capture, r, camera, _faces(faces, r) if config.mesh else np.zeros((0, 3))) for r in results]
-    calibrated = capture.rig.cameras[capture.rig.index(camera)]
-    size, corners, side = (calibrated.width, calibrated.height), np.zeros((stop - start, 2)), None
-    if config.crop:
-        points = [_points_at(tracks, frame) for frame in range(start, stop)]
-        corners, side = crop_path(points, *size, config.margin)
-        size = (config.size_px, config.size_px)
+    windows = _windows(capture, tracks, camera, config, range(start, stop))
     for frame, footage in capture.read(camera, start, stop):
         if frame not in wanted:
             continue
-        corner, picture = corners[frame - start], Image.fromarray(footage)
-        if side is not None:
-            picture = picture.resize(size, Image.Resampling.BICUBIC, (*corner, *(corner + side)))
-        image = np.asarray(picture, np.float32).copy()
-        zoom = size[0] / side if side else 1.0
-        for track in tracks:
-            if frame in track.row:
-                _draw_hand(image, track, track.row[frame], corner, zoom, config)
-        if config.caption:
-            draw.draw_text(image, f"{camera}  {frame}", (6, 4), max(11, image.shape[0] // 26))
-        yield frame, np.clip(image, 0, 255).astype(np.uint8)
+        pictures = []
+        for corners, sides, size in windows:
+            image, corner, zoom = _cut(footage, corners[frame - start], sides[frame - start], size)
+            for track in tracks:
+                if frame in track.row:
+                    _draw_hand(image, track, track.row[frame], corner, zoom, config)
+            if config.caption:
+                draw.draw_text(image, f"{camera}  {frame}", (6, 4), max(11, image.shape[0] // 26))
+            pictures.append(np.clip(image, 0, 255).astype(np.uint8))
+        yield frame, np.concatenate(pictures, axis=1)
 
 
-def _points_at(tracks: Sequence[_Track], frame: int) -> np.ndarray:
-    return np.concatenate([t.joints_px[t.row[frame]] for t in tracks if frame in t.row] or [np.zeros((0, 2))])
+def _windows(
+    capture: Capture, tracks: Sequence[_Track], camera: str, config: OverlayConfig, frames: range
+) -> list[tuple[Float[np.ndarray, "T 2"], Float[np.ndarray, "T"], int]]:
+    """Corners, sides and shown size of each picture: a square around each hand, or (size 0) the whole image."""
+    nothing = np.zeros((len(frames), 2)), np.zeros(len(frames))
+    if not config.crop:
+        return [(*nothing, 0)]
+    lens = capture.rig.cameras[capture.rig.index(camera)]
+    paths = []
+    for track in tracks:
+        points = [track.joints_px[track.row[f]] if f in track.row else np.zeros((0, 2)) for f in frames]
+        if any(len(p) for p in points):
+            paths.append((*crop_path(points, lens.width, lens.height, config.margin), config.size_px))
+        else:  # a hand that is not there in these frames still has its place, so that the picture keeps its size
+            paths.append((nothing[0], nothing[1] + min(lens.width, lens.height), config.size_px))
+    return paths
+
+
+def _cut(
+    footage: np.ndarray, corner: np.ndarray, side: float, size: int
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """A picture to draw on, its corner in the footage and its zoom."""
+    if not size:
+        return footage.astype(np.float32), corner, 1.0
+    box = (*corner, *np.minimum(corner + side, footage.shape[1::-1]))  # rounding must not leave the image
+    cut = Image.fromarray(footage).resize((size, size), Image.Resampling.BICUBIC, box)
+    return np.asarray(cut).astype(np.float32), corner, size / side
 
 
 def _draw_hand(
@@ -230,21 +254,23 @@ def write_overlays(
 
     for camera, path in videos.items():
         rows.append(_sheet_row(capture, results, camera, config, chosen, faces))
-        write_video(path, pictures(camera), capture.fps)
+        write_video(path, pictures(camera), capture.fps, VIEWING_CRF)
     Image.fromarray(np.concatenate(rows)).save(sheet)
     return [*videos.values(), sheet]
 
 
 def _sheet_row(capture, results, camera, config, frames, faces) -> np.ndarray:
-    small = replace(config, crop=True, size_px=config.sheet_px)
-    drawn = overlay_frames(capture, results, camera, small, frames, faces)
-    return np.concatenate([image for _, image in drawn], axis=1)
+    """One camera's part of the contact sheet: a row for each hand."""
+    side, small = config.sheet_px, replace(config, crop=True, size_px=config.sheet_px)
+    drawn = [image for _, image in overlay_frames(capture, results, camera, small, frames, faces)]
+    hands = [[image[:, n * side : (n + 1) * side] for image in drawn] for n in range(len(results))]
+    return np.concatenate([np.concatenate(row, axis=1) for row in hands])
 
 
 def contact_sheet(
     capture: Capture, results: Sequence[Result], config: OverlayConfig | None = None, faces: np.ndarray | None = None
 ) -> np.ndarray:
-    """Crops of some frames, cameras down, time across: RGB uint8."""
+    """Crops of some frames, cameras and hands down, time across: RGB uint8."""
     config = config or OverlayConfig()
     _check(capture, results)
     chosen = sheet_frames(results, config.sheet_columns)

@@ -25,7 +25,7 @@ from PIL import Image
 from usthand import draw, figures, measures, metrics, uncertainty
 from usthand.capture import Capture, Truth, write_video
 from usthand.measures import METHOD_MEANINGS, METHOD_NAMES, Measure
-from usthand.overlay import OverlayConfig, overlay_frames, refuse_overwriting
+from usthand.overlay import VIEWING_CRF, OverlayConfig, overlay_frames, refuse_overwriting
 from usthand.result import Result
 
 FILM_S = 4.0
@@ -193,7 +193,7 @@ def film_of(
             yield picture
 
     with tempfile.TemporaryDirectory() as folder:
-        write_video(Path(folder) / "film.mp4", pictures(), capture.fps)
+        write_video(Path(folder) / "film.mp4", pictures(), capture.fps, VIEWING_CRF)
         return (Path(folder) / "film.mp4").read_bytes(), poster.getvalue()
 
 
