@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from usthand.articulation import FIRST_ANGLE, N_SHAPE, ROOT, WRIST, Articulation, HandState, inverse_left_jacobian, rotation_vector
 from usthand.banded import ArrowSystem, solve
+from usthand.skeleton import FINGERS, N_JOINTS
 
 MIN_DEPTH_M = 1e-3  # as in usthand.geometry: points behind a camera are finite and far outside the image
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8
@@ -39,6 +40,10 @@ class LabelTerm:
     """A square root of the precision, P = root' root; zero where missing."""
     previous: tuple[Float[np.ndarray, "T V J"], Float[np.ndarray, "T V J"]]
     """Correlation with the same label one, and two, frames earlier; at most one of them is not zero."""
+    own: float = 1.0
+    """Part of a label's variance that is its own."""
+    shared: Float[np.ndarray, "J G"] | None = None
+    """The rest is shared with other joints of the view: C^-1 = (I - shared shared') / own; see `shared_error`."""
 
     def residuals(self, joints: Float[np.ndarray, "T J 3"]) -> tuple[np.ndarray, np.ndarray]:
         """Whitened residuals (T, V, J, 2) and their derivatives by the joint (T, V, J, 2, 3)."""
@@ -60,6 +65,28 @@ class LabelTerm:
             innovation[gap:] -= rho[gap:, ..., None] * residual[:-gap]
             variance -= rho**2
         return innovation, 1 / variance
+
+    def energy(self, innovation: np.ndarray, gain: np.ndarray) -> float:
+        """Sum of squares of the fully whitened residuals."""
+        unit = innovation * np.sqrt(gain)[..., None]
+        total = float((unit**2).sum())
+        if self.shared is not None:
+            total -= float((np.einsum("jg,tvja->tvga", self.shared, unit) ** 2).sum())
+        return total / self.own
+
+
+def shared_error(hand: float, finger: float) -> tuple[float, Float[np.ndarray, "J G"]]:
+    """Woodbury's form of the inverse of C = d I + f (same finger) + h: `(d, W)` with C^-1 = (I - W W') / d.
+
+    `hand` and `finger` are the parts h and f of a label's variance that the whole hand and the finger share, d the rest.
+    """
+    own = 1 - hand - finger
+    groups = np.zeros((N_JOINTS, 2 + len(FINGERS)))
+    groups[:, 0], groups[0, 1] = np.sqrt(hand), np.sqrt(finger)
+    for column, ids in enumerate(FINGERS.values(), start=2):
+        groups[list(ids), column] = np.sqrt(finger)
+    inner = np.linalg.inv(own * np.eye(groups.shape[1]) + groups.T @ groups)
+    return own, groups @ np.linalg.cholesky(inner)
 
 
 def earlier_correlation(present: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
@@ -105,7 +132,7 @@ class Energy:
         total = 0.0
         if self.labels is not None:
             innovation, gain = self.labels.chain(self.labels.residuals(joints)[0])
-            total += float((innovation**2 * gain[..., None]).sum())
+            total += self.labels.energy(innovation, gain)
         if self.points is not None:
             offset = (self.points.root @ (joints - self.points.points_world_m)[..., None])[..., 0]
             total += float((offset**2).sum())
@@ -137,6 +164,7 @@ class Energy:
         if self.labels is not None:
             residual, rows = self.labels.residuals(joints)
             innovation, gain = self.labels.chain(residual)
+            gain = gain / self.labels.own
             scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
             information[0] += (scaled @ rows).sum(1)
             right -= (scaled @ innovation[..., None])[..., 0].sum(1)
@@ -170,14 +198,41 @@ class Energy:
             here = n_frames - gap
             carried = (information[gap][:here] @ jacobian[:here]).reshape(here, -1, size + N_SHAPE)
             block = flat[gap:].swapaxes(-1, -2) @ carried  # rows of frame t + gap, columns of frame t
-            target = system.below[gap - 1] if gap else system.diagonal
-            target[:here] += block[:, :size, :size]
-            system.arrow[gap:] += block[:, :size, size:]
-            corner = block[:, size:, size:].sum(0)
-            system.corner += corner
-            if gap:
-                system.arrow[:here] += block[:, size:, :size].swapaxes(-1, -2)
-                system.corner += corner.T
+            _add(system, block, gap, size)
+        if self.labels is not None and self.labels.shared is not None:
+            self._add_shared(system, posed.joints, jacobian)
+
+    def _add_shared(self, system: ArrowSystem, joints: np.ndarray, jacobian: np.ndarray) -> None:
+        """Take away what joints of a view say in common: - S'S / own with S the shared combinations of residuals."""
+        labels, size = self.labels, self.hand.size
+        residual, rows = labels.residuals(joints)
+        innovation, gain = labels.chain(residual)
+        root = np.sqrt(gain / labels.own)
+        n_frames = len(joints)
+        common = np.einsum("jg,tvja->tvga", labels.shared, innovation * root[..., None]).reshape(n_frames, -1, 1)
+        parts = [self._common_rows(rows * root[..., None, None], jacobian)]
+        for gap, rho in enumerate(labels.previous, start=1):
+            early = np.zeros_like(rows)
+            early[:-gap] = rows[:-gap] * (rho * root)[gap:, ..., None, None]
+            parts.append(-self._common_rows(early, jacobian) if rho.any() else None)
+        for late_gap, late in enumerate(parts):
+            if late is None:
+                continue
+            # Innovation t touches frames t and t - gap; `late` is stored at the frame that it differentiates by.
+            here = n_frames - late_gap
+            turned = late[:here].swapaxes(-1, -2)
+            gradient = (turned @ common[late_gap:])[..., 0]
+            system.right[:here] += gradient[:, :size]
+            system.right_shared += gradient[:, size:].sum(0)
+            _add(system, -turned @ late[:here], 0, size)
+            if late_gap:
+                _add(system, -parts[0][late_gap:].swapaxes(-1, -2) @ late[:here], late_gap, size)
+
+    def _common_rows(self, rows: np.ndarray, jacobian: np.ndarray) -> Float[np.ndarray, "T VG2 DS"]:
+        """Derivatives of the shared combinations by one frame's unknowns and the shape."""
+        by_joint = rows @ jacobian[:, None]  # (T, V, J, 2, D + S)
+        mixed = np.tensordot(by_joint, self.labels.shared, axes=((2,), (0,)))  # (T, V, 2, D + S, G)
+        return mixed.transpose(0, 1, 4, 2, 3).reshape(len(rows), -1, jacobian.shape[-1])
 
     # ---- motion -------------------------------------------------------------------------------------------------
 
@@ -248,6 +303,19 @@ class Energy:
         ids = np.arange(FIRST_ANGLE, self.hand.size)
         system.diagonal[:, ids, ids] += (beyond != 0) / self.prior.limit_rad**2
         system.right[:, angles] -= beyond / self.prior.limit_rad
+
+
+def _add(system: ArrowSystem, block: Float[np.ndarray, "n DS DS"], gap: int, size: int) -> None:
+    """Add blocks in rows of (frame t + gap, shape) and columns of (frame t, shape)."""
+    here = len(block)
+    target = system.below[gap - 1] if gap else system.diagonal
+    target[:here] += block[:, :size, :size]
+    system.arrow[gap : gap + here] += block[:, :size, size:]
+    corner = block[:, size:, size:].sum(0)
+    system.corner += corner
+    if gap:
+        system.arrow[:here] += block[:, size:, :size].swapaxes(-1, -2)
+        system.corner += corner.T
 
 
 def minimise(energy: Energy, state: HandState, iterations: int, fixed_shape: bool = False) -> HandState:

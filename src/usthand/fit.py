@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from usthand.articulation import Articulation, HandState, articulation
 from usthand.banded import inverse_blocks
 from usthand.covariance import joint_covariance
-from usthand.energy import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise
+from usthand.energy import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise, shared_error
 from usthand.errors import UserError
 from usthand.geometry import triangulate_xy
 from usthand.hand.files import load_hand
@@ -63,6 +63,9 @@ class FitConfig:
     trust: TrustConfig = field(default_factory=TrustConfig)
     label_memory_s: float = 0.15
     """Errors of labels decorrelate over this time: 0.15 s is a correlation of 0.8 between frames at 30 per second."""
+    shared_hand: float = 0.15
+    shared_finger: float = 0.35
+    """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
@@ -218,7 +221,7 @@ class _Fitter:
         cameras = self.views.cameras.cam_from_world.numpy()
         labels = LabelTerm(
             cameras[..., :3], cameras[..., 3], self.views.xy.numpy(), matrix_root(self.precision),
-            earlier_correlation(self.present, rho),
+            earlier_correlation(self.present, rho), *shared_error(self.config.shared_hand, self.config.shared_finger),
         )  # fmt: skip
         return Energy(self.hand, self.prior, labels.weighted(self.weight), self.points)
 
