@@ -3,7 +3,7 @@
 A detector looks at one image at a time: it confuses sides, sees one hand twice, and invents hands. What is one hand in
 space must agree over the views. Three steps:
 
-1. *Hypotheses*, per frame. Every pair of detections of two views is triangulated; the other views join with the
+1. *Hypotheses*, per frame. Pairs of detections of two views are triangulated; the other views join with the
    detection nearest to its projection, if near enough. Distances are fractions of the hand's size in that view.
 2. *Two hands*, per frame: the best pair of hypotheses that share no detection and no place.
 3. *Sides*, over the sequence: the detector's votes and the hand's chirality (fingers bend to the palm) speak for a
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from usthand.geometry import Cameras, project, triangulate_xy, undistort
+from usthand.geometry import Cameras, project, to_camera, triangulate_xy, undistort
 from usthand.labels import MIN_HAND_PX, Detection, Labels
 from usthand.rig import Rig
 from usthand.skeleton import FINGER_TIPS, MIDDLE_MCP, N_JOINTS, WRIST
@@ -44,8 +44,10 @@ class AssociateConfig:
     """Mean reprojection distance, as a fraction of the hand's size, up to which a detection belongs to a hypothesis."""
     distance_cap: float = 0.5
     """A single joint's distance counts at most this much: one swapped finger must not condemn a hand."""
-    kept_hypotheses: int = 24
-    """Best hypotheses of a frame among which the pair is sought."""
+    partners: int = 4
+    """Hypotheses start from every detection and this many detections of other views, the best fitting ones."""
+    kept_hypotheses: int = 12
+    """Best hypotheses of a frame among which the pair is sought, beside the best one of every detection."""
     same_place: float = 0.35
     """Two hypotheses nearer than this (mean joint distance, palm lengths) are one hand seen twice."""
     side_weight: float = 0.15
@@ -139,25 +141,56 @@ def _pack(detections: Sequence[Sequence[Sequence[Detection]]], n_views: int, max
 
 
 def _hypotheses(cameras: Cameras, pack: _Pack, config: AssociateConfig, chunk: int = 32) -> _Hypotheses:
-    """Every pair of detections of two views as a seed, grown over the other views and refined once."""
-    n_frames, n_views, depth = pack.present.shape
-    pairs = [(v, d, w, e) for v, w in combinations(range(n_views), 2) for d in range(depth) for e in range(depth)]
-    seeds = np.full((len(pairs), n_views), -1)
-    for s, (v, d, w, e) in enumerate(pairs):
-        seeds[s, v], seeds[s, w] = d, e
+    """Pairs of detections of two views as seeds, grown over the other views and refined once."""
     parts = []
-    for start in range(0, n_frames, chunk):
+    for start in range(0, len(pack.present), chunk):
         part = _Pack(*(getattr(pack, name)[start : start + chunk] for name in _Pack.__dataclass_fields__))
-        parts.append(_grow(cameras, part, np.broadcast_to(seeds, (len(part.present), *seeds.shape)), config))
+        xy = _undistorted(cameras, part)
+        parts.append(_grow(cameras, part, xy, _seeds(cameras, part, xy, config), config))
     return _Hypotheses(
         *(np.concatenate([getattr(p, name) for p in parts]) for name in _Hypotheses.__dataclass_fields__)
     )
 
 
-def _grow(cameras: Cameras, pack: _Pack, member: Int[np.ndarray, "T S V"], config: AssociateConfig) -> _Hypotheses:
+def _seeds(cameras: Cameras, pack: _Pack, xy: np.ndarray, config: AssociateConfig) -> Int[np.ndarray, "T S V"]:
+    """For every detection, its best partners in other views: the pairs that two-view triangulation fits best.
+
+    All pairs would be quadratic in the views, and most of them say the same.
+    """
+    _, n_views, depth = pack.present.shape
+    pairs = np.array(
+        [(v, d, w, e) for v, w in combinations(range(n_views), 2) for d in range(depth) for e in range(depth)]
+    )
+    views, which = torch.from_numpy(pairs[:, [0, 2]]), (pairs[:, [0, 2]], pairs[:, [1, 3]])
+    two = Cameras(*(field[views] for field in cameras))
+    seen = torch.from_numpy(xy[:, which[0], which[1]])  # (T, S, 2, J, 2)
+    weight = torch.from_numpy((pack.confidence[:, which[0], which[1]] > 0).astype(float))
+    scale = two.intrinsics[..., :2].mean(-1) / torch.from_numpy(
+        pack.size_px[:, which[0], which[1]]
+    )  # sizes per unit of xy
+    precision = torch.diag_embed((weight * scale[..., None] ** 2)[..., None].expand(*seen.shape))
+    points, _ = triangulate_xy(two, seen, precision, iterations=1)
+    cam = to_camera(two, points)
+    distance = (cam[..., :2] / cam[..., 2:].clamp_min(1e-6) - seen).norm(dim=-1) * scale[..., None]
+    cost = ((distance.clamp_max(config.distance_cap) * weight).sum(-1) / weight.sum(-1).clamp_min(1)).sum(-1).numpy()
+    cost = np.where(pack.present[:, which[0], which[1]].all(axis=-1), cost, np.inf)
+    partners = []
+    for v in range(n_views):
+        for d in range(depth):
+            with_it = np.flatnonzero(((which[0] == v) & (which[1] == d)).any(axis=1))
+            partners.append(with_it[np.argsort(cost[:, with_it], axis=1)[:, : config.partners]])
+    chosen = pairs[np.concatenate(partners, axis=1)]  # (T, S, 4)
+    seeds = np.full((*chosen.shape[:2], n_views), -1)
+    for column in (0, 2):
+        np.put_along_axis(seeds, chosen[..., column, None], chosen[..., column + 1, None], axis=-1)
+    return seeds
+
+
+def _grow(
+    cameras: Cameras, pack: _Pack, xy: np.ndarray, member: Int[np.ndarray, "T S V"], config: AssociateConfig
+) -> _Hypotheses:
     possible = _gather(pack.present, np.maximum(member, 0)) | (member < 0)
     alive = possible.all(axis=-1)
-    xy = _undistorted(cameras, pack)
     points = _triangulate(cameras, pack, xy, member, None)
     for last in (False, True):
         distance = _distances(cameras, pack, points)
@@ -223,8 +256,9 @@ def _palm_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]
 def _two_hands(hypotheses: _Hypotheses, pack: _Pack, config: AssociateConfig) -> _Hypotheses:
     """The best hypotheses of each frame, two at most, as (T, 2); score 0 where there is none."""
     score = _plausible_score(hypotheses)
-    order = np.argsort(-score, axis=1)[:, : max(2, config.kept_hypotheses)]
-    kept = _Hypotheses(hypotheses.member, hypotheses.points, score).take(order)
+    kept = _Hypotheses(hypotheses.member, hypotheses.points, score).take(
+        _worth_pairing(hypotheses.member, score, config)
+    )
     n_frames, n_kept = kept.score.shape
     shared = ((kept.member[:, :, None] == kept.member[:, None]) & (kept.member[:, :, None] >= 0)).any(axis=-1)
     palm = _median_palm(hypotheses)
@@ -244,6 +278,18 @@ def _two_hands(hypotheses: _Hypotheses, pack: _Pack, config: AssociateConfig) ->
     chosen = kept.take(ids)
     chosen.score[alone, 1] = 0.0
     return chosen
+
+
+def _worth_pairing(
+    member: Int[np.ndarray, "T S V"], score: Float[np.ndarray, "T S"], config: AssociateConfig
+) -> Int[np.ndarray, "T K"]:
+    """The best hypotheses, and the best one of every detection, so that one clear hand cannot crowd out the other."""
+    best = np.argsort(-score, axis=1)[:, : max(2, config.kept_hypotheses)]
+    depth = int(member.max(initial=0)) + 1
+    own = [
+        np.where(member[..., v] == d, score, -1.0).argmax(axis=1) for v in range(member.shape[-1]) for d in range(depth)
+    ]
+    return np.concatenate([best, np.stack(own, axis=1)], axis=1)
 
 
 def _median_palm(hypotheses: _Hypotheses) -> float:

@@ -41,7 +41,7 @@ def label_capture(
     Args:
         detector: "mediapipe", or a `Detector` of your own.
         sides: which to write, "right", "left" or both (default).
-        overwrite: write over labels that are there.
+        overwrite: write over labels that are there, and remove those of a wanted side that is not seen any more.
         progress: show a progress bar and a summary.
         python: the Python that has MediaPipe, if it is not found by itself.
 
@@ -65,8 +65,11 @@ def label_capture(
             f"the detector saw {seen} hands in single images" if seen else "the detector saw no hand in any image",
             "check that the videos show hands and are synchronised, and that rig.toml belongs to them",
         )
-    for side, labels in kept.items():
-        labels.save(capture.labels_path(side))
+    for side in wanted:
+        if side in kept:
+            kept[side].save(capture.labels_path(side))
+        else:
+            capture.labels_path(side).unlink(missing_ok=True)  # an earlier run's, and `overwrite` was given
     console.print(summary_table(capture.rig, kept))
     return kept
 
