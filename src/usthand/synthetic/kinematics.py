@@ -153,7 +153,7 @@ def kinematics(hand: HandModel, shape: np.ndarray) -> Kinematics:
 
 def hand_dtype(hand: HandModel) -> torch.dtype:
     """The floating type a hand computes in."""
-    return hand.template.dtype
+    return hand.v_template.dtype
 
 
 def limits_rad() -> tuple[np.ndarray, np.ndarray]:

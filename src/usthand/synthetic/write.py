@@ -150,7 +150,7 @@ def _tracked(views: Iterator, total: int, progress: bool) -> Iterator:
 
 def pose_hand(hand: HandModel, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
     """Vertices (T, 778, 3) float32 and joints (T, 21, 3) float64 of a motion, metres, world."""
-    dtype = hand.template.dtype
+    dtype = hand.v_template.dtype
     shaped = hand.with_shape(torch.as_tensor(motion.shape, dtype=dtype))
     vertices, joints = [], []
     with torch.no_grad():
