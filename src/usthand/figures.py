@@ -128,7 +128,7 @@ def promise_scatter(promised_mm: Float[np.ndarray, "N"], error_mm: Float[np.ndar
     order = np.argsort(promised, kind="stable")
     some = order[np.unique(np.linspace(0, len(order) - 1, min(_MAX_DOTS, len(order))).astype(int))]
     floor = max(np.percentile(error, 0.5), 1e-2)
-    axes.scatter(promised[some], np.maximum(error[some], floor), s=5, color=colour, alpha=0.28, lw=0)
+    axes.scatter(promised[some], np.maximum(error[some], floor), s=5, color=colour, alpha=0.38, lw=0)
     groups = np.array_split(order, min(10, len(order)))
     means = [(promised[g].mean(), error[g].mean()) for g in groups]
     axes.plot(*zip(*means, strict=True), "o-", color=_INK, ms=4.5, lw=1.4, label="mean of a tenth of the joints")

@@ -34,6 +34,8 @@ FILM_PX = 256
 MAIN, BASELINE = "usthand", "fit"
 _BAR_KEYS_MM = {"mpjpe_mm": "joints", "mpvpe_mm": "surface", "mpvpe_wrist_mm": "surface,\nwrists together",
                 "mpvpe_pa_mm": "surface,\nshape only"}  # fmt: skip
+_BARS = "Mean distance from the truth, absolute or after the alignment named; the table has the exact words."
+_BARS_PX = "Distance from the labels of a camera that was not used."
 _RELIABILITY = (
     "Reliability. For regions of every size, how many joints are really inside. Below the diagonal a method is too "
     "sure of itself, above it too timid."
@@ -218,14 +220,15 @@ def film_window(result: Result, length: int) -> range:
 def _numbers_section(report: Report) -> str:
     keys, unit = (_BAR_KEYS_MM, "mm") if "mpjpe_mm" in report.rows[report.main] else (_BAR_KEYS_PX, "px")
     keys = {k: v for k, v in keys.items() if any(isinstance(r.get(k), int | float) for r in report.rows.values())}
-    bars = f"<figure>{figures.error_bars(report.rows, keys, unit)}{_key(report.rows)}</figure>" if keys else ""
+    caption = _BARS if unit == "mm" else _BARS_PX
+    bars = _figure(figures.error_bars(report.rows, keys, unit), caption, report.rows) if keys else ""
     shown = measures.present(report.rows)
     main = [m for m in shown if m.key in measures.MAIN_KEYS]
     frames = {row.get("frames") for row in report.rows.values()} - {None}
     over = f" over the same {frames.pop():,} frames" if len(frames) == 1 else ""
     return f"""<h2>How far from the truth</h2>
-<p>All methods got the same labels and are measured{over}, on all 21 joints, also the hidden ones. Less is better;
-the best of each column is marked.</p>
+<p>All methods got the same labels and are measured{over}, on all 21 joints, also the hidden ones. The best of each
+column is marked.</p>
 {bars}
 <div class="table">{_method_table(report.rows, main)}</div>
 <details><summary>All numbers, and what each means</summary>
@@ -362,7 +365,7 @@ def _limits_section(report: Report) -> str:
 
 
 def _figure(svg: str, caption: str, methods: Sequence[str] | Mapping = ()) -> str:
-    return f"<figure>{svg}{_key(methods)}<figcaption>{escape(caption)}</figcaption></figure>"
+    return f'<figure><div class="plot">{svg}</div>{_key(methods)}<figcaption>{escape(caption)}</figcaption></figure>'
 
 
 def _key(methods: Sequence[str] | Mapping) -> str:
