@@ -213,7 +213,8 @@ def _albedo(place: _Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(skin.seed + 1)
     back, palm = place.back, 1 - place.back
     point = place.point
-    colour = palm[..., None] * skin.palm + back[..., None] * skin.tone
+    pale = (palm * _step(place.distal, -0.10, 0.10))[..., None]  # the palm's tint ends at the wrist
+    colour = pale * skin.palm + (1 - pale) * skin.tone
     on_palm = place.finger < 0
     # Blood: redder at knuckles, fingertips and the heels of the palm; paler between.
     tip = np.where((place.finger >= 0) & (place.phalanx == 2), 1 - _step(place.left, 0.0, 0.016), 0)
@@ -232,12 +233,12 @@ def _albedo(place: _Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
     colour = colour * np.exp(-0.16 * veins[..., None] * np.array([1.2, 0.6, 0.4]))
     gloss = skin.gloss * (1 + 0.25 * waves(point, 0.006, rng) - 0.4 * palm)
     nail, border, edge = _nail(place)
-    bed = 0.55 * skin.palm + 0.45 * np.array([0.74, 0.47, 0.40])
-    rim = np.array([0.80, 0.72, 0.62])
+    bed = 0.75 * skin.palm + 0.25 * np.array([0.70, 0.42, 0.36])
+    rim = 0.5 * bed + 0.5 * np.array([0.74, 0.64, 0.54])
     lunula = nail[..., None] * (bed + edge[..., None] * (rim - bed))
     colour = colour * (1 - nail[..., None]) + lunula
     colour = colour * np.exp(-0.45 * border[..., None] * np.array([0.8, 1.1, 1.1]) * (1 - nail[..., None]))
-    gloss = gloss * (1 - nail) + 2.6 * nail
+    gloss = gloss * (1 - nail) + 2.0 * nail
     return np.clip(colour, 0.02, 0.95), np.clip(gloss, 0.1, 4.0)
 
 

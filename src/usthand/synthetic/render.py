@@ -23,6 +23,7 @@ from . import raster, shade
 
 BACKGROUND, HAND, FOREARM, OBJECT = 0, 1, 2, 3  # values of a mask
 SHADOW_TEXELS = 128  # side of each light's depth map
+LIGHT_MARGIN_M = 0.03  # around the hand; what lies outside the maps casts no shadow
 SKY_DIRECTIONS = 16  # directions of the ambient occlusion
 SKY_TEXELS = 48
 
@@ -56,6 +57,7 @@ class Model(NamedTuple):
     label: np.ndarray  # (F,) uint8
     material: np.ndarray  # (F, 3) float32
     texels: np.ndarray  # (F, CELLS, CHANNELS) float32
+    focus: np.ndarray  # (K,) ids of the vertices around which shadows are finest: the hand's, or all
 
 
 @dataclass(frozen=True)
@@ -103,11 +105,13 @@ class Image(NamedTuple):
 
 def merge(parts: Sequence[Part]) -> Model:
     """Concatenate parts into the flat arrays that the kernels read."""
+    hand = [p.faces.ravel() for p in parts if p.label == HAND] or [p.faces.ravel() for p in parts]
     return Model(
         np.concatenate([p.faces for p in parts]).astype(np.int32),
         np.concatenate([np.full(len(p.faces), p.label, np.uint8) for p in parts]),
         np.concatenate([np.tile(np.array(p.material, np.float32), (len(p.faces), 1)) for p in parts]),
         np.concatenate([p.texels for p in parts]).astype(np.float32),
+        np.unique(np.concatenate(hand)),
     )
 
 
@@ -153,9 +157,9 @@ _SKY = _sky_frames()
 
 
 def _map_corners(vertices: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, float]:
-    """Lower corners (L, 2) and common extent of maps that hold all vertices, whatever the frame."""
+    """Lower corners (L, 2) and common extent of square maps that hold the vertices and their neighbourhood."""
     low, high = vertices.min(0), vertices.max(0)
-    extent = float(np.linalg.norm(high - low)) + 1e-3
+    extent = float(np.linalg.norm(high - low)) + 2 * LIGHT_MARGIN_M
     middle = frames[:, :2] @ (0.5 * (low + high))
     return (middle - 0.5 * extent).astype(np.float32), extent
 
@@ -166,14 +170,15 @@ def light_mesh(model: Model, vertices_world_m: np.ndarray, lights: Lights) -> Li
     normals = np.empty_like(vertices)
     shade.vertex_normals(vertices, model.faces, normals)
     open_sum, all_sum = np.full(len(vertices), 1e-3, np.float32), np.full(len(vertices), 1e-3, np.float32)
-    lows, extent = _map_corners(vertices, _SKY)
+    around = vertices[model.focus]
+    lows, extent = _map_corners(around, _SKY)
     heights = np.empty((SKY_TEXELS, SKY_TEXELS), np.float32)
     texel_m = extent / (SKY_TEXELS - 1)
     for frame, low in zip(_SKY, lows, strict=True):
         raster.light_map(vertices, model.faces, frame, low, texel_m, heights)
         shade.add_sky_visibility(vertices, normals, heights, frame, low, texel_m, open_sum, all_sum)
     frames = np.stack([frame_towards(d) for d in lights.direction])
-    lows, extent = _map_corners(vertices, frames)
+    lows, extent = _map_corners(around, frames)
     maps = np.empty((len(frames), SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
     texel_m = extent / (SHADOW_TEXELS - 1)
     for frame, low, out in zip(frames, lows, maps, strict=True):
@@ -273,10 +278,11 @@ def _view_seed(seed: int, view: int) -> int:
     return seed * 1009 + view
 
 
-# How far the skin may lie in front of a joint's centre, m: half the thickness of the flesh around it, generously.
-FLESH_M = np.full(21, 0.012)
-FLESH_M[[0, 1]] = 0.030, 0.020  # wrist and thumb base lie deep
-FLESH_M[[2, 5, 9, 13, 17]] = 0.017  # knuckles
+# How far the skin may lie in front of a joint's centre, m: the flesh around it within 37 degrees of the palm's normal,
+# as measured on the embedded hand; along a finger there is always more, so a joint seen end-on counts as hidden.
+FLESH_M = np.empty(21)
+FLESH_M[:5] = 0.032, 0.028, 0.017, 0.014, 0.010
+FLESH_M[5:] = np.tile([0.022, 0.014, 0.013, 0.010], 4)
 
 
 def joint_visibility(

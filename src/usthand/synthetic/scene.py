@@ -9,7 +9,7 @@ function of the posed hand and the frame number::
         images[view].rgb, images[view].mask, images[view].depth_m, images[view].visible
 
 The world's z axis points up and the hand moves within some 5 cm of the rig's target, the origin unless told otherwise.
-A right hand is drawn; for a left one draw with the mirrored rig and flip the images left to right.
+A right hand is drawn; for a left one save the mirrored rig and flip the images left to right.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from ..rig import Camera, Rig
 from . import render, shapes
 from .appearance import hand_texels, noise_texels, sample_skin
 from .background import sample_background, sample_palette
-from .surface import FOREARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
+from .surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")
 OCCLUDERS = ("none", "static", *GRASPED)
 HAND_LENGTH_M = 0.18  # wrist to middle fingertip of an average adult
 HAND_SHARE = 0.45  # of the image's width that such a hand fills
+FINGER_RADIUS_M = 0.0085
 CLOTH = render.Material(0.25, 8.0, 0.015)
 PLASTIC = render.Material(0.1, 60.0, 0.045)
 
@@ -64,7 +65,7 @@ class Scene:
     backgrounds: tuple[np.ndarray, ...]  # one (H, W, 3) a camera, linear
     sensors: tuple[render.Sensor, ...]
     wrist_loop: np.ndarray
-    swell_m: np.ndarray  # (FOREARM_RINGS - 1,)
+    swell_m: np.ndarray  # (ARM_RINGS - 1,)
     forearm_width: float
     sway: np.ndarray  # (2, 3): amplitude rad, frequency 1/s, phase of the wrist's flexion and deviation
     thing: Thing | None
@@ -196,30 +197,51 @@ def sample_sensor(rng: np.random.Generator, size: int) -> render.Sensor:
     return render.Sensor(gain, rng.uniform(0.25, 0.6), rng.uniform(0.002, 0.008), rng.uniform(0.005, 0.025))
 
 
-def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thing, np.ndarray, np.ndarray]:
+def sample_thing(
+    rng: np.random.Generator, rig: Rig, occluder: str, held_joints_m: np.ndarray | None = None
+) -> tuple[Thing, np.ndarray, np.ndarray]:
     """An object in the palm, or standing between the hand and one of the cameras; with its faces and texture."""
     grasped = occluder in GRASPED
     kind = occluder if grasped else GRASPED[rng.integers(3)]
-    radius = rng.uniform(0.018, 0.032)
-    if kind == "cylinder":
-        vertices, faces = shapes.cylinder(radius, rng.uniform(0.09, 0.16))
-    elif kind == "box":
-        vertices, faces = shapes.box(tuple(2 * radius * rng.uniform([0.6, 0.6, 1.5], [1.1, 1.1, 3.0])))
-    else:
-        vertices, faces = shapes.sphere(1.25 * radius)
-    colours = sample_palette(rng, 2)
-    stripe = rng.uniform(0.01, 0.05) if rng.uniform() < 0.5 else 0.0
-    texels = noise_texels(vertices, faces, colours[0], rng, rng.uniform(0.03, 0.2), 1.0, stripe, colours[1])
     if grasped:
-        # The object's z axis lies across the palm, a little turned towards the finger tips on the thumb's side.
-        axis = np.array([1.0, rng.uniform(-0.1, 0.5), rng.uniform(-0.1, 0.1)])
-        centre = np.array([rng.uniform(-0.005, 0.01), 0.075, 0.014 + radius])
+        centre, radius = _room_in_hand(rng, kind, held_joints_m)
+        # The object's z axis lies across the palm, a little turned towards the fingertips on the thumb's side.
+        axis = np.array([1.0, rng.uniform(0.0, 0.25), rng.uniform(-0.1, 0.1)])
     else:
+        radius = rng.uniform(0.018, 0.032)
         axis = rng.normal(size=3) * [0.5, 0.5, 1.0]
         towards = rig.cameras[rng.integers(len(rig))].centre_world_m
         centre = towards / np.linalg.norm(towards) * rng.uniform(0.11, 0.2) + rng.uniform(-0.03, 0.03, 3)
-    turn = render.frame_towards(axis)
-    return Thing(vertices @ turn, centre, grasped), faces, texels
+    if kind == "cylinder":
+        vertices, faces = shapes.cylinder(radius, rng.uniform(0.09, 0.16))
+    elif kind == "box":
+        vertices, faces = shapes.box(tuple(2 * radius * rng.uniform([0.6, 0.7, 1.5], [0.85, 0.95, 3.0])))
+    else:
+        vertices, faces = shapes.sphere(radius if grasped else 1.25 * radius)
+    colours = sample_palette(rng, 2)
+    stripe = rng.uniform(0.01, 0.05) if rng.uniform() < 0.5 else 0.0
+    texels = noise_texels(vertices, faces, colours[0], rng, rng.uniform(0.03, 0.2), 1.0, stripe, colours[1])
+    return Thing(vertices @ render.frame_towards(axis), centre, grasped), faces, texels
+
+
+def _room_in_hand(rng: np.random.Generator, kind: str, held_joints_m: np.ndarray | None) -> tuple[np.ndarray, float]:
+    """Centre (3,) in the palm's frame from the wrist, and radius, of what fits into a grasp (21, 3), metres.
+
+    A circle (across the palm; for a sphere, a ball) is fitted to the joints of the fingers by Kasa's linear least
+    squares and made smaller by the flesh on the bones.
+    """
+    if held_joints_m is None:
+        radius = rng.uniform(0.018, 0.032)
+        return np.array([rng.uniform(-0.005, 0.01), 0.075, 0.014 + radius]), radius
+    local = (held_joints_m - held_joints_m[0]) @ palm_frame(held_joints_m).T
+    ids = np.r_[3:5, 5:21] if kind == "sphere" else np.r_[5:21]
+    points = local[ids] if kind == "sphere" else local[ids, 1:]
+    design = np.concatenate([2 * points, np.ones((len(points), 1))], 1)
+    solution = np.linalg.lstsq(design, (points**2).sum(1), rcond=None)[0]
+    middle = solution[:-1]
+    radius = float(np.sqrt(solution[-1] + middle @ middle)) - FINGER_RADIUS_M
+    centre = middle if kind == "sphere" else np.concatenate([[local[ids, 0].mean()], middle])
+    return centre, float(np.clip(radius, 0.010, 0.055))
 
 
 def sample_scene(
@@ -228,11 +250,12 @@ def sample_scene(
     surface: HandSurface,
     occluder: str = "none",
     fps: float = 30.0,
+    held_joints_m: np.ndarray | None = None,
 ) -> Scene:
     """Draw all that is not the hand's motion: skin, forearm or sleeve, lights, backgrounds, sensors, an object.
 
     occluder: `none`; `static`, something that stands between the hand and one of the cameras; or `cylinder`, `box` or
-    `sphere`, held in the palm.
+    `sphere`, held in the palm. held_joints_m (21, 3): the hand as it grasps, anywhere, to which the object is fitted.
 
     Raises:
         UserError: for an occluder that does not exist.
@@ -246,7 +269,7 @@ def sample_scene(
     parts += arm_parts
     thing = None
     if occluder != "none":
-        thing, faces, texels = sample_thing(rng, rig, occluder)
+        thing, faces, texels = sample_thing(rng, rig, occluder, held_joints_m)
         parts.append(render.Part(faces + n_vertices, render.OBJECT, texels, PLASTIC))
     backgrounds = tuple(sample_background(rng, c.height, c.width, palette) for c in rig.cameras)
     sensors = tuple(sample_sensor(rng, c.width) for c in rig.cameras)
@@ -268,8 +291,8 @@ def _sample_forearm(
     faces = forearm_faces(loop, first)
     hand_width = np.linalg.norm(surface.joints_m[5] - surface.joints_m[17])
     width = float(hand_width / 0.062 * rng.uniform(0.9, 1.1))
-    swell = np.zeros(FOREARM_RINGS - 1)
-    cuff = int(rng.integers(2, FOREARM_RINGS - 3)) if rng.uniform() < 0.45 else FOREARM_RINGS - 1
+    swell = np.zeros(ARM_RINGS - 1)
+    cuff = int(rng.integers(3, 11)) if rng.uniform() < 0.45 else ARM_RINGS - 1
     swell[cuff:] = rng.uniform(0.003, 0.008)
     rest = forearm_vertices(surface.vertices_m[loop], surface.palm_frame, (0.0, 0.0), width, swell)
     vertices = np.concatenate([surface.vertices_m, rest])

@@ -13,10 +13,20 @@ from ..hand.model import HandModel
 from ..skeleton import MANO_TO_OPENPOSE
 from .shapes import tube_faces
 
-FOREARM_LENGTH_M = 0.42  # as far as the upper arm's middle, were it straight, so that its end lies outside most images
-FOREARM_RINGS = 16
+ARM_LENGTH_M = 0.62  # to the upper arm's middle, so that its end lies outside the images or behind the arm
+ELBOW_M = (0.22, 0.32)  # where the arm bends down towards the body
+ARM_RINGS = 20
+_BEND_WITHIN_M = 0.05
+
+
+def ring_distances_m() -> np.ndarray:
+    """Where the arm's rings lie behind the wrist's own, (ARM_RINGS - 1,); finer where the wrist bends."""
+    return ARM_LENGTH_M * np.linspace(0, 1, ARM_RINGS)[1:] ** 1.5
+
+
+_RING_AT_M = ring_distances_m()
 # Half-widths of the forearm (radial, palmar), in metres, at distances from the wrist; adult averages.
-_HALF_AT_M = np.array([0.0, 0.10, 0.20, FOREARM_LENGTH_M])
+_HALF_AT_M = np.array([0.0, 0.10, 0.20, ARM_LENGTH_M])
 _HALF_WIDTHS_M = np.array([[0.028, 0.020], [0.034, 0.028], [0.042, 0.039], [0.047, 0.045]])
 
 
@@ -85,44 +95,41 @@ def boundary_loop(faces: np.ndarray) -> np.ndarray:
 
 def forearm_faces(loop: np.ndarray, first_free: int) -> np.ndarray:
     """Faces of the forearm: its first ring is the hand's own wrist loop, the others are numbered from `first_free`."""
-    rest = first_free + np.arange((FOREARM_RINGS - 1) * len(loop)).reshape(-1, len(loop))
+    rest = first_free + np.arange((ARM_RINGS - 1) * len(loop)).reshape(-1, len(loop))
     return tube_faces(np.concatenate([loop[None], rest]))
 
 
 def forearm_vertices(
     wrist_ring_m: np.ndarray, frame: np.ndarray, bend: tuple[float, float], width: float, swell_m: np.ndarray
 ) -> np.ndarray:
-    """Pose the forearm: vertices ((FOREARM_RINGS - 1) * S, 3) behind the wrist's ring (S, 3).
+    """Pose the forearm: vertices ((ARM_RINGS - 1) * S, 3) behind the wrist's ring (S, 3).
 
     frame (3, 3): the palm's radial, distal and palmar directions. bend: angles (flexion, deviation) in rad by which the
     forearm leaves the hand's line, reached smoothly over the first 5 cm. width: scale of the cross-section. swell_m
-    (FOREARM_RINGS - 1,): extra radius of each ring (a sleeve).
+    (ARM_RINGS - 1,): extra radius of each ring (a sleeve). Beyond the elbow the arm turns down, along the world's -z.
     """
     radial, distal, palmar = frame
     centre = wrist_ring_m.mean(0)
-    flat = wrist_ring_m - centre
-    angle = np.arctan2(flat @ palmar, flat @ radial)
-    ring = flat - (flat @ distal)[:, None] * distal
-    along = FOREARM_LENGTH_M * np.linspace(0, 1, FOREARM_RINGS)[1:] ** 1.4
-    out = np.empty((len(along), len(angle), 3))
-    position, previous = centre.copy(), 0.0
-    for i, distance in enumerate(along):
-        turned = min(1.0, distance / 0.05)
-        turned = turned * turned * (3 - 2 * turned)
-        flexion, deviation = bend[0] * turned, bend[1] * turned
-        back = -distal * np.cos(flexion) * np.cos(deviation) + palmar * np.sin(flexion) + radial * np.sin(deviation)
-        back /= np.linalg.norm(back)
-        side = radial - (radial @ back) * back
-        side /= np.linalg.norm(side)
-        front = np.cross(side, -back)
-        position = position + (distance - previous) * back
-        previous = distance
-        half = width * np.array([np.interp(distance, _HALF_AT_M, _HALF_WIDTHS_M[:, k]) for k in (0, 1)])
-        half = half + swell_m[i]
-        oval = half[0] * np.cos(angle)[:, None] * side + half[1] * np.sin(angle)[:, None] * front
-        # Rotate the wrist's own outline into the bent frame, then let it become the oval over the first 3 cm.
-        own = (ring @ radial)[:, None] * side + (ring @ palmar)[:, None] * front
-        own = own + (flat @ distal * (1 - turned))[:, None] * distal
-        blend = min(1.0, distance / 0.03)
-        out[i] = position + (1 - blend) * own + blend * oval
-    return out.reshape(-1, 3)
+    flat = (wrist_ring_m - centre) @ frame.T  # the wrist's own outline: radial, distal, palmar
+    angle = np.arctan2(flat[:, 2], flat[:, 0])
+    turned = np.clip(_RING_AT_M / _BEND_WITHIN_M, 0, 1)
+    turned = (turned * turned * (3 - 2 * turned))[:, None]
+    flexion, deviation = bend[0] * turned, bend[1] * turned
+    back = -np.cos(flexion) * np.cos(deviation) * distal + np.sin(flexion) * palmar + np.sin(deviation) * radial
+    back /= np.linalg.norm(back, axis=1, keepdims=True)
+    elbow = np.clip((_RING_AT_M - ELBOW_M[0]) / (ELBOW_M[1] - ELBOW_M[0]), 0, 1)[:, None]
+    back = (1 - elbow) * back + elbow * (0.7 * back[-1] - np.array([0.0, 0.0, 1.0]))
+    back /= np.linalg.norm(back, axis=1, keepdims=True)
+    side = radial - (back @ radial)[:, None] * back
+    side /= np.linalg.norm(side, axis=1, keepdims=True)
+    front = np.cross(side, -back)
+    middle = centre + np.cumsum(np.diff(_RING_AT_M, prepend=0.0)[:, None] * back, axis=0)
+    half = width * np.stack([np.interp(_RING_AT_M, _HALF_AT_M, column) for column in _HALF_WIDTHS_M.T], 1)
+    half = half + swell_m[:, None]
+    # Near the hand the outline is the wrist's own, carried into the bent frame; it becomes an oval over the first 3 cm.
+    blend = np.clip(_RING_AT_M / 0.03, 0, 1)[:, None]
+    across = (1 - blend) * flat[:, 0] + blend * half[:, :1] * np.cos(angle)
+    up = (1 - blend) * flat[:, 2] + blend * half[:, 1:] * np.sin(angle)
+    along = (1 - blend) * (1 - turned) * flat[:, 1]
+    rings = across[..., None] * side[:, None] + up[..., None] * front[:, None] + along[..., None] * distal
+    return (middle[:, None] + rings).reshape(-1, 3)

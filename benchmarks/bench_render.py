@@ -1,0 +1,60 @@
+"""Images a second of the rasteriser: a hand with forearm before a background, 4 cameras, textured, lit, with noise.
+
+    python benchmarks/bench_render.py [--frames 100] [--sizes 128 256]
+
+Counts everything per image that making a capture needs: posing the forearm, shadows and ambient occlusion once a frame,
+drawing, the sensor, visibility. Posing the hand itself and encoding the video are not part of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+
+import numpy as np
+
+from usthand.hand.files import load_hand
+from usthand.synthetic.motion import sample_motion
+from usthand.synthetic.scene import sample_rig, sample_scene
+from usthand.synthetic.surface import hand_surface
+from usthand.synthetic.write import pose_hand
+
+
+def rate(size: int, frames: int, views: int, threads: int, occluder: str) -> float:
+    rng = np.random.default_rng(0)
+    hand = load_hand(side="right")
+    motion = sample_motion(hand, frames, 30.0, rng)
+    rig = sample_rig(rng, views, "dome", size)
+    scene = sample_scene(rng, rig, hand_surface(hand, motion.shape), occluder)
+    vertices, joints = pose_hand(hand, motion)
+    for _ in scene.draw_sequence(vertices[:4], joints[:4], threads):
+        pass  # compile
+    best = 0.0
+    for _ in range(3):
+        start = time.perf_counter()
+        for _ in scene.draw_sequence(vertices, joints, threads):
+            pass
+        best = max(best, frames * views / (time.perf_counter() - start))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=100)
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--sizes", type=int, nargs="+", default=[128, 256])
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    rates = {
+        f"{size} px, occluder {occluder}": round(rate(size, options.frames, options.views, options.threads, occluder))
+        for size in options.sizes
+        for occluder in ("none", "cylinder")
+    }
+    print(json.dumps({"images_per_second": rates, "threads": options.threads, "load_before": round(load, 1)}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
