@@ -69,18 +69,16 @@ class Kinematics:
         normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
         return np.einsum("...fkij,fkj->...fki", turn, normal)
 
-    def pads(self, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where fingertips touch things: pad points (..., 5, 3) m and their outward normals (..., 5, 3)."""
-        points, turn = self.joints(angles)
+    def pads(self, points: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where fingertips touch, from what `joints` gives: points (..., 5, 3) m and outward normals (..., 5, 3)."""
         normal = self.palmar(turn)[..., 2, :]
         along = points[..., 3, :] - points[..., 2, :]
         along /= np.linalg.norm(along, axis=-1, keepdims=True)
         radius = self.radius_m[:, 2:]
         return points[..., 3, :] - radius * along + SOFTNESS * radius * normal, normal
 
-    def capsules(self, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Starts and ends (..., 19, 3) and radii (19,) of the phalanges (finger by finger) and four metacarpals."""
-        points, _ = self.joints(angles)
+    def capsules(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Starts, ends (..., 19, 3) and radii (19,) of phalanges, finger by finger, and metacarpals."""
         radius = self.radius_m
         end = points[..., 1:, :].copy()
         along = end[..., 2, :] - points[..., 2, :]
@@ -94,7 +92,11 @@ class Kinematics:
 
     def penetration_m(self, angles: np.ndarray) -> np.ndarray:
         """How deep each of `PAIRS` of capsules overlaps, softened: angles (..., 15, 3) -> (..., n_pairs), >= 0."""
-        start, end, radius = self.capsules(angles)
+        return self.overlap_m(self.joints(angles)[0])
+
+    def overlap_m(self, points: np.ndarray) -> np.ndarray:
+        """As `penetration_m`, from the finger points (..., 5, 4, 3) that `joints` gives."""
+        start, end, radius = self.capsules(points)
         a, b = PAIRS.T
         gap = segment_distance(start[..., a, :], end[..., a, :], start[..., b, :], end[..., b, :])
         return np.maximum(0.0, SOFTNESS * (radius[a] + radius[b]) - gap)

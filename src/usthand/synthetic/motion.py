@@ -84,7 +84,8 @@ def sample_motion(
     """
     shape = sample_shape(rng) if shape is None else np.asarray(shape, float)
     kin = kinematics(hand, shape)
-    angles, names = finger_motion(kin, n_frames, fps, rng, grasp)
+    held = None if grasp is None else close_around(kin, grasp)
+    angles, names = finger_motion(kin, library(kin), n_frames, fps, rng, held)
     time = np.arange(n_frames) / fps
     root = turning(time, rng)
     pose = np.concatenate([root, finger_pose(kin, angles)], axis=1)
@@ -109,11 +110,14 @@ def hand_centre(hand: HandModel, shape: np.ndarray, pose: np.ndarray) -> np.ndar
 
 
 def finger_motion(
-    kin: Kinematics, n_frames: int, fps: float, rng: np.random.Generator, grasp: np.ndarray | None = None
+    kin: Kinematics,
+    poses: dict[str, np.ndarray],
+    n_frames: int,
+    fps: float,
+    rng: np.random.Generator,
+    held: np.ndarray | None = None,
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Finger angles (T, 15, 3) and the pose names (T,)."""
-    poses = library(kin)
-    held = None if grasp is None else close_around(kin, grasp)
+    """Finger angles (T, 15, 3) and pose names (T,): a walk through the `poses`, or around the grasp `held` (15, 3)."""
     time = np.arange(n_frames) / fps
     low, high = limits_rad()
     name, here = _draw(poses, rng, held)
@@ -192,7 +196,7 @@ def _stroke(name: str, here: np.ndarray, target_name: str, target: np.ndarray, r
 
 
 def _draw(poses: dict[str, np.ndarray], rng: np.random.Generator, held: np.ndarray | None) -> tuple[str, np.ndarray]:
-    """A pose of the library, sometimes not quite reached (blended with the relaxed one); or the grasp, slightly open."""
+    """A pose of the library, sometimes not quite reached (blended with the relaxed one); or the grasp, a bit open."""
     if held is not None:
         return "grasp", held + rng.uniform(0, GRASP_OPENING) * (poses["open"] - held)
     name = str(rng.choice(list(poses)))

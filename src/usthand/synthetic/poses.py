@@ -17,6 +17,7 @@ from usthand.synthetic.kinematics import FINGER_OF, PAIRS, SOFTNESS, Kinematics,
 
 FOUR = ("index", "middle", "ring", "little")
 DIP_PER_PIP = 0.6  # the tendon couples the last two joints
+CONVERGED = 1e-3  # relative decrease of the sum of squares at which a pose is good enough
 TOLERANCE_M = 0.004  # overlap of softened capsules that still looks like flesh pressed together
 
 
@@ -60,7 +61,7 @@ def _bent(mcp: float, pip: float, lean: float = 0.0, dip: float | None = None) -
 
 
 def _curled(lean: float = 0.0) -> tuple:
-    return _bent(78, 92, lean, 48)
+    return _bent(84, 102, lean, 58)
 
 
 def _all(mcp: float, pip: float, dip: float | None = None, leans: tuple = (3, 0, -4, -10)) -> dict:
@@ -110,7 +111,7 @@ LIBRARY: dict[str, Pose] = {
 
 
 # The ends between which fingers close around a thing.
-_REACH = Pose(**_all(8, 8, 5, (8, 1, -6, -14)), thumb=Thumb((0.85, 0.45, 0.28), 0, 0))
+_REACH = Pose(**_all(8, 8, 5, (8, 1, -6, -14)), thumb=Thumb((0.92, 0.38, 0.10), 0, 0))
 _GRIP = Pose(**_all(78, 92, 55, (3, 0, -3, -6)), thumb=Thumb((-0.25, 0.72, 0.65), 35, 45))
 
 
@@ -160,8 +161,9 @@ def _close(kin, points, angles, shut, finger, moving, steps: int = 48) -> np.nda
     way = np.repeat(angles[None], steps, 0)
     part = np.linspace(0, 1, steps)[:, None, None]
     way[:, moving] += part * (shut - angles)[moving]
-    start, end, radius = kin.capsules(way)
-    mine = slice(3 * finger, 3 * finger + 3)
+    start, end, radius = kin.capsules(kin.joints(way)[0])
+    # The ball of the thumb is soft and part of the palm: its first bone does not count.
+    mine = slice(3 * finger + (finger == FINGER_OF["thumb"]), 3 * finger + 3)
     a, b = start[:, mine, None], end[:, mine, None]
     t = np.clip(((points - a) * (b - a)).sum(-1) / ((b - a) ** 2).sum(-1), 0, 1)
     gap = np.linalg.norm(points - a - t[..., None] * (b - a), axis=-1).min(-1) - SOFTNESS * radius[mine]
@@ -201,12 +203,11 @@ def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Callable[[np.nd
     touching = np.ones(len(PAIRS))
     for name in pose.meets:
         tips = {3 * thumb + 2, 3 * FINGER_OF[name] + 2}
-        touching[[set(pair) == tips for pair in PAIRS.tolist()]] = 0.0
+        touching[[set(pair) == tips for pair in PAIRS.tolist()]] = 0.3  # pads give
 
-    def goal(angles: np.ndarray) -> np.ndarray:
-        points, turn = kin.joints(angles)
+    def goal(points: np.ndarray, turn: np.ndarray) -> np.ndarray:
         if pose.meets:
-            pad, normal = kin.pads(angles)
+            pad, normal = kin.pads(points, turn)
             others = [FINGER_OF[name] for name in pose.meets]
             gap = pad[..., thumb, :] - pad[..., others, :].mean(-2)
             facing = 1 + (normal[..., thumb, :] * normal[..., others, :].mean(-2)).sum(-1, keepdims=True)
@@ -222,9 +223,10 @@ def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Callable[[np.nd
 
     def residual(angles: np.ndarray) -> np.ndarray:
         lead = angles.shape[:-2]
-        overlap = np.maximum(0, kin.penetration_m(angles) - 0.5 * TOLERANCE_M) * touching / 0.0015
+        points, turn = kin.joints(angles)
+        overlap = np.maximum(0, kin.overlap_m(points) - 0.5 * TOLERANCE_M) * touching / 0.0015
         effort = ((angles - start) / EFFORT_RAD).reshape(*lead, 45)
-        return np.concatenate([goal(angles), overlap, effort], axis=-1)
+        return np.concatenate([goal(points, turn), overlap, effort], axis=-1)
 
     return residual
 
@@ -245,10 +247,11 @@ def _least_squares(residual, start, free, low, high, iterations: int = 40) -> np
         trial[free] += change
         trial = np.clip(trial, low, high)
         trial_value = residual(trial)
-        if trial_value @ trial_value < value @ value:
+        before, after = value @ value, trial_value @ trial_value
+        if after < before:
             angles, value, damping = trial, trial_value, max(damping / 3, 1e-6)
         else:
             damping *= 4
-        if damping > 1e6:
+        if before - CONVERGED * before < after < before or damping > 1e6:
             break
     return angles
