@@ -23,7 +23,7 @@ FINGER_COLOURS = {
 }
 """RGB; bright, so that they stand out on skin and on the shaded mesh alike."""
 WRIST_COLOUR = (240, 240, 240)
-MESH_COLOURS = {"right": (158, 197, 254), "left": (255, 205, 150)}
+MESH_COLOURS = {"right": (158, 197, 254), "left": (150, 236, 196)}
 OUTLINE = (10, 12, 16)
 
 # Light from over the viewer's left shoulder, in camera axes (x right, y down, z forward), towards the light.

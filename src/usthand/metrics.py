@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
 
 from usthand.errors import UserError
 from usthand.geometry import align_similarity, project
@@ -41,8 +42,6 @@ F_THRESHOLDS_MM = (5.0, 15.0)
 CHI2_3 = {0.5: 2.3659738843753377, 0.9: 6.251388631170325}
 # A standard deviation below a micrometre is rounding; it keeps a zero covariance invertible (and covering nothing).
 _VARIANCE_FLOOR_M2 = 1e-12
-# Frames per block of vertex-to-vertex distances: 16 x 778 x 778 doubles are 78 MB.
-_BLOCK_FRAMES = 16
 # The five bones inside the palm, which hardly bend, against the fingers' fifteen.
 _PALM = np.isin(np.arange(len(BONES)), PALM_BONES)
 
@@ -98,10 +97,9 @@ def evaluate_truth(
     if result.has_mesh:
         vertices, true_vertices = result.vertices_world_m[rows], np.asarray(truth.vertices_world_m, np.float64)[at]
         numbers |= _point_errors("v", vertices, true_vertices, joints[:, :1], true_joints[:, :1])
-        aligned = procrustes(vertices, true_vertices)
-        for threshold in F_THRESHOLDS_MM:
-            numbers[f"f{threshold:.0f}"] = f_score(vertices, true_vertices, threshold)
-            numbers[f"f{threshold:.0f}_pa"] = f_score(aligned, true_vertices, threshold)
+        for ending, points in (("", vertices), ("_pa", procrustes(vertices, true_vertices))):
+            for threshold, score in zip(F_THRESHOLDS_MM, f_scores(points, true_vertices, F_THRESHOLDS_MM), strict=True):
+                numbers[f"f{threshold:.0f}{ending}"] = score
     else:
         names = ["mpvpe_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpvpe_pa_mm", "auc_v"]
         numbers |= dict.fromkeys(names + [f"f{t:.0f}{a}" for t in F_THRESHOLDS_MM for a in ("", "_pa")])
@@ -245,19 +243,17 @@ def auc(errors_mm: np.ndarray, max_mm: float = AUC_MAX_MM) -> float:
     return float(np.clip(1.0 - np.asarray(errors_mm) / max_mm, 0.0, None).mean())
 
 
-def f_score(points_m: Points, target_m: Points, threshold_mm: float) -> float:
-    """Mean over frames of the harmonic mean of precision (estimated points within the threshold of any true one) and
-    recall (true points within it of any estimated one); Knapitsch et al. 2017, as used by FreiHAND."""
-    scores = []
-    for start in range(0, len(points_m), _BLOCK_FRAMES):
-        block = slice(start, start + _BLOCK_FRAMES)
-        middle = target_m[block].mean(axis=1, keepdims=True)  # centred, so that |a|^2 - 2ab + |b|^2 loses no digits
-        a, b = points_m[block] - middle, target_m[block] - middle
-        square = (a**2).sum(-1)[:, :, None] - 2.0 * a @ b.transpose(0, 2, 1) + (b**2).sum(-1)[:, None, :]
-        inside = square < (threshold_mm / MM_PER_M) ** 2
-        precision, recall = inside.any(axis=2).mean(axis=1), inside.any(axis=1).mean(axis=1)
-        scores.append(2.0 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny))
-    return float(np.concatenate(scores).mean())
+def f_scores(points_m: Points, target_m: Points, thresholds_mm: Sequence[float]) -> list[float]:
+    """For each threshold the mean over frames of the harmonic mean of precision (share of estimated points nearer than
+    it to some true one) and recall (of true points to some estimated one); Knapitsch et al. 2017, as in FreiHAND."""
+    scores = np.zeros((len(points_m), len(thresholds_mm)))
+    limits, reach = np.asarray(thresholds_mm) / MM_PER_M, max(thresholds_mm) / MM_PER_M
+    for row, points, target in zip(scores, points_m, target_m, strict=True):
+        ours, theirs = cKDTree(points), cKDTree(target)
+        precision = (theirs.query(points, distance_upper_bound=reach)[0][:, None] < limits).mean(axis=0)
+        recall = (ours.query(target, distance_upper_bound=reach)[0][:, None] < limits).mean(axis=0)
+        row[:] = 2.0 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    return scores.mean(axis=0).tolist()
 
 
 def acceleration_error(
