@@ -144,6 +144,25 @@ def test_duplicates_and_inventions_are_dropped(rig, truth):
     assert_recovered(associate(rig, spoilt), truth)
 
 
+def test_one_hand_seen_twice_in_every_view_is_one_hand(rig, truth):
+    """The second detections even agree over the views, on a place 15 mm away."""
+    again = exact_uv(rig, moving_hands()["right"] + [0.0, 0.015, 0.0])
+    spoilt = clean({"right": truth["right"], "left": again})
+    labels = associate(rig, [[[replace(one, side="right") for one in view] for view in frame] for frame in spoilt])
+    assert labels["right"].mask.any(axis=-1).all()
+    assert not labels["left"].mask.any()
+
+
+def test_a_view_that_contradicts_the_others_is_dropped(rig, truth):
+    """Beside the hand by a quarter of its size: too far to agree, and three views know better."""
+    spoilt = clean({"right": truth["right"]})
+    for frame in spoilt:
+        uv = frame[1][0].uv_px
+        frame[1] = [detect(uv + 0.27 * np.ptp(uv, axis=0).max() * np.array([0.6, 0.8]), "right")]
+    seen = associate(rig, spoilt)["right"].mask.any(axis=-1)
+    assert seen[:, [0, 2, 3]].all() and not seen[:, 1].any()
+
+
 def test_missing_views(rig, truth):
     """Two views of four suffice; the rest stays missing."""
     spoilt = clean(truth)
