@@ -100,7 +100,8 @@ def fit(
         overwrite: Write over a result that is there.
     """
     from usthand.capture import open_capture
-    from usthand.fit import fit_labels, raw_triangulation
+    from usthand.fit import FitConfig, fit_labels, raw_triangulation
+    from usthand.overlay import progress_bar
     from usthand.labels import load_labels
     from usthand.prepare import choose_side, without_camera
 
@@ -108,7 +109,10 @@ def fit(
     opened = open_capture(capture)
     labels = load_labels(opened, choose_side(opened, side))
     rig, labels = without_camera(opened.rig, labels, leave_out)
-    _save(raw_triangulation(rig, labels) if raw else fit_labels(rig, labels), out)
+    if raw:
+        _save(raw_triangulation(rig, labels), out)
+    else:
+        _save(fit_labels(rig, labels, FitConfig(fps=opened.fps), progress=progress_bar("fitting")), out)
 
 
 def train(

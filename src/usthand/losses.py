@@ -14,7 +14,7 @@ from torch import Tensor
 from usthand.network.hand_head import pose_hand
 from usthand.network.lift import enough_views, palm_frame, project_to_crops
 from usthand.network.model import Inputs, Prediction, UstHand
-from usthand.network.views import cell_centres
+from usthand.network.views import ViewEstimates, cell_centres
 from usthand.windows import Targets
 
 PUBLISHED_HEATMAP = 64  # px: the heatmap side and sigma that the published weight of 0.001 belongs to
@@ -65,9 +65,9 @@ def heatmap_loss(heatmaps: Float[Tensor, "B T V J h h"], targets: Targets) -> Te
     return (error * present).sum() / images
 
 
-def flow_loss(model: UstHand, prediction: Prediction, targets: Targets, noise: Tensor, config: LossConfig) -> Tensor:
+def flow_loss(model: UstHand, views: ViewEstimates, targets: Targets, noise: Tensor, config: LossConfig) -> Tensor:
     """Negative log-likelihood of the labels (nats per joint), with a uniform outlier component."""
-    context, centre = model.flow_inputs(prediction.views)
+    context, centre = model.flow_inputs(views)
     x = targets.uv_crop + config.label_noise * noise
     if model.config.flow == "hand":
         # A whole-hand density needs whole hands: views with every joint labelled.
@@ -88,10 +88,23 @@ def projection_loss(
     return _mean(robust(uv - targets.uv_crop), weight)
 
 
-def losses(
-    model: UstHand, prediction: Prediction, inputs: Inputs, targets: Targets, config: LossConfig, noise: Tensor
+def view_losses(
+    model: UstHand, views: ViewEstimates, targets: Targets, config: LossConfig, noise: Tensor
 ) -> dict[str, Tensor]:
-    """All terms, weighted; `total` is their sum. `noise` is standard normal, shaped as the labels."""
+    """The 2D terms, weighted. `noise` is standard normal, shaped as the labels."""
+    terms = {
+        "hmap": config.hmap * heatmap_loss(views.heatmaps, targets),
+        "hm2d": config.hm2d * _mean(robust(views.uv_crop - targets.uv_crop), targets.weight),
+    }
+    if model.flow is not None:
+        terms["nll"] = config.nll * flow_loss(model, views, targets, noise, config)
+    return terms
+
+
+def point_losses(
+    model: UstHand, prediction: Prediction, inputs: Inputs, targets: Targets, config: LossConfig
+) -> dict[str, Tensor]:
+    """The terms of refined points and hand model, weighted."""
     lifted = enough_views(inputs.view_mask)
     # The network must not lower its confidence to be rid of an error: as a weight, c has no gradient.
     weight = prediction.views.confidence.detach() * targets.weight * lifted[..., None, None]
@@ -101,15 +114,14 @@ def losses(
     target = prediction.points[-1].detach()
     apart = (hand.joints - target).square().sum(-1).add(1e-8).sqrt() / frame.size.unsqueeze(-1)
     middle = (prediction.hand.angles - model.hand_head.middle) / model.hand_head.reach.clamp_min(0.05)
-    terms = {
-        "hmap": config.hmap * heatmap_loss(prediction.views.heatmaps, targets),
-        "hm2d": config.hm2d * _mean(robust(prediction.views.uv_crop - targets.uv_crop), targets.weight),
+    return {
         "proj2d": config.proj2d * torch.stack(blocks).mean(),
         "hand2d": config.proj2d * projection_loss(hand.joints, inputs, targets, weight),
         "hand": config.hand * _mean(apart.clamp_max(3.0), lifted.unsqueeze(-1).to(apart).expand_as(apart)),
         "prior": config.pose_prior * middle.square().mean() + config.shape_prior * prediction.hand.shape.square().mean(),
     }
-    if model.flow is not None:
-        terms["nll"] = config.nll * flow_loss(model, prediction, targets, noise, config)
-    terms["total"] = torch.stack(list(terms.values())).sum()
-    return terms
+
+
+def total(terms: dict[str, Tensor]) -> Tensor:
+    """Their sum."""
+    return torch.stack(list(terms.values())).sum()

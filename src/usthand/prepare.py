@@ -16,7 +16,7 @@ import torch
 
 from usthand.capture import Capture
 from usthand.errors import UserError
-from usthand.fit import fit_labels
+from usthand.fit import FitConfig, fit_labels
 from usthand.geometry import Cameras, project
 from usthand.labels import Labels, load_labels
 from usthand.result import Result
@@ -125,6 +125,6 @@ def footage_of(
     )
 
 
-def fit_hand(hand: Hand2D) -> Result:
+def fit_hand(hand: Hand2D, fps: float) -> Result:
     """The sequence fit of the labels."""
-    return fit_labels(hand.rig, hand.labels)
+    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps))

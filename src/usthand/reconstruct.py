@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from usthand.capture import Capture
 from usthand.checkpoint import load_checkpoint
-from usthand.fit import fit_observations
+from usthand.fit import FitConfig, fit_observations
 from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
 from usthand.hand.files import load_hand
 from usthand.hand.limits import anatomical_axes
@@ -156,32 +156,69 @@ def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
     return triangulate_precision(cameras, torch.from_numpy(seen.uv_px), precision)[1].numpy()
 
 
-def reconstruct(
-    capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, polish: bool = True,
+@dataclass(frozen=True)
+class Reconstruction:
+    """The final result with what led to it."""
+
+    final: Result
+    """The sequence fit on the network's distributions."""
+    network: Result
+    """The network's own answer."""
+    estimates: Estimates
+
+
+def reconstruct_both(
+    capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Result:  # fmt: skip
-    """Hands of one side of a capture.
+) -> Reconstruction:  # fmt: skip
+    """Hands of one side of a capture: the final result and the network's own.
 
     Args:
         run: a training's folder, or one of its checkpoints.
-        polish: end with the sequence fit; without it the network's own answer is returned.
         progress: called with (frames done, frames in all).
     """
     hand_model = load_hand()
     model, crop, _ = load_checkpoint(run, hand_model)
     hand = load_hand_2d(capture, side, leave_out)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        footage = footage_of(
-            capture, hand, fit_hand(hand), hand.labels, crop, model.config.image_size, cache=Path(folder) / "crops.npy"
-        )
+        cache = Path(folder) / "crops.npy"
+        fit = fit_hand(hand, capture.fps)
+        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
         estimates = estimate(model, footage, crop, seed, progress)
-    return finish(hand, estimates, hand_model, polish)
+    network = network_result(hand.rig, estimates, hand_model)
+    final = polish_fit(hand, estimates, capture.fps)
+    if hand.mirrored:
+        final, network = final.mirrored(), network.mirrored()
+    return Reconstruction(final, network, estimates)
 
 
-def finish(hand: Hand2D, estimates: Estimates, hand_model: HandModel, polish: bool) -> Result:
-    """From estimates to a result on the hand's own side."""
-    if polish:
-        result = fit_observations(hand.rig, observations(estimates), side="right", method="usthand")
-    else:
-        result = network_result(hand.rig, estimates, hand_model)
-    return result.mirrored() if hand.mirrored else result
+def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, with_labels: bool = True) -> Result:
+    """The sequence fit on the network's distributions and, as evidence of its own, the labels.
+
+    Each camera stands twice in the rig, once with what the network says and once with what the detector said: their
+    errors are different ones, and the fit finds out how far either is to be believed.
+    """
+    rig, seen = hand.rig, observations(estimates)
+    if with_labels:
+        labelled = Observations.from_labels(hand.labels)
+        copies = tuple(replace(camera, name=f"{camera.name} labels") for camera in rig.cameras)
+        rig = replace(rig, cameras=rig.cameras + copies)
+        seen = Observations(
+            np.concatenate((seen.uv_px, labelled.uv_px), 1), np.concatenate((seen.precision, labelled.precision), 1)
+        )
+    result = fit_observations(rig, seen, FitConfig(fps=fps))
+    # Two pieces of evidence from one camera are one view.
+    valid = estimates.valid
+    return replace(
+        result, method="usthand", cameras=hand.rig.names, valid=valid & result.valid,
+        joint_valid=result.joint_valid & valid[:, None],
+    )  # fmt: skip
+
+
+def reconstruct(
+    capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, polish: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Result:  # fmt: skip
+    """As `reconstruct_both`; the final result, or with `polish` False the network's own."""
+    both = reconstruct_both(capture, run, side, leave_out, seed, progress)
+    return both.final if polish else both.network

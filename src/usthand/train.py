@@ -20,7 +20,7 @@ from usthand.checkpoint import (
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
 from usthand.labels import Labels
-from usthand.losses import LossConfig, losses
+from usthand.losses import LossConfig, point_losses, total, view_losses
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import PAPER, TINY, ModelConfig, UstHand
 from usthand.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d
@@ -47,6 +47,9 @@ class TrainConfig:
     warmup: int = 100
     average: float = 0.998
     """Decay of the weights' running average, which is what is saved and used; 0 for none."""
+    points_from: float = 0.45
+    """Share of the training before the 3D stages join: until heatmaps have formed there is nothing to lift, and a step
+    costs two thirds. 0 trains all stages from the start (the paper's way)."""
     view_dropout: float = 0.1
     label_dropout: float = 0.05
     hypothesis_dropout: float = 0.25
@@ -72,7 +75,7 @@ PRESETS: dict[str, Preset] = {
         PAPER,
         CropConfig(factor=2.0, rotation_deg=180.0),
         LossConfig(),
-        TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, targets="labels"),
+        TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, points_from=0.0, targets="labels"),
     ),
 }
 
@@ -123,14 +126,21 @@ def training_step(course: Course, step: int) -> dict[str, float]:
     inputs, targets = make_batch(clips, model.config.image_size, course.preset.crop, rng)
     inputs = inputs._replace(view_mask=drop_views(inputs.view_mask, config.view_dropout, rng))
     targets = drop_labels(targets, config.label_dropout, rng)
-    count = model.config.hypotheses_train if model.flow is not None else 1
-    keep = torch.from_numpy(rng.random(count) >= config.hypothesis_dropout)
-    keep[0] = True
-    noise = torch.randn(model.noise_shape(inputs, count), generator=generator)
     label_noise = torch.randn(targets.uv_crop.shape, generator=generator)
     for group in course.optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
-    terms = losses(model, model(inputs, noise, keep), inputs, targets, course.preset.loss, label_noise)
+    loss = course.preset.loss
+    if step < config.points_from * config.steps:
+        terms = view_losses(model, model.see(inputs)[1], targets, loss, label_noise)
+    else:
+        count = model.config.hypotheses_train if model.flow is not None else 1
+        keep = torch.from_numpy(rng.random(count) >= config.hypothesis_dropout)
+        keep[0] = True
+        noise = torch.randn(model.noise_shape(inputs, count), generator=generator)
+        prediction = model(inputs, noise, keep)
+        terms = view_losses(model, prediction.views, targets, loss, label_noise)
+        terms |= point_losses(model, prediction, inputs, targets, loss)
+    terms["total"] = total(terms)
     course.optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_GRADIENT)
@@ -179,6 +189,8 @@ def prepare_footages(
     captures: list[Path], side: str | None, leave_out: str | None, preset: Preset, bar: Progress, cache: Path
 ) -> tuple[list[Footage], list[Labels]]:
     """Fit, crop and split the labels of every capture."""
+    if not captures:
+        raise UserError("no capture was given", "train needs footage with labels", "run `usthand train CAPTURE --out RUN`")
     footages, checks = [], []
     for number, path in enumerate(captures):
         capture = open_capture(path)
@@ -186,7 +198,7 @@ def prepare_footages(
         rng = np.random.default_rng((preset.train.seed, number, 7))
         kept, held = hold_out(hand.labels, LABELS_HELD_OUT, rng)
         hand = replace(hand, labels=kept)
-        fit = fit_hand(hand)
+        fit = fit_hand(hand, capture.fps)
         targets = consensus_labels(hand, fit) if preset.train.targets == "consensus" else hand.labels
         task = bar.add_task(f"crops of {capture.path.name}", total=capture.n_frames * len(hand.rig), note="")
         footages.append(

@@ -100,9 +100,10 @@ class Backbone(nn.Module):
         self.smooth = nn.Sequential(
             nn.Conv2d(map_channels, map_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(map_channels), nn.ReLU()
         )
+        self.to(memory_format=torch.channels_last)  # a tenth to a third faster on CPUs, and on GPUs in half precision
 
     def forward(self, images: Float[Tensor, "n 3 S S"]) -> Features:
-        maps = self.resnet(images)
+        maps = self.resnet(images.contiguous(memory_format=torch.channels_last))
         x = self.lateral[3](maps[3])
         coarse = x
         for stage in (2, 1, 0):

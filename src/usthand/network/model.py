@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from usthand.geometry import Cameras
 from usthand.hand.model import HandModel
-from usthand.network.backbone import Backbone
+from usthand.network.backbone import Backbone, Features
 from usthand.network.flow import ConditionalFlow
 from usthand.network.hand_head import HandHead, HandParameters
 from usthand.network.lift import Cloud, lift
@@ -37,9 +37,9 @@ class ModelConfig:
     heads: int = 4
     flow: Literal["joint", "hand", "none"] = "joint"
     """`joint`: a 2-D flow shared by the joints; `hand`: one 42-D flow per view; `none`: the heatmap's own estimate."""
-    couplings: int = 6
+    couplings: int = 4
     flow_hidden: int = 64
-    hypotheses_train: int = 8
+    hypotheses_train: int = 6
     hypotheses: int = 16
     point_width: int = 64
     blocks: int = 2
@@ -55,7 +55,7 @@ class ModelConfig:
 
 TINY = ModelConfig()
 PAPER = ModelConfig(
-    backbone="resnet34", width=64, image_size=256, map_channels=128, graph_width=1024, flow_hidden=128,
+    backbone="resnet34", width=64, image_size=256, map_channels=128, graph_width=1024, couplings=6, flow_hidden=128,
     hypotheses_train=16, hypotheses=32, point_width=256, blocks=4, window=5,
 )  # fmt: skip
 
@@ -130,6 +130,12 @@ class UstHand(nn.Module):
             return (*lead, count, 2 * N_JOINTS)
         return (*lead, N_JOINTS, count, 2)
 
+    def see(self, inputs: Inputs) -> tuple[Features, ViewEstimates]:
+        """Stages 1 to 3: what the views say, without going to 3D."""
+        features = self.backbone(inputs.images.flatten(0, 2))
+        features = Features(*(f.float() for f in features))
+        return features, self.views(features, inputs.view_mask)
+
     def forward(
         self, inputs: Inputs, noise: Tensor, anchor_keep: Bool[Tensor, "K"] | None = None
     ) -> Prediction:
@@ -140,9 +146,7 @@ class UstHand(nn.Module):
             noise: samples of the prior, shaped as `noise_shape` says (given, so that results are reproducible).
             anchor_keep: the hypotheses that the anchor cloud keeps; all by default.
         """
-        features = self.backbone(inputs.images.flatten(0, 2))
-        features = type(features)(*(f.float() for f in features))
-        views = self.views(features, inputs.view_mask)
+        features, views = self.see(inputs)
         hypotheses = self.hypothesise(views, noise)
         cloud = lift(inputs.cameras, inputs.crop_from_px, hypotheses, views.confidence)
         evidence = Evidence(

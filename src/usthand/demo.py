@@ -1,0 +1,160 @@
+"""The whole method on a synthetic capture: from nothing to a table and a report."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from usthand import metrics
+from usthand.capture import Capture, Truth, load_truth, open_capture
+from usthand.errors import UserError
+from usthand.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.labels import Labels, load_labels
+from usthand.overlay import progress_bar
+from usthand.reconstruct import Reconstruction, reconstruct_both
+from usthand.report import Report, write_report
+from usthand.result import Result
+from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.train import PRESETS, train
+from usthand.uncertainty import spearman
+
+ROWS = {
+    "raw": "raw triangulation",
+    "fit": "sequence fit of the labels",
+    "network": "UST-Hand, network alone",
+    "usthand": "UST-Hand",
+}
+TABLE = {
+    "mpjpe_mm": "joints, mm",
+    "mpvpe_mm": "mesh, mm",
+    "mpjpe_wrist_mm": "joints, wrist-relative, mm",
+    "mpjpe_pa_mm": "joints, Procrustes, mm",
+    "auc_v": "AUC of mesh, 0-50 mm",
+    "f5": "F@5 mm",
+    "accel_mm_s2": "acceleration error, mm/s²",
+    "coverage90": "in 90 % region",
+}
+SIDE = "right"
+
+
+def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 400) -> dict:
+    """Make a capture, fit, train, reconstruct, measure, report. Returns what `metrics.json` holds.
+
+    Raises:
+        UserError: if `out` holds a demo with other settings.
+    """
+    console, began = Console(), time.monotonic()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    capture = _capture(out, SynthConfig(frames=frames, seed=seed))
+    labels = load_labels(capture, SIDE)
+    config = FitConfig(fps=capture.fps)
+    results = {
+        "raw": raw_triangulation(capture.rig, labels),
+        "fit": fit_labels(capture.rig, labels, config, progress=progress_bar("fitting the labels")),
+    }
+    preset = PRESETS["tiny"]
+    preset = replace(preset, train=replace(preset.train, seed=seed, **({"steps": steps} if steps else {})))
+    run = train([capture.path], out / "run", preset, SIDE)
+    both = reconstruct_both(capture, run, SIDE, seed=seed, progress=progress_bar("reconstructing"))
+    results |= {"network": both.network, "usthand": both.final}
+    for name, result in results.items():
+        result.save(out / f"{name}.npz")
+    numbers = measure(capture, results, labels, both)
+    numbers["seed"], numbers["seconds"] = seed, round(time.monotonic() - began, 1)
+    (out / "metrics.json").write_text(json.dumps(numbers, indent=2) + "\n")
+    console.print(table_of(numbers))
+    report = write_report(out / "report.html", report_of(out, capture, results, numbers, both), overwrite=True)
+    console.print(f"Report: {report}")
+    return numbers
+
+
+def _capture(out: Path, config: SynthConfig) -> Capture:
+    """The demo's capture; an earlier demo's is used again if it was made with the same settings."""
+    folder, settings = out / "capture", out / "capture.json"
+    wanted = json.dumps(vars(config), indent=2) + "\n"
+    if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
+        raise UserError(
+            f"{folder} was made with other settings", "an earlier demo is there", "choose another --out, or remove it"
+        )
+    if not folder.is_dir():
+        make_capture(folder, config)
+        settings.write_text(wanted)
+    return open_capture(folder)
+
+
+def measure(capture: Capture, results: dict[str, Result], labels: Labels, both: Reconstruction) -> dict:
+    """All rows over the same frames (those that every method places), and how well the confidence ranks errors."""
+    truth = load_truth(capture.path, SIDE)
+    frames = metrics.common_frames(list(results.values()))
+    rows = {name: metrics.evaluate_truth(r, truth, frames, fps=capture.fps) for name, r in results.items()}
+    return rows | {
+        "frames": len(frames),
+        "confidence_error_rank_correlation": confidence_rank(capture, truth, both),
+        "label_error_median_px": label_error_px(capture, truth, labels),
+    }
+
+
+def report_of(
+    out: Path, capture: Capture, results: dict[str, Result], numbers: dict, both: Reconstruction
+) -> Report:
+    """What the demo's page shows."""
+    truth = load_truth(capture.path, SIDE)
+    facts = {
+        "Cameras": f"{len(capture.rig)}",
+        "Frames": f"{capture.n_frames}, {capture.n_frames / capture.fps:.0f} s",
+        "Labels": f"{numbers['label_error_median_px']:.1f} px off in the median",
+        "Time, everything": f"{numbers['seconds'] / 60:.0f} min",
+    }
+    return Report(
+        rows={name: numbers[name] for name in ROWS}, capture=capture, results=results, truth=truth,
+        history=out / "run" / "metrics.jsonl", confidence=confidence_errors(capture, truth, both), facts=facts,
+    )  # fmt: skip
+
+
+def true_pixels(capture: Capture, truth: Truth) -> np.ndarray:
+    """(T, V, 21, 2) the truth's joints in every image."""
+    import torch
+
+    from usthand.geometry import project
+
+    cameras = capture.rig.tensors(torch.float64)
+    return project(cameras, torch.from_numpy(np.asarray(truth.joints_world_m, float)).flatten(0, 1))[0].unflatten(
+        1, truth.joints_world_m.shape[:2]
+    ).transpose(0, 1).numpy()  # fmt: skip
+
+
+def confidence_errors(capture: Capture, truth: Truth, both: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
+    """The network's confidence and its 2D error (px), over all joints, views and frames that it saw."""
+    seen = both.estimates.confidence > 0
+    error = np.linalg.norm(both.estimates.uv_px - true_pixels(capture, truth), axis=-1)
+    return both.estimates.confidence[seen], error[seen]
+
+
+def confidence_rank(capture: Capture, truth: Truth, both: Reconstruction) -> float:
+    """Spearman correlation of the network's confidence with its 2D error; negative if it is of use."""
+    return spearman(*confidence_errors(capture, truth, both))
+
+
+def label_error_px(capture: Capture, truth: Truth, labels: Labels) -> float:
+    """Median distance of the labels from the truth, px."""
+    error = np.linalg.norm(labels.uv_px - true_pixels(capture, truth), axis=-1)
+    return float(np.median(error[labels.mask]))
+
+
+def table_of(numbers: dict) -> Table:
+    """The demo's table for the terminal."""
+    table = Table(title=f"Error against truth, {numbers['frames']} frames; absolute unless said otherwise")
+    table.add_column("")
+    for title in TABLE.values():
+        table.add_column(title, justify="right")
+    for name, title in ROWS.items():
+        cells = [numbers[name][key] for key in TABLE]
+        table.add_row(title, *("-" if c is None else f"{c:.0f}" if c > 1000 else f"{c:.2f}" for c in cells))
+    return table

@@ -1,0 +1,281 @@
+"""Training and using a network on small synthetic captures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from usthand import capture as capture_module
+from usthand.capture import load_truth, open_capture
+from usthand.checkpoint import from_json, load_checkpoint
+from usthand.errors import UserError
+from usthand.hand.files import load_hand
+from usthand.labels import load_labels
+from usthand.network.lift import affine_apply
+from usthand.network.model import Inputs, ModelConfig
+from usthand.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
+from usthand.reconstruct import reconstruct, reconstruct_both
+from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.train import PRESETS, Preset, TrainConfig, learning_rate, train
+from usthand.windows import CropConfig, Targets, augmentation, cut_crop, make_batch, place_crops, read_crops
+
+MODEL = ModelConfig(
+    width=8, image_size=64, map_channels=16, graph_width=32, flow_hidden=16, couplings=2, point_width=32, hypotheses_train=3,
+    hypotheses=4, blocks=1,
+)  # fmt: skip
+SHORT = Preset(MODEL, train=TrainConfig(steps=6, clips=2, clip_frames=2, warmup=2, average=0.5))
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory):
+    """Three cameras, 24 frames, exact labels."""
+    path = tmp_path_factory.mktemp("captures") / "small"
+    return make_capture(path, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3), progress=False)
+
+
+@pytest.fixture(scope="session")
+def trained(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "short"
+    train([small], out, SHORT, quiet=True)
+    return out
+
+
+def state_of(run, name="last"):
+    return load_checkpoint(run / name, load_hand())[0].state_dict()
+
+
+# ---- truth stays out ---------------------------------------------------------------------------------------------------
+
+
+def test_inputs_and_targets_have_no_room_for_truth():
+    assert Inputs._fields == ("images", "crop_from_px", "view_mask", "cameras")
+    assert Targets._fields == ("uv_crop", "weight")
+
+
+def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypatch, trained):
+    """Without its truth folder, and with its reader broken, a capture gives bit for bit the same network and hands."""
+    blind = tmp_path / "blind"
+    shutil.copytree(small, blind)
+    shutil.rmtree(blind / "truth")
+
+    def refuse(*_):
+        raise AssertionError("truth was read")
+
+    monkeypatch.setattr(capture_module, "load_truth", refuse)
+    train([blind], tmp_path / "run", SHORT, quiet=True)
+    ours, theirs = state_of(tmp_path / "run"), state_of(trained)
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    a = reconstruct(open_capture(blind), tmp_path / "run", "right")
+    b = reconstruct(open_capture(small), trained, "right")
+    assert np.array_equal(a.joints_world_m, b.joints_world_m)
+
+
+# ---- crops ----------------------------------------------------------------------------------------------------------------
+
+
+def test_crops_hold_the_labelled_hand_and_their_maps_are_right(small):
+    """A crop, found again in the image by its affine map: colours agree to the resampling's blur."""
+    capture = open_capture(small)
+    hand = load_hand_2d(capture, "right")
+    fit = fit_hand(hand, capture.fps)
+    crops = place_crops(hand.rig, fit.joints_world_m, fit.valid, 1.7)
+    labels = load_labels(capture, "right")
+    low, high = crops.corner_px[..., None, :] - 0.5, (crops.corner_px + crops.side_px[..., None])[..., None, :] - 0.5
+    inside = ((labels.uv_px >= low) & (labels.uv_px <= high)).all(-1)
+    assert inside[labels.mask & crops.view_mask[..., None]].all()
+    assert crops.view_mask.all()
+
+
+def test_a_crop_equals_the_image_at_its_own_size():
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    assert np.array_equal(cut_crop(image, np.array([5, 7]), 20, 20), image[7:27, 5:25])
+    beyond = cut_crop(image, np.array([-4, 30]), 20, 20)
+    assert np.array_equal(beyond[:10, 4:], image[30:40, :16]) and not beyond[10:].any() and not beyond[:, :4].any()
+    assert not cut_crop(image, np.array([500, 500]), 20, 20).any()
+
+
+def test_augmented_batches_keep_image_label_and_camera_together(small):
+    """A bright dot painted at the label is found at the label's crop coordinates, whatever the augmentation."""
+    capture = open_capture(small)
+    hand = load_hand_2d(capture, "right")
+    fit = fit_hand(hand, capture.fps)
+    crops = place_crops(hand.rig, fit.joints_world_m, fit.valid, 1.7)
+    for _, store in read_crops(capture, hand.rig.names, crops, 160, False):
+        pass
+    from usthand.windows import Footage
+
+    footage = Footage(hand.rig, hand.labels, np.zeros_like(store), crops, np.arange(24))
+    joint = 8
+    at = affine_apply(torch.from_numpy(footage.store_from_px), torch.from_numpy(hand.labels.uv_px[:, :, [joint]]).double())
+    column, row = (((at[:, :, 0] + 1) * 80 - 0.5).round().long().numpy()[..., k] for k in range(2))
+    t, v = np.indices(column.shape)
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            footage.images[t, v, row + dy, column + dx] = 255
+    inputs, targets = make_batch([(footage, np.arange(4)), (footage, np.arange(4, 8))], 96, CropConfig(colour=0.0), np.random.default_rng(0))
+    brightness = inputs.images.sum(3)
+    peak = brightness.flatten(-2).argmax(-1)
+    found = torch.stack(((2 * (peak % 96) + 1) / 96 - 1, (2 * (peak // 96) + 1) / 96 - 1), -1)
+    # Half a stored pixel from rounding, one network pixel from the blob: 3 pixels of 96 are a safe bound.
+    assert ((found - targets.uv_crop[..., joint, :]).abs().amax() < 6 / 96) and (targets.weight[..., joint] > 0).all()
+    uv_px = affine_apply(inputs.crop_from_px.double(), torch.from_numpy(hand.labels.uv_px[:8]).double().reshape(2, 4, 3, 21, 2))
+    assert (uv_px - targets.uv_crop).abs().max() < 1e-4
+
+
+def test_augmentation_stays_within_its_ranges():
+    maps = augmentation((500,), CropConfig(scale=(0.9, 1.1), rotation_deg=30), np.random.default_rng(0))
+    scale = np.sqrt(np.linalg.det(maps[:, :, :2])) * 1.3
+    angle = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
+    assert 0.9 <= scale.min() < 0.92 and 1.08 < scale.max() <= 1.1 and 28 < np.abs(angle).max() <= 30
+
+
+# ---- labels ---------------------------------------------------------------------------------------------------------------
+
+
+def test_consensus_of_exact_labels_is_the_labels(small):
+    capture = open_capture(small)
+    hand = load_hand_2d(capture, "right")
+    consensus = consensus_labels(hand, fit_hand(hand, capture.fps))
+    error = np.linalg.norm(consensus.uv_px - hand.labels.uv_px, axis=-1)
+    assert np.median(error[hand.labels.mask]) < 0.7  # px of 128: the shape priors pull a little
+
+
+def test_held_out_labels_are_in_no_loss(small):
+    labels = load_labels(open_capture(small), "right")
+    kept, held = hold_out(labels, 0.3, np.random.default_rng(0))
+    assert not (kept.mask & held.mask).any() and np.array_equal(kept.mask | held.mask, labels.mask)
+    assert 0 < held.mask.mean() < 0.6
+
+
+def test_a_left_hand_is_the_mirrored_right_one():
+    from tests_support import toy_labels, toy_rig
+
+    rig, labels = toy_rig(), toy_labels()
+    left = as_right_hand(rig.mirrored(), labels.mirrored(rig.widths))
+    assert left.mirrored and left.labels.side == "right"
+    assert np.abs(left.labels.uv_px - labels.uv_px).max() < 1e-3
+    assert np.abs(left.rig.cameras[0].rotation - rig.cameras[0].rotation).max() < 1e-12
+
+
+# ---- runs -------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_network_and_another_another(small, trained, tmp_path):
+    train([small], tmp_path / "again", SHORT, quiet=True)
+    train([small], tmp_path / "other", replace(SHORT, train=replace(SHORT.train, seed=1)), quiet=True)
+    first, again, other = state_of(trained), state_of(tmp_path / "again"), state_of(tmp_path / "other")
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["backbone.resnet.conv1.weight"], other["backbone.resnet.conv1.weight"])
+
+
+def test_a_resumed_run_is_the_same_run(small, trained, tmp_path, monkeypatch):
+    from usthand import train as module
+
+    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    monkeypatch.setattr(module, "CHECK_EVERY", 3)
+    real, count = module.training_step, []
+
+    def dies(course, step):
+        if step == 3 and not count:
+            count.append(1)
+            raise KeyboardInterrupt
+        return real(course, step)
+
+    monkeypatch.setattr(module, "training_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train([small], tmp_path / "run", SHORT, quiet=True)
+    train([small], tmp_path / "run", SHORT, quiet=True)
+    resumed, whole = state_of(tmp_path / "run"), state_of(trained)
+    assert all(torch.equal(resumed[k], whole[k]) for k in whole)
+
+
+def test_a_run_leaves_what_it_promises(trained):
+    for name in ("best", "last"):
+        assert (trained / name / "model.safetensors").is_file()
+        data = json.loads((trained / name / "config.json").read_text())
+        assert data["preset"]["train"]["steps"] == 6 and data["model"]["image_size"] == 64
+    assert list((trained / "tensorboard").iterdir())
+    assert not list(trained.glob("crops-*"))
+
+
+def test_another_training_in_the_same_folder_is_refused(small, trained):
+    with pytest.raises(UserError, match="other settings"):
+        train([small], trained, replace(SHORT, train=replace(SHORT.train, learning_rate=0.1)), quiet=True)
+
+
+def test_a_wrong_checkpoint_ends_in_one_sentence(trained, tmp_path):
+    hand = load_hand()
+    with pytest.raises(UserError, match="no trained network"):
+        load_checkpoint(tmp_path, hand)
+    copy = tmp_path / "copy"
+    shutil.copytree(trained / "best", copy)
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "model": {**config["model"], "widht": 9}}))
+    with pytest.raises(UserError, match="unknown key 'widht'"):
+        load_checkpoint(copy, hand)
+    (copy / "config.json").write_text(json.dumps({**config, "model": {**config["model"], "width": 16}}))
+    with pytest.raises(UserError, match="does not fit"):
+        load_checkpoint(copy, hand)
+    (copy / "config.json").write_text(json.dumps({**config, "version": 99}))
+    with pytest.raises(UserError, match="version 99"):
+        load_checkpoint(copy, hand)
+    (copy / "config.json").write_text("{")
+    with pytest.raises(UserError, match="does not fit"):
+        load_checkpoint(copy, hand)
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "model.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match="does not fit"):
+        load_checkpoint(copy, hand)
+
+
+def test_unknown_keys_of_a_config_are_refused():
+    with pytest.raises(UserError, match="unknown key 'focal'"):
+        from_json(CropConfig, {"focal": 1}, "config.json")
+
+
+def test_learning_rates():
+    config = TrainConfig(steps=1000, warmup=100, learning_rate=1.0)
+    assert learning_rate(0, config) == 0.01 and learning_rate(99, config) == 1.0
+    assert abs(learning_rate(999, config) - 0.01) < 1e-3
+    published = replace(config, schedule="step")
+    assert learning_rate(500, published) == 1.0 and learning_rate(900, published) == 0.1
+
+
+def test_presets_say_what_the_paper_says():
+    paper = PRESETS["paper"]
+    assert (paper.model.backbone, paper.model.image_size, paper.model.window, paper.model.blocks) == ("resnet34", 256, 5, 4)
+    loss = paper.loss
+    assert (loss.hmap, loss.hm2d, loss.nll, loss.proj2d) == (0.001, 10.0, 0.1, 10.0)
+    assert paper.train.learning_rate == 3e-4 and paper.train.clips == 8 and paper.train.targets == "labels"
+
+
+def test_the_side_must_be_said_only_where_both_hands_are_labelled(small):
+    assert choose_side(open_capture(small), None) == "right" and choose_side(open_capture(small), "left") == "left"
+
+
+def test_leaving_a_camera_out_keeps_it_out(small, trained):
+    capture = open_capture(small)
+    result = reconstruct(capture, trained, "right", leave_out="cam1")
+    assert result.cameras == ("cam0", "cam2")
+    with pytest.raises(UserError, match="no camera 'nine'"):
+        reconstruct(capture, trained, "right", leave_out="nine")
+
+
+@pytest.mark.slow
+def test_one_tiny_capture_can_be_overfitted(small, tmp_path):
+    """A few minutes of a small network: its own points come within some millimetres of the exactly labelled hand, an
+    order of magnitude closer than untrained, and the 2D error within a pixel or two of the 64 px crops."""
+    model = replace(MODEL, width=16)
+    preset = Preset(model, CropConfig(rotation_deg=5, shift=0.02, colour=0.05), train=TrainConfig(steps=500, clips=4, clip_frames=2))
+    train([small], tmp_path / "run", preset, quiet=True)
+    both = reconstruct_both(open_capture(small), tmp_path / "run", "right")
+    truth = load_truth(small, "right")
+    error = np.linalg.norm(both.network.joints_world_m - truth.joints_world_m, axis=-1).mean()
+    assert error < 0.010
+    assert both.estimates.valid.all()
