@@ -11,9 +11,11 @@ Use, with the shapes in comments::
 lens distortion and the triangles between them stay straight, which is exact enough for meshes as fine as a hand.
 """
 
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +72,16 @@ class Lights:
     up: np.ndarray = field(default_factory=lambda: np.array([0.0, 0.0, 1.0]))
     sky: np.ndarray = field(default_factory=lambda: np.array([0.35, 0.35, 0.37]))
     ground: np.ndarray = field(default_factory=lambda: np.array([0.22, 0.2, 0.18]))
+
+    @cached_property
+    def frames(self) -> np.ndarray:
+        """(L, 3, 3) float32: axes of each light's depth map, the last row towards the light."""
+        return np.stack([frame_towards(d) for d in self.direction])
+
+    @cached_property
+    def packed(self) -> tuple[np.ndarray, ...]:
+        """up, direction, colour, sky and ground as the kernels take them, float32."""
+        return tuple(np.asarray(a, np.float32) for a in (self.up, self.direction, self.colour, self.sky, self.ground))
 
 
 class Lit(NamedTuple):
@@ -169,21 +181,18 @@ def light_mesh(model: Model, vertices_world_m: np.ndarray, lights: Lights) -> Li
     vertices = np.ascontiguousarray(vertices_world_m, np.float32)
     normals = np.empty_like(vertices)
     shade.vertex_normals(vertices, model.faces, normals)
-    open_sum, all_sum = np.full(len(vertices), 1e-3, np.float32), np.full(len(vertices), 1e-3, np.float32)
     around = vertices[model.focus]
     lows, extent = _map_corners(around, _SKY)
-    heights = np.empty((SKY_TEXELS, SKY_TEXELS), np.float32)
-    texel_m = extent / (SKY_TEXELS - 1)
-    for frame, low in zip(_SKY, lows, strict=True):
-        raster.light_map(vertices, model.faces, frame, low, texel_m, heights)
-        shade.add_sky_visibility(vertices, normals, heights, frame, low, texel_m, open_sum, all_sum)
-    frames = np.stack([frame_towards(d) for d in lights.direction])
+    openness = np.empty(len(vertices), np.float32)
+    sky_texel_m = extent / (SKY_TEXELS - 1)
+    shade.sky_openness(vertices, normals, model.faces, _SKY, lows, sky_texel_m, SKY_TEXELS, openness)
+    frames = lights.frames
     lows, extent = _map_corners(around, frames)
     maps = np.empty((len(frames), SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
     texel_m = extent / (SHADOW_TEXELS - 1)
     for frame, low, out in zip(frames, lows, maps, strict=True):
         raster.light_map(vertices, model.faces, frame, low, texel_m, out)
-    return Lit(vertices, normals, open_sum / all_sum, maps, frames, lows, texel_m, lights)
+    return Lit(vertices, normals, openness, maps, frames, lows, texel_m, lights)
 
 
 def eight_coefficients(distortion: np.ndarray) -> np.ndarray:
@@ -220,6 +229,24 @@ def _tone_table(entries: int = 16384) -> np.ndarray:
 _TONE = _tone_table()
 
 
+_BUFFERS = threading.local()
+
+
+def _sample_buffers(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cleared z-buffer, face ids and barycentrics of this thread; kept, since fresh pages cost much."""
+    if getattr(_BUFFERS, "size", None) != (height, width):
+        _BUFFERS.size = height, width
+        _BUFFERS.arrays = (
+            np.empty((height, width), np.float32),
+            np.empty((height, width), np.int32),
+            np.empty((height, width, 2), np.float32),
+        )
+    inverse_depth, face_id, barycentric = _BUFFERS.arrays
+    inverse_depth.fill(0.0)
+    face_id.fill(-1)
+    return inverse_depth, face_id, barycentric
+
+
 def render(
     model: Model, lit: Lit, camera: Camera, background: np.ndarray, sensor: Sensor | None = None, seed: int = 0
 ) -> Image:
@@ -230,9 +257,7 @@ def render(
     """
     sensor = sensor or Sensor()
     height, width, n = camera.height, camera.width, raster.SAMPLES
-    inverse_depth = np.zeros((height * n, width * n), np.float32)
-    face_id = np.full((height * n, width * n), -1, np.int32)
-    barycentric = np.empty((height * n, width * n, 2), np.float32)
+    inverse_depth, face_id, barycentric = _sample_buffers(height * n, width * n)
     screen = project_camera(lit.vertices, camera)
     window = raster.rasterise(screen, model.faces, inverse_depth, face_id, barycentric)
     image = np.array(background, np.float32)
@@ -242,16 +267,15 @@ def render(
     shade.shade_image(
         window, inverse_depth, face_id, barycentric, model.label, model.faces, model.material, model.texels,
         lit.vertices, lit.normals, lit.openness, (-camera.rotation.T @ camera.translation).astype(np.float32),
-        lights.up.astype(np.float32), lights.direction.astype(np.float32), lights.colour.astype(np.float32),
-        lights.sky.astype(np.float32), lights.ground.astype(np.float32), lit.heights, lit.frames, lit.lows,
+        *lights.packed, lit.heights, lit.frames, lit.lows,
         np.float32(lit.texel_m), (lights.softness_m / (2 * lit.texel_m)).astype(np.float32), image, mask, depth,
     )  # fmt: skip
     if sensor.blur_px > 0:
         shade.blur(image, min(sensor.blur_px, 0.7), np.empty_like(image))
     rgb = np.empty((height, width, 3), np.uint8)
     gain = np.asarray(sensor.gain, np.float32)
-    word = np.random.SeedSequence(seed).generate_state(1, np.uint64)[0]
-    shade.develop(image, gain, sensor.read_noise, sensor.shot_noise, _TONE, word, rgb)
+    # The kernel counts pixels up from a word that no other image's count reaches.
+    shade.develop(image, gain, sensor.read_noise, sensor.shot_noise, _TONE, np.uint64(seed) << np.uint64(28), rgb)
     return Image(rgb, mask, depth)
 
 
@@ -275,7 +299,7 @@ def render_views(
 
 
 def _view_seed(seed: int, view: int) -> int:
-    return seed * 1009 + view
+    return (seed * 1009 + view) % 2**36
 
 
 # How far the skin may lie in front of a joint's centre, m: the flesh around it within 37 degrees of the palm's normal,

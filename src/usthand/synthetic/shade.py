@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numba import njit
 
-from .raster import SAMPLES
+from .raster import SAMPLES, light_map
 
 TEXELS = 8  # cells along each edge of a triangle's texture
 CELLS = TEXELS * (TEXELS + 1) // 2  # cell (i, j), i + j < TEXELS, covers b1 from i / TEXELS and b2 from j / TEXELS
@@ -44,23 +44,33 @@ def vertex_normals(vertices, faces, out):
 
 
 @njit(cache=True, nogil=True)
-def add_sky_visibility(vertices, normals, heights, frame, low, texel_m, open_sum, all_sum):
-    """Add one direction of the sky to each vertex: cosine-weighted, counted as open unless the depth map covers it."""
-    size = heights.shape[0]
+def sky_openness(vertices, normals, faces, frames, lows, texel_m, size, out):
+    """Part of the sky that each vertex sees, cosine-weighted, into `out` (N,): ambient occlusion.
+
+    One depth map of size x size texels for each frame (K, 3, 3) of the sky's directions; lows (K, 2) are its corners.
+    """
+    heights = np.empty((size, size), np.float32)
+    everything = np.full(vertices.shape[0], 1e-3, np.float32)
+    out[:] = 1e-3
     bias = 1.2 * texel_m
+    for k in range(frames.shape[0]):
+        frame, low = frames[k], lows[k]
+        light_map(vertices, faces, frame, low, texel_m, heights)
+        for i in range(vertices.shape[0]):
+            cosine = normals[i, 0] * frame[2, 0] + normals[i, 1] * frame[2, 1] + normals[i, 2] * frame[2, 2]
+            if cosine <= 0.05:
+                continue
+            x = vertices[i, 0] + bias * normals[i, 0]
+            y = vertices[i, 1] + bias * normals[i, 1]
+            z = vertices[i, 2] + bias * normals[i, 2]
+            s = int((frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z - low[0]) / texel_m + 0.5)
+            r = int((frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z - low[1]) / texel_m + 0.5)
+            h = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z
+            everything[i] += cosine
+            if r < 0 or s < 0 or r >= size or s >= size or heights[r, s] < h + bias:
+                out[i] += cosine
     for i in range(vertices.shape[0]):
-        cosine = normals[i, 0] * frame[2, 0] + normals[i, 1] * frame[2, 1] + normals[i, 2] * frame[2, 2]
-        if cosine <= 0.05:
-            continue
-        x = vertices[i, 0] + bias * normals[i, 0]
-        y = vertices[i, 1] + bias * normals[i, 1]
-        z = vertices[i, 2] + bias * normals[i, 2]
-        s = int((frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z - low[0]) / texel_m + 0.5)
-        r = int((frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z - low[1]) / texel_m + 0.5)
-        h = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z
-        all_sum[i] += cosine
-        if r < 0 or s < 0 or r >= size or s >= size or heights[r, s] < h + bias:
-            open_sum[i] += cosine
+        out[i] /= everything[i]
 
 
 @njit(cache=True, nogil=True)
