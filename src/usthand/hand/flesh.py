@@ -27,9 +27,9 @@ PALM_BLEND_M = 12 * MM
 ROOT_BLEND_M = 9 * MM  # finger into palm: makes the webs
 FINGER_FLATNESS = (1.0, 0.95, 0.92, 0.82)  # depth over breadth at the three joints and the tip
 PALM_CONES = (  # bone, (distal, radial, dorsal) and radius at both ends, mm
-    ("metacarpal index", (24, 12, 0), 12.5, (86, 22.5, 1.0), 10.8),
-    ("metacarpal middle", (24, 2, 1), 13.0, (87, 2, 2.5), 11.0),
-    ("metacarpal ring", (24, -8, 0), 13.0, (81, -17, 1.0), 10.6),
+    ("metacarpal index", (24, 12, 1), 13.0, (86, 22.5, 1.5), 11.2),
+    ("metacarpal middle", (24, 2, 2.5), 13.0, (87, 2, 3.5), 11.5),
+    ("metacarpal ring", (24, -8, 1), 13.0, (81, -17, 2.0), 11.2),
     ("metacarpal little", (20, -16, -2), 13.0, (72, -33.5, -3.0), 9.8),
     ("knuckle index", (86, 23.2, 5.5), 7.5, (90, 23.7, 5.5), 7.3),
     ("knuckle middle", (88, 2, 8), 7.5, (92, 2, 8), 7.3),
@@ -160,7 +160,7 @@ def _webs(joints) -> list[Primitive]:
     webs = []
     palmar = np.array((0.0, -2.0 * MM, 0.0))
     for one, other in ((1, 4), (4, 10), (10, 7)):
-        ends = [joints[j] + 0.36 * (joints[j + 1] - joints[j]) + palmar for j in (one, other)]
+        ends = [joints[j] + 0.30 * (joints[j + 1] - joints[j]) + palmar for j in (one, other)]
         root = 0.5 * (joints[one] + joints[other]) + np.array((8.0 * MM, 0.0, 0.0))
-        webs.append(Primitive(np.stack((*ends, root)), (one, other, 0), (4.6 * MM, 4.6 * MM)))
+        webs.append(Primitive(np.stack((*ends, root)), (one, other, 0), (4.2 * MM, 4.2 * MM)))
     return webs

@@ -10,10 +10,12 @@ import numpy as np
 from usthand.hand.anatomy import rest_skeleton
 from usthand.hand.flesh import build_flesh
 from usthand.hand.limits import axes_from_skeleton
+from usthand.hand.posing import natural_poses, pose_directions, principal_components
 from usthand.hand.skinning import joint_regressor, shape_directions, skinning_weights, vertex_fields
 from usthand.hand.template import build_template
 from usthand.skeleton import MANO_PARENTS
 
+SEED = 2026
 SHIPPED = Path(__file__).parent / "data" / "embedded.npz"
 
 
@@ -27,21 +29,31 @@ def generate() -> dict[str, np.ndarray]:
     weights = skinning_weights(points, faces, skeleton)
     shapedirs, joint_dirs, _ = shape_directions(points, weights, skeleton)
     regressor = joint_regressor(points, shapedirs, weights, skeleton, joint_dirs)
-    mean = np.zeros((15, 3))
-    for j in range(15):
-        mean[j] = np.deg2rad((15, 25, 12)[j % 3] if j < 12 else (5, 8, 8)[j % 3]) * axes[j, 0]
+    mean = relaxed_pose(axes)
+    components, coefficients = principal_components(natural_poses(axes, np.random.default_rng(SEED)), mean)
     return {
         "v_template": points,
         "f": faces.astype(np.int32),
         "weights": weights,
         "shapedirs": shapedirs,
-        "posedirs": np.zeros((778, 3, 135)),
+        "posedirs": pose_directions(points, faces, weights, skeleton, flesh, axes),
         "J_regressor": regressor,
         "kintree_table": np.array((MANO_PARENTS, range(16)), np.int32),
-        "hands_mean": mean.ravel(),
-        "hands_components": np.eye(45),
+        "hands_mean": mean,
+        "hands_components": components,
+        "hands_coeffs": coefficients,
         **vertex_fields(points, faces, weights, skeleton, palmar),
     }
+
+
+def relaxed_pose(axes: np.ndarray) -> np.ndarray:
+    """(45,) the pose of a hand at rest: fingers gently curled, more so towards the little finger."""
+    degrees = np.zeros((15, 3))
+    for finger, more in enumerate((0.0, 3.0, 8.0, 5.0)):  # index, middle, little, ring
+        degrees[3 * finger : 3 * finger + 3, 0] = 16 + more, 26 + more, 14 + 0.5 * more
+    degrees[12:15, 0] = 4, 8, 10
+    degrees[12, 1:] = 6, 5
+    return np.einsum("jac,ja->jc", axes, np.deg2rad(degrees)).ravel()
 
 
 def main(path: str | None = None) -> None:

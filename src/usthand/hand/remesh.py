@@ -106,10 +106,11 @@ class Mesh:
             loop.append(follow[loop[-1]])
         return loop
 
-    def normal(self, face: tuple[int, int, int], moved: int = -1, to: np.ndarray | None = None) -> np.ndarray:
-        a, b, c = (to if v == moved else self.points[v] for v in face)
-        u, w = b - a, c - a
-        return np.array((u[1] * w[2] - u[2] * w[1], u[2] * w[0] - u[0] * w[2], u[0] * w[1] - u[1] * w[0]))
+    def normal(self, face: tuple[int, int, int], moved: int = -1, to: np.ndarray | None = None) -> tuple[float, ...]:
+        # Plain floats: numpy is slow on three numbers, and this is called a million times.
+        (ax, ay, az), (bx, by, bz), (cx, cy, cz) = ((to if v == moved else self.points[v]).tolist() for v in face)
+        ux, uy, uz, wx, wy, wz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
+        return uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
 
     def can_collapse(self, a: int, b: int, to: np.ndarray) -> bool:
         """Link condition, and no triangle may turn over or become a sliver."""
@@ -119,7 +120,7 @@ class Mesh:
         for v in (a, b):
             for f in self.around[v] - shared:
                 before, after = self.normal(self.faces[f]), self.normal(self.faces[f], v, to)
-                dot, size = float((before * after).sum()), float((before * before).sum() * (after * after).sum())
+                dot, size = _inner(before, after), _inner(before, before) * _inner(after, after)
                 if dot <= 0 or dot * dot < 0.25 * size:
                     return False
         return True
@@ -157,6 +158,10 @@ class Mesh:
         return self.points[used], number[np.array([self.faces[f] for f in sorted(self.faces)])]
 
 
+def _inner(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
 def collapse_to(mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], project: Callable[[np.ndarray], np.ndarray]) -> None:
     """Collapse the edges that are shortest for the wanted edge length `size` (per vertex) until `count` vertices remain.
 
@@ -164,8 +169,9 @@ def collapse_to(mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], proje
     """
 
     def cost(a, b):
-        gap = mesh.points[a] - mesh.points[b]
-        return float(gap[0] ** 2 + gap[1] ** 2 + gap[2] ** 2) / (size[a] * size[b])
+        (ax, ay, az), (bx, by, bz) = mesh.points[a].tolist(), mesh.points[b].tolist()
+        x, y, z = ax - bx, ay - by, az - bz
+        return (x * x + y * y + z * z) / float(size[a] * size[b])
 
     heap = [(cost(a, b), a, b) for a, b in mesh.edges()]
     heapq.heapify(heap)
@@ -179,7 +185,7 @@ def collapse_to(mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], proje
             continue
         keep, gone = (b, a) if b in fixed else (a, b)
         to = mesh.points[keep] if keep in fixed else 0.5 * (mesh.points[a] + mesh.points[b])
-        if not mesh.can_collapse(keep, gone, to):
+        if _flattens_rim(mesh, keep, gone, fixed) or not mesh.can_collapse(keep, gone, to):
             continue
         size[keep] = size[keep] if keep in fixed else 0.5 * (size[a] + size[b])
         mesh.collapse(keep, gone, to)
@@ -192,8 +198,16 @@ def collapse_to(mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], proje
             moved.clear()
 
 
+def _flattens_rim(mesh: Mesh, keep: int, gone: int, fixed: set[int]) -> bool:
+    """Whether the collapse would leave a triangle with all its corners fixed: a flat one across the rim."""
+    if keep not in fixed:
+        return False
+    return any(len(fixed.intersection(mesh.faces[f])) == 2 for f in mesh.around[gone] - mesh.around[keep])
+
+
 def flip_to_delaunay(mesh: Mesh, rounds: int = 4) -> None:
-    """Flip edges whose opposite angles sum to more than pi, unless that would fold the surface."""
+    """Flip edges whose opposite angles sum to more than pi, unless that would fold the surface or cut across its rim."""
+    rim = set(mesh.rim())
     for _ in range(rounds):
         changed = 0
         for a, b in mesh.edges():
@@ -201,7 +215,7 @@ def flip_to_delaunay(mesh: Mesh, rounds: int = 4) -> None:
             if len(shared) != 2:
                 continue
             c, d = (next(v for v in mesh.faces[f] if v not in (a, b)) for f in shared)
-            if d in mesh.neighbours(c) or not _wants_flip(mesh.points, a, b, c, d):
+            if {c, d} <= rim or d in mesh.neighbours(c) or not _wants_flip(mesh.points, a, b, c, d):
                 continue
             mesh.flip(a, b)
             changed += 1

@@ -58,6 +58,8 @@ def wanted_edge(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
         for joint in chain[1:]:
             gap = np.sqrt(((points - joint) ** 2).sum(-1))
             size = np.minimum(size, 0.85 + 0.15 * np.clip((gap - 9 * MM) / (5 * MM), 0, 4))
+        gap = np.sqrt(((points - chain[3]) ** 2).sum(-1))
+        size = np.minimum(size, 0.68 + 0.2 * np.clip((gap - 3 * MM) / (6 * MM), 0, 4))
     return size
 
 

@@ -1,0 +1,128 @@
+"""Reading a hand's pickle without running anything that is in it, and without chumpy.
+
+MANO's official files are Python 2 pickles that hold chumpy objects and scipy's sparse matrices. A pickle may name any
+function to call; this reader knows numpy's array constructors and nothing else. Chumpy's and scipy's classes become stubs
+that only keep their state, from which the arrays are taken.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import sparse
+
+from usthand.errors import UserError
+
+_NUMPY_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_SPARSE_FORMATS = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array", "coo_array")
+
+
+class Stub:
+    """Stands for an object of a class that is not imported; keeps its state."""
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, tuple):  # (dict, slots)
+            state = {**(state[0] or {}), **(state[1] or {})}
+        self.__dict__.update(state)
+
+
+class ChumpyStub(Stub):
+    """An object of chumpy: a leaf holds its value in `x`; `Select` holds an array `a` and flat indices `idxs`."""
+
+
+class SparseStub(Stub):
+    """A sparse matrix of scipy: `data`, `indices`, `indptr` (or `row`, `col`) and `_shape`."""
+
+
+def _reconstruct_object(cls: type, base: type, state: Any) -> Any:
+    """`copyreg._reconstructor` for plain objects only: what the oldest pickle protocols call to make an instance."""
+    if base is not object or not issubclass(cls, Stub):
+        raise pickle.UnpicklingError(f"{cls!r} is not expected in a hand")
+    return object.__new__(cls)
+
+
+class HandUnpickler(pickle.Unpickler):
+    """Refuses every name that a hand does not need."""
+
+    refused: str | None = None
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module in _NUMPY_MULTIARRAY and name == "_reconstruct":
+            return np.zeros(1).__reduce__()[0]
+        if module in _NUMPY_MULTIARRAY and name == "scalar":
+            return np.float64(0).__reduce__()[0]
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        if module == "_codecs" and name == "encode":
+            return _encode
+        if module in ("copy_reg", "copyreg") and name == "_reconstructor":
+            return _reconstruct_object
+        if module in ("__builtin__", "builtins") and name in ("object", "set"):
+            return {"object": object, "set": set}[name]
+        if module == "chumpy" or module.startswith("chumpy."):
+            return type(name, (ChumpyStub,), {})
+        if module.split(".")[:2] == ["scipy", "sparse"] and name in _SPARSE_FORMATS:
+            return type(name, (SparseStub,), {})
+        self.refused = f"{module}.{name}"
+        raise pickle.UnpicklingError(f"{module}.{name} is refused")
+
+
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    # How Python 3 writes bytes in protocol 2.
+    return text.encode("latin1") if encoding == "latin1" else text.encode("utf-8")
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """The dictionary in a hand's pickle, its values turned into arrays where they are arrays.
+
+    Raises:
+        UserError: if it is no pickle of a hand, or names anything a hand does not need.
+    """
+    mend = "download MANO_RIGHT.pkl again from https://mano.is.tue.mpg.de and run `usthand hand install PATH`"
+    with open(path, "rb") as file:
+        reader = HandUnpickler(file, encoding="latin1")
+        try:
+            content = reader.load()
+        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
+            if reader.refused:
+                raise UserError(
+                    f"{path.name} asks for {reader.refused}, which was not run",
+                    "a hand needs only arrays, so this is another pickle or one that was tampered with",
+                    mend,
+                ) from error
+            raise UserError(f"{path.name} is no readable pickle ({error})", "the download was cut short", mend) from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path.name} holds no dictionary", "it is not a hand's file", mend)
+    return {str(key): _plain(value, path.name) for key, value in content.items()}
+
+
+def _plain(value: Any, file_name: str) -> Any:
+    """Arrays out of stubs; other values as they are."""
+    if isinstance(value, SparseStub):
+        return _dense(value)
+    if isinstance(value, ChumpyStub):
+        state = vars(value)
+        if "x" in state:
+            return np.asarray(_plain(state["x"], file_name))
+        if {"a", "idxs"} <= state.keys():
+            picked = np.asarray(_plain(state["a"], file_name)).ravel()[np.asarray(_plain(state["idxs"], file_name))]
+            return picked.reshape(state["preferred_shape"]) if "preferred_shape" in state else picked
+        raise UserError(
+            f"{file_name} holds a chumpy {type(value).__name__} that cannot be read without chumpy",
+            "it was written by another tool than MANO's",
+            "save its arrays as .npz and run `usthand hand install PATH.npz`",
+        )
+    return value
+
+
+def _dense(stub: SparseStub) -> np.ndarray:
+    state, kind = vars(stub), type(stub).__name__[:3]
+    shape = state.get("_shape", state.get("shape"))
+    if kind == "coo":
+        place = state["coords"] if "coords" in state else (state["row"], state["col"])
+        return sparse.coo_matrix((state["data"], tuple(place)), shape=shape).toarray()
+    build = sparse.csc_matrix if kind == "csc" else sparse.csr_matrix
+    return build((state["data"], state["indices"], state["indptr"]), shape=shape).toarray()
