@@ -114,6 +114,9 @@ def test_headline_tells_the_change_and_does_not_flatter():
     assert "20 % farther than the sequence fit" in measures.headline(rows)
     rows["usthand"]["mpvpe_mm"] = 5.01
     assert "as near as the sequence fit" in measures.headline(rows)
+    rows["usthand"]["mpvpe_mm"] = 50.0
+    assert "10.0 times as far as the sequence fit" in measures.headline(rows)
+    rows["usthand"]["mpvpe_mm"] = 5.01
     rows["raw"] = {"mpvpe_mm": None, "mpjpe_mm": 9.0}  # no mesh: then the joints are what all can be compared by
     rows["fit"]["mpjpe_mm"], rows["usthand"]["mpjpe_mm"] = 5.0, 4.5
     assert "joints lie 4.5 mm" in measures.headline(rows) and "50 % closer than plain" in measures.headline(rows)

@@ -48,9 +48,13 @@ _TERM_NAMES = {
     "hmap": "heatmaps",
     "hm2d": "2D joints",
     "nll": "flow: likelihood",
-    "proj2d": "reprojection",
+    "proj2d": "points: reprojection",
+    "hand2d": "hand: reprojection",
+    "hand": "hand: distance to points",
+    "prior": "hand: prior",
     "held_out_px": "2D joints, frames held out",
 }
+_MANY_DECADES = 300.0
 _MAX_DOTS = 1500  # a scatter of more dots is a blot, and a heavy page
 
 
@@ -205,7 +209,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     errors = [k for k in keys if k.endswith(("_px", "_mm"))]
     losses = [k for k in keys if k not in errors and k not in _PROGRESS]
     groups = [group for group in (losses, errors) if group]
-    figure, panels = _figure(_WIDE, 3.4, max(len(groups), 1))
+    figure, panels = _figure(_WIDE, 3.9, max(len(groups), 1))
     for axes, group in zip(panels, groups, strict=False):
         lowest = []
         for key in group:
@@ -221,7 +225,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
         elif min(lowest) > 0:
             axes.set_yscale("log")
             _plain_log(axes.yaxis)
-        axes.legend(fontsize=8.5)
+        axes.legend(fontsize=8.5, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
     return figure
 
 
@@ -230,8 +234,10 @@ def _rank(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def _plain_log(*axes_lines) -> None:
-    """1, 2, 5, 10, 20 rather than powers of ten."""
+    """1, 2, 5, 10, 20 rather than powers of ten; decades alone where there are many."""
     for axis in axes_lines:
-        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axis.get_view_interval()
+        marks = (1.0, 2.0, 5.0) if high < _MANY_DECADES * low else (1.0,)
+        axis.set_major_locator(matplotlib.ticker.LogLocator(subs=marks))
         axis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         axis.set_minor_formatter(matplotlib.ticker.NullFormatter())

@@ -137,6 +137,8 @@ def _change(own: float, other: float) -> str:
     percent = 100.0 * (1.0 - own / other) if other > 0 else 0.0
     if abs(percent) < 1.0:
         return "as near as"
+    if percent < -100.0:
+        return f"{own / other:.1f} times as far as"
     return f"{abs(percent):.0f} % {'closer than' if percent > 0 else 'farther than'}"
 
 
