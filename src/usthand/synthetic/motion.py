@@ -28,6 +28,7 @@ PHASE_S = 0.06  # standard deviation of a finger's lead or lag
 THUMB_LAG = 0.45  # of the stroke: a thumb that lies over fingers comes after them and leaves before
 TURN_RAD_S = 1.4  # mean speed of turning; peaks are about twice that, as in showing an object around
 TURN_RAD = (0.7, 2.1)  # angle between key orientations
+MAX_ELBOW_SINE = 0.3  # of the elbow's elevation above the hand: people reach up, forward and a little down
 CARRY_M_S = 0.15  # mean speed of carrying
 BALL_RADIUS_M = 0.06  # the hand's centre stays within about this distance of the world's origin
 TREMOR_RAD, TREMOR_HZ = 0.003, (8.0, 12.0)  # physiological tremor
@@ -87,7 +88,7 @@ def sample_motion(
     held = None if grasp is None else close_around(kin, grasp)
     angles, names = finger_motion(kin, library(kin), n_frames, fps, rng, held)
     time = np.arange(n_frames) / fps
-    root = turning(time, rng)
+    root = turning(time, kin.frame[1], rng)
     pose = np.concatenate([root, finger_pose(kin, angles)], axis=1)
     centre = hand_centre(hand, shape, pose)
     return Motion(pose, wandering(time, rng) - centre, shape, angles, names)
@@ -212,18 +213,25 @@ def _unrest(time: np.ndarray, amplitude: float, band_hz: tuple[float, float], rn
     return size * np.sin(2 * np.pi * frequency * time[:, None, None] + phase)
 
 
-def turning(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Smooth rotations of the whole hand, rotation vectors (T, 3), through keys that keep away from earlier ones."""
-    keys, times = [Rotation.random(random_state=rng)], [-0.5]
+def turning(time: np.ndarray, distal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Smooth rotations of the whole hand, rotation vectors (T, 3), through keys that keep away from earlier ones.
+
+    distal (3,): where the fingers point at rest; the elbow lies the other way. World z is up.
+    """
+
+    def elbow_height(key: Rotation) -> float:
+        return -float(key.apply(distal)[2])
+
+    keys, times = [min((Rotation.random(random_state=rng) for _ in range(8)), key=elbow_height)], [-0.5]
     while times[-1] < time[-1] + 0.5 or len(keys) < 3:
-        angle = rng.uniform(*TURN_RAD, size=8)
-        axis = rng.normal(size=(8, 3))
-        axis /= np.linalg.norm(axis, axis=1, keepdims=True)
-        candidates = [Rotation.from_rotvec(a * v) * keys[-1] for a, v in zip(angle, axis, strict=True)]
-        fresh = [min((key.inv() * c).magnitude() for key in keys) for c in candidates]
-        best = int(np.argmax(fresh))
-        times.append(times[-1] + max(0.5, angle[best] / TURN_RAD_S * rng.uniform(0.8, 1.4)))
-        keys.append(candidates[best])
+        axis = rng.normal(size=(16, 3))
+        turn = axis / np.linalg.norm(axis, axis=1, keepdims=True) * rng.uniform(*TURN_RAD, size=(16, 1))
+        candidates = sorted((Rotation.from_rotvec(v) * keys[-1] for v in turn), key=elbow_height)
+        allowed = [key for key in candidates if elbow_height(key) < MAX_ELBOW_SINE] or candidates[:1]
+        fresh = [min((old.inv() * key).magnitude() for old in keys) for key in allowed]
+        keys.append(allowed[int(np.argmax(fresh))])
+        angle = (keys[-2].inv() * keys[-1]).magnitude()
+        times.append(times[-1] + max(0.5, angle / TURN_RAD_S * rng.uniform(0.8, 1.4)))
     return RotationSpline(times, Rotation.concatenate(keys))(time).as_rotvec()
 
 
