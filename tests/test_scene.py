@@ -175,24 +175,6 @@ def test_an_object_in_the_palm_hides_joints_from_the_front_only(surface):
     assert front[[4, 8, 12, 16, 20]].all()
 
 
-def test_grasped_objects_fit_the_grasp():
-    """Fingers bent on a circle of 40 mm hold a cylinder of that radius less the flesh, at its centre."""
-    angle = np.linspace(0, 3.6, 4)
-    joints = np.zeros((21, 3))
-    joints[0, 0] = 0.01  # behind the middle finger
-    for f in range(4):
-        x = 0.02 * (1.5 - f)
-        joints[5 + 4 * f : 9 + 4 * f] = np.stack(
-            [np.full(4, x), 0.09 + 0.04 * np.sin(angle), 0.04 - 0.04 * np.cos(angle)], -1
-        )
-    turn = Rotation.from_rotvec([0.3, 0.5, -0.2]).as_matrix()
-    frame = palm_frame(joints)
-    np.testing.assert_allclose(frame, np.eye(3), atol=1e-12)
-    centre, radius = scene._room_in_hand(np.random.default_rng(0), "cylinder", joints @ turn.T + 0.1)
-    np.testing.assert_allclose(centre, [-0.01, 0.09, 0.04], atol=1e-9)
-    assert radius == pytest.approx(0.04 - scene.FINGER_RADIUS_M)
-
-
 def test_backgrounds_fill_the_range_and_differ():
     rng = np.random.default_rng(0)
     palette = sample_palette(rng)

@@ -33,7 +33,7 @@ GRASPED = ("cylinder", "box", "sphere")
 OCCLUDERS = ("none", "static", *GRASPED)
 HAND_LENGTH_M = 0.18  # wrist to middle fingertip of an average adult
 HAND_SHARE = 0.45  # of the image's width that such a hand fills
-FINGER_RADIUS_M = 0.0085
+PALM_DEPTH_M = 0.014  # from the wrist's plane to the skin of the palm
 CLOTH = render.Material(0.25, 8.0, 0.015)
 PLASTIC = render.Material(0.1, 60.0, 0.045)
 
@@ -197,18 +197,16 @@ def sample_sensor(rng: np.random.Generator, size: int) -> render.Sensor:
     return render.Sensor(gain, rng.uniform(0.25, 0.6), rng.uniform(0.002, 0.008), rng.uniform(0.005, 0.025))
 
 
-def sample_thing(
-    rng: np.random.Generator, rig: Rig, occluder: str, held_joints_m: np.ndarray | None = None
-) -> tuple[Thing, np.ndarray, np.ndarray]:
+def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thing, np.ndarray, np.ndarray]:
     """An object in the palm, or standing between the hand and one of the cameras; with its faces and texture."""
     grasped = occluder in GRASPED
     kind = occluder if grasped else GRASPED[rng.integers(3)]
+    radius = rng.uniform(0.018, 0.032)
     if grasped:
-        centre, radius = _room_in_hand(rng, kind, held_joints_m)
-        # The object's z axis lies across the palm, a little turned towards the fingertips on the thumb's side.
+        # It touches the palm; its z axis lies across it, a little turned towards the fingertips on the thumb's side.
+        centre = np.array([rng.uniform(-0.005, 0.01), 0.075, PALM_DEPTH_M + radius])
         axis = np.array([1.0, rng.uniform(0.0, 0.25), rng.uniform(-0.1, 0.1)])
     else:
-        radius = rng.uniform(0.018, 0.032)
         axis = rng.normal(size=3) * [0.5, 0.5, 1.0]
         towards = rig.cameras[rng.integers(len(rig))].centre_world_m
         centre = towards / np.linalg.norm(towards) * rng.uniform(0.11, 0.2) + rng.uniform(-0.03, 0.03, 3)
@@ -224,38 +222,17 @@ def sample_thing(
     return Thing(vertices @ render.frame_towards(axis), centre, grasped), faces, texels
 
 
-def _room_in_hand(rng: np.random.Generator, kind: str, held_joints_m: np.ndarray | None) -> tuple[np.ndarray, float]:
-    """Centre (3,) in the palm's frame from the wrist, and radius, of what fits into a grasp (21, 3), metres.
-
-    A circle (across the palm; for a sphere, a ball) is fitted to the joints of the fingers by Kasa's linear least
-    squares and made smaller by the flesh on the bones.
-    """
-    if held_joints_m is None:
-        radius = rng.uniform(0.018, 0.032)
-        return np.array([rng.uniform(-0.005, 0.01), 0.075, 0.014 + radius]), radius
-    local = (held_joints_m - held_joints_m[0]) @ palm_frame(held_joints_m).T
-    ids = np.r_[3:5, 5:21] if kind == "sphere" else np.r_[5:21]
-    points = local[ids] if kind == "sphere" else local[ids, 1:]
-    design = np.concatenate([2 * points, np.ones((len(points), 1))], 1)
-    solution = np.linalg.lstsq(design, (points**2).sum(1), rcond=None)[0]
-    middle = solution[:-1]
-    radius = float(np.sqrt(solution[-1] + middle @ middle)) - FINGER_RADIUS_M
-    centre = middle if kind == "sphere" else np.concatenate([[local[ids, 0].mean()], middle])
-    return centre, float(np.clip(radius, 0.010, 0.055))
-
-
 def sample_scene(
     rng: np.random.Generator,
     rig: Rig,
     surface: HandSurface,
     occluder: str = "none",
     fps: float = 30.0,
-    held_joints_m: np.ndarray | None = None,
 ) -> Scene:
     """Draw all that is not the hand's motion: skin, forearm or sleeve, lights, backgrounds, sensors, an object.
 
     occluder: `none`; `static`, something that stands between the hand and one of the cameras; or `cylinder`, `box` or
-    `sphere`, held in the palm. held_joints_m (21, 3): the hand as it grasps, anywhere, to which the object is fitted.
+    `sphere`, held in the palm.
 
     Raises:
         UserError: for an occluder that does not exist.
@@ -269,7 +246,7 @@ def sample_scene(
     parts += arm_parts
     thing = None
     if occluder != "none":
-        thing, faces, texels = sample_thing(rng, rig, occluder, held_joints_m)
+        thing, faces, texels = sample_thing(rng, rig, occluder)
         parts.append(render.Part(faces + n_vertices, render.OBJECT, texels, PLASTIC))
     backgrounds = tuple(sample_background(rng, c.height, c.width, palette) for c in rig.cameras)
     sensors = tuple(sample_sensor(rng, c.width) for c in rig.cameras)
