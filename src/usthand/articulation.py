@@ -115,6 +115,9 @@ class Articulation:
     """(finger joint 0..14, axis 0..2) of every free angle."""
     low: Float[np.ndarray, "A"]
     high: Float[np.ndarray, "A"]
+    offset: Float[np.ndarray, "J 3"] | None = None
+    """Where a detector sees each joint, relative to the joint and in the frame of the bone that ends there, metres, in
+    MANO's order with the tips last. Detectors differ: the base of the thumb alone is 10 mm away in some."""
 
     @property
     def size(self) -> int:
@@ -149,14 +152,21 @@ class Articulation:
         return both - both[:1]
 
     def posed(self, state: HandState, derivatives: bool = True) -> Posed:
-        """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`."""
+        """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`.
+
+        With `offset`, the points that the detector sees instead.
+        """
         chain = _Chain(self, state)
-        points = np.concatenate([chain.origin, chain.tip], axis=1)[:, list(MANO_TO_OPENPOSE)]
+        points = chain.seen[:, list(MANO_TO_OPENPOSE)]
         if not derivatives:
             return Posed(points, None, None)
         by_frame, by_shape = chain.by_frame(), chain.by_shape()
         order = list(MANO_TO_OPENPOSE)
         return Posed(points, by_frame[:, order], by_shape[:, order])
+
+    def bone_turns(self, state: HandState) -> Float[np.ndarray, "T J 3 3"]:
+        """World rotation of the bone that ends in each joint, MANO's order with the tips last."""
+        return _Chain(self, state).turn[:, BONE_OF]
 
 
 def _descendants() -> np.ndarray:
@@ -168,6 +178,8 @@ def _descendants() -> np.ndarray:
 
 
 DESCENDANTS = _descendants()
+BONE_OF = (0, *MANO_PARENTS[1:], 15, 3, 6, 12, 9)
+"""The MANO joint that turns the bone ending in each of MANO's joints and of the tips, thumb to little finger."""
 
 
 class _Chain:
@@ -193,13 +205,16 @@ class _Chain:
         self.carried = np.einsum("tkab,tikb->tika", self.turn, lever) + self.origin[:, None]
         self.tip = np.einsum("ik,tika->tia", hand.tip_weight, self.carried)
         self.tip_turn = np.einsum("ik,tkab->tiab", hand.tip_weight, self.turn)
+        self.shift = np.zeros((n_frames, N_MANO + 5, 3))
+        if hand.offset is not None:
+            self.shift = (self.turn[:, BONE_OF] @ hand.offset[..., None])[..., 0]
+        self.seen = np.concatenate([self.origin, self.tip], axis=1) + self.shift
 
     def by_frame(self) -> np.ndarray:
         """Derivative of MANO's 16 joints and the tips (T, 21, 3, D)."""
         hand, n_frames = self.hand, len(self.tip)
         out = np.zeros((n_frames, N_MANO + 5, 3, hand.size))
-        points = np.concatenate([self.origin, self.tip], axis=1)
-        out[..., ROOT] = -cross_matrix(points - points[:, :1])
+        out[..., ROOT] = -cross_matrix(self.seen - self.origin[:, :1])
         out[..., WRIST] = np.eye(3)
         bend = left_jacobian(self.vector)
         for column, (j, axis) in enumerate(hand.free, start=FIRST_ANGLE):
@@ -208,11 +223,14 @@ class _Chain:
             spin = (self.turn[:, MANO_PARENTS[k]] @ local[..., None])[:, None, :, 0]
             below = np.flatnonzero(DESCENDANTS[k])
             velocity = out[..., column]
-            velocity[:, below] = np.cross(spin, self.origin[:, below] - self.origin[:, k : k + 1])
+            lever = self.origin[:, below] + self.shift[:, below] - self.origin[:, k : k + 1]
+            lever[:, below == k] = 0  # a joint's own turn moves neither it nor the end of its parent's bone
+            velocity[:, below] = np.cross(spin, lever)
             weight = hand.tip_weight[:, below]
             moved = weight.any(1)
             lever = np.einsum("ik,tika->tia", weight[moved], self.carried[:, moved][:, :, below])
             lever -= weight[moved].sum(1)[:, None] * self.origin[:, k : k + 1]
+            lever += self.shift[:, N_MANO:][:, moved] * DESCENDANTS[k][list(BONE_OF[N_MANO:])][moved, None]
             tips = np.zeros((n_frames, 5, 3))
             tips[:, moved] = np.cross(spin, lever)
             change = cross_matrix(local) @ self.local[:, j]  # of the joint's rotation matrix

@@ -156,7 +156,7 @@ class Energy:
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
-    def _information(self, joints: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    def information(self, joints: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Information about the joints, [same frame, one later, two later] (T, J, 3, 3), and minus the gradient (T, J, 3)."""
         n_frames = len(joints)
         information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
@@ -185,7 +185,7 @@ class Energy:
 
     def _add_data(self, system: ArrowSystem, state: HandState) -> None:
         posed = self.hand.posed(state)
-        information, right = self._information(posed.joints)
+        information, right = self.information(posed.joints)
         n_frames, size = len(posed.joints), self.hand.size
         jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
         flat = jacobian.reshape(n_frames, -1, size + N_SHAPE)

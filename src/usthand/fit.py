@@ -28,6 +28,7 @@ from usthand.labels import Labels, Observations
 from usthand.result import Result
 from usthand.rig import MIRROR, Rig
 from usthand.robust import StraightViews, Triangulation, interpolate_gaps, mahalanobis2, straighten, triangulate_robust
+from usthand.skeleton import MANO_TO_OPENPOSE, inverse_order
 from usthand.trust import TrustConfig, label_trust
 
 MIN_VIEWS = 2
@@ -43,10 +44,10 @@ Progress = Callable[[int, int], None]
 class MotionScales:
     """Typical accelerations and velocities of a hand: standard deviations, in physical units."""
 
-    turn_rad_s2: float = 20.0
-    wrist_m_s2: float = 3.0
-    flexion_rad_s2: float = 60.0
-    other_rad_s2: float = 20.0
+    turn_rad_s2: float = 15.0
+    wrist_m_s2: float = 1.5
+    flexion_rad_s2: float = 40.0
+    other_rad_s2: float = 12.0
     turn_rad_s: float = 6.0
     wrist_m_s: float = 1.0
     flexion_rad_s: float = 6.0
@@ -61,15 +62,17 @@ class FitConfig:
     """Frames per second of the capture."""
     motion: MotionScales = field(default_factory=MotionScales)
     trust: TrustConfig = field(default_factory=TrustConfig)
-    label_memory_s: float = 0.15
-    """Errors of labels decorrelate over this time: 0.15 s is a correlation of 0.8 between frames at 30 per second."""
-    shared_hand: float = 0.15
-    shared_finger: float = 0.35
+    label_memory_s: float = 0.1
+    """Errors of labels decorrelate over this time: 0.1 s is a correlation of 0.72 between frames at 30 per second."""
+    shared_hand: float = 0.1
+    shared_finger: float = 0.2
     """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
     """Spread of the last joint's flexion about `DIP_PER_PIP` of the middle one's."""
+    offset_std_m: float = 0.005
+    """Typical distance between a joint of the hand model and where the detector sees it, fixed to the bone; 0 for none."""
     limit_rad: float = 0.03
     shape_std: float = 1.0
     rounds: int = 8
@@ -176,6 +179,7 @@ class _Fitter:
 
     def __init__(self, hand: Articulation, config: FitConfig, views: StraightViews, points: PointTerm | None):
         self.hand, self.config, self.views, self.points = hand, config, views, points
+        self.labelled = hand
         self.precision = views.precision.numpy()
         self.stated = self.precision.trace(axis1=-2, axis2=-1)
         self.present = self.stated > 0
@@ -188,7 +192,8 @@ class _Fitter:
         config = self.config
         state = self._begin()
         for done in range(config.rounds):
-            self._reweight(state)
+            self._reweight(state, FIRST_DOF / 2**done)
+            self._find_offsets(state)
             state = minimise(self.energy(), state, config.steps)
             if progress is not None:
                 progress(done + 1, config.rounds)
@@ -210,10 +215,29 @@ class _Fitter:
             state = minimise(Energy(self.hand, self.prior, None, term), state, START_STEPS)
         return state
 
-    def _reweight(self, state: HandState) -> None:
-        points = torch.from_numpy(self.hand.posed(state, derivatives=False).joints)
+    def _reweight(self, state: HandState, least_dof: float) -> None:
+        """Believe the labels as their residuals deserve; at first nearly alike, so that no view is written off early."""
+        trust = replace(self.config.trust, dof=max(self.config.trust.dof, least_dof))
+        points = torch.from_numpy(self.labelled.posed(state, derivatives=False).joints)
         squared = mahalanobis2(self.views, points).numpy()
-        self.weight = label_trust(squared, self.stated, self.present, self.config.trust)
+        self.weight = label_trust(squared, self.stated, self.present, trust)
+
+    def _find_offsets(self, state: HandState) -> None:
+        """Where this detector sees each joint: the mean displacement in the bone's frame, drawn to zero."""
+        std = self.config.offset_std_m
+        if std <= 0:
+            return
+        hand = self.labelled
+        energy = self.energy()
+        information, right = energy.information(hand.posed(state, derivatives=False).joints)
+        order = list(inverse_order(MANO_TO_OPENPOSE))
+        turn = hand.bone_turns(state)
+        normal = (turn.swapaxes(-1, -2) @ information[0][:, order] @ turn).sum(0)
+        pull = (turn.swapaxes(-1, -2) @ right[:, order, :, None])[..., 0].sum(0)
+        offset = np.zeros_like(pull) if hand.offset is None else hand.offset
+        prior = np.eye(3) / std**2
+        step = np.linalg.solve(normal + prior, (pull - offset / std**2)[..., None])[..., 0]
+        self.labelled = replace(hand, offset=offset + step)
 
     def energy(self) -> Energy:
         """The cost with the present weights."""
@@ -223,12 +247,12 @@ class _Fitter:
             cameras[..., :3], cameras[..., 3], self.views.xy.numpy(), matrix_root(self.precision),
             earlier_correlation(self.present, rho), *shared_error(self.config.shared_hand, self.config.shared_finger),
         )  # fmt: skip
-        return Energy(self.hand, self.prior, labels.weighted(self.weight), self.points)
+        return Energy(self.labelled, self.prior, labels.weighted(self.weight), self.points)
 
     def result(self, state: HandState, model: HandModel, rig: Rig) -> Result:
         """What was found, with its covariance."""
         inverse = inverse_blocks(self.energy().normal_equations(state))
-        covariance = joint_covariance(self.hand, state, inverse)
+        covariance = COVARIANCE_INFLATION * joint_covariance(self.hand, state, inverse)
         seen = self.present.sum(1) >= MIN_VIEWS
         pose, translation = self.hand.pose(state), self.hand.translation_m(state)
         joints = self.hand.posed(state, derivatives=False).joints
@@ -347,6 +371,8 @@ def _in_rig_units(result: Result, unit_m: float, rig: Rig) -> Result:
 START_STD_M = 0.003  # of a triangulated joint against the model's, beside its own covariance
 START_DOF = 3.0
 START_ROUNDS, START_STEPS = 4, 3
+FIRST_DOF = 64.0  # of Student's t in the first round of reweighting, halved every round
+COVARIANCE_INFLATION = 1.8  # measured: what the error model leaves out (systematic errors), see docs/notes/fit.md
 FRAME_STEPS = 12  # of the plain fit, frame by frame
 DIP_PER_PIP = 0.6  # the tendons couple the last two joints of a finger (Rijpkema and Girard 1991: two thirds)
 

@@ -2,10 +2,10 @@
 
 Stated precisions are informative but not honest. The variance of a label is modelled as
 
-    stated variance ^ power * scale of its joint * scale of its view * local scale
+    stated variance ^ power * scale of its joint * local scale
 
-with the power and the scales estimated from the residuals (so an overconfident detector, a badly calibrated camera or a
-joint that is hard for this detector is found out), and the local scale an inverse gamma variable that makes the errors
+with the power and the scales estimated from the residuals (so an overconfident detector, or a joint that is hard
+for it, is found out), and the local scale an inverse gamma variable that makes the errors
 Student's t: its expectation is the weight of iteratively reweighted least squares. Detectors fail in bursts and by the
 finger, so a label's local scale is judged together with its neighbours in time and along the finger.
 """
@@ -40,7 +40,7 @@ class TrustConfig:
     burst_share: float = 0.5
     """How much the neighbours in time and along the finger count beside the label itself."""
     learn_power: bool = True
-    learn_groups: bool = True
+    learn_joints: bool = True
 
 
 def _finger_mean(values: Float[np.ndarray, "T V J"], present: Bool[np.ndarray, "T V J"]) -> Float[np.ndarray, "T V J"]:
@@ -99,16 +99,16 @@ def label_trust(
 
 
 def _variance(squared, log_stated, present, weight, config: TrustConfig) -> Float[np.ndarray, "T V J"]:
-    """Variance in units of the stated one: power, joint and view, by weighted means of the squared error."""
+    """Variance in units of the stated one: power and joint, by weighted means of the squared error."""
     energy = weight * squared / AXES
     log_variance = np.full(squared.shape, np.log(max(energy[present].mean(), 1e-6)))
     if config.learn_power:
         log_variance += _power(energy * np.exp(-log_variance), log_stated, present) * log_stated
-    if config.learn_groups:
-        for axis in ((0, 1), (0, 2)):
-            relative = np.where(present, energy * np.exp(-log_variance), 0.0)
-            mean = (relative.sum(axis, keepdims=True) + PRIOR_COUNT) / (present.sum(axis, keepdims=True) + PRIOR_COUNT)
-            log_variance = log_variance + np.log(np.clip(mean, SCALE_RANGE[0] ** 2, SCALE_RANGE[1] ** 2))
+    if config.learn_joints:
+        # Of joints, not of views: with three views one of them fits better by chance, and would win all the trust.
+        relative = np.where(present, energy * np.exp(-log_variance), 0.0)
+        mean = (relative.sum((0, 1)) + PRIOR_COUNT) / (present.sum((0, 1)) + PRIOR_COUNT)
+        log_variance = log_variance + np.log(np.clip(mean, SCALE_RANGE[0] ** 2, SCALE_RANGE[1] ** 2))
     return np.exp(log_variance)
 
 
