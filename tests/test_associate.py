@@ -153,6 +153,16 @@ def test_one_hand_seen_twice_in_every_view_is_one_hand(rig, truth):
     assert not labels["left"].mask.any()
 
 
+def test_hands_that_touch_are_two(rig):
+    """Palm by palm, centres 40 mm apart, which is less than half a palm's length."""
+    centred = {side: joints - joints.mean(axis=1, keepdims=True) for side, joints in moving_hands().items()}
+    hands = {
+        side: joints + np.array([x, 0.0, 0.0]) for (side, joints), x in zip(centred.items(), (-0.02, 0.02), strict=True)
+    }
+    truth = {side: exact_uv(rig, joints) for side, joints in hands.items()}
+    assert_recovered(associate(rig, clean(truth)), truth)
+
+
 def test_a_view_that_contradicts_the_others_is_dropped(rig, truth):
     """Beside the hand by a quarter of its size: too far to agree, and three views know better."""
     spoilt = clean({"right": truth["right"]})

@@ -50,6 +50,10 @@ class AssociateConfig:
     """Best hypotheses of a frame among which the pair is sought, beside the best one of every detection."""
     same_place: float = 0.35
     """Two hypotheses nearer than this (mean joint distance, palm lengths) are one hand seen twice."""
+    touching: float = 0.7
+    """Hands whose joints' centres are nearer than this (palm lengths) must show that they are two, by opposite sides"""
+    equal_score: float = 0.6
+    """... and by scores of which the weaker is at least this share of the stronger."""
     side_weight: float = 0.15
     """Gain of a pair of hypotheses whose sides, by vote, are opposite; a perfect view gains 1."""
     switch_cost: float = 8.0
@@ -261,14 +265,11 @@ def _two_hands(hypotheses: _Hypotheses, pack: _Pack, config: AssociateConfig) ->
     )
     n_frames, n_kept = kept.score.shape
     shared = ((kept.member[:, :, None] == kept.member[:, None]) & (kept.member[:, :, None] >= 0)).any(axis=-1)
-    palm = _median_palm(hypotheses)
-    near = (
-        np.linalg.norm(kept.points[:, :, None] - kept.points[:, None], axis=-1).mean(axis=-1) < config.same_place * palm
-    )
     votes = _votes(kept, pack)
     opposite = np.maximum(votes[:, :, None] - votes[:, None], votes[:, None] - votes[:, :, None])
     total = kept.score[:, :, None] + kept.score[:, None] + config.side_weight * np.clip(opposite, -2, 2)
-    allowed = ~(shared | near) & (kept.score[:, :, None] > 0) & (kept.score[:, None] > 0)
+    twice = _one_hand_twice(kept, votes, _median_palm(hypotheses), config)
+    allowed = ~(shared | twice) & (kept.score[:, :, None] > 0) & (kept.score[:, None] > 0)
     total = np.where(allowed, total, -np.inf)
     best = total.reshape(n_frames, -1).argmax(axis=1)
     first, second = np.unravel_index(best, (n_kept, n_kept))
@@ -278,6 +279,23 @@ def _two_hands(hypotheses: _Hypotheses, pack: _Pack, config: AssociateConfig) ->
     chosen = kept.take(ids)
     chosen.score[alone, 1] = 0.0
     return chosen
+
+
+def _one_hand_twice(
+    hands: _Hypotheses, votes: Float[np.ndarray, "T S"], palm: float, config: AssociateConfig
+) -> Bool[np.ndarray, "T S S"]:
+    """Pairs of hypotheses that are one hand: joints in one place, or palms in one place without the marks of two hands.
+
+    Two hands that touch have opposite sides and are about equally well seen; a duplicate has neither.
+    """
+    gap = np.linalg.norm(hands.points[:, :, None] - hands.points[:, None], axis=-1).mean(axis=-1)
+    centre = hands.points.mean(axis=2)
+    apart = np.linalg.norm(centre[:, :, None] - centre[:, None], axis=-1)
+    weaker = np.minimum(hands.score[:, :, None], hands.score[:, None])
+    stronger = np.maximum(hands.score[:, :, None], hands.score[:, None])
+    opposite = votes[:, :, None] * votes[:, None] < 0
+    two_hands = opposite & (weaker > config.equal_score * stronger)
+    return (gap < config.same_place * palm) | ((apart < config.touching * palm) & ~two_hands)
 
 
 def _worth_pairing(

@@ -25,7 +25,10 @@ from usthand.skeleton import MIDDLE_MCP, SIDES, WRIST
 DETECTORS = ("mediapipe",)
 
 MIN_SHARE = 0.02
-"""A side is written if at least this share of the frames has it in two views or more: fewer is a chance agreement."""
+"""A side is written if at least this share of the frames has it in two views or more: fewer is a chance agreement,"""
+
+MIN_SHARE_OF_OTHER = 0.1
+"""... and if its frames are at least this share of the other side's: a lone hand seen twice now and then makes no second."""
 
 
 def label_capture(
@@ -57,7 +60,9 @@ def label_capture(
     with closing(_make(detector, python)) as made:
         detections = detect_capture(capture, made, console)
         found = associate(capture.rig, detections, detector=made.name)
-    kept = {side: found[side] for side in wanted if _two_view_share(found[side]) >= MIN_SHARE}
+    shares = {side: _two_view_share(labels) for side, labels in found.items()}
+    least = max(MIN_SHARE, MIN_SHARE_OF_OTHER * max(shares.values()))
+    kept = {side: found[side] for side in wanted if shares[side] >= least}
     if not kept:
         seen = sum(len(view) for frame in detections for view in frame)
         raise UserError(
