@@ -71,7 +71,7 @@ class FitConfig:
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
     """Spread of the last joint's flexion about `DIP_PER_PIP` of the middle one's."""
-    offset_std_m: float = 0.005
+    offset_std_m: float = 0.0
     """Typical distance between a joint of the hand model and where the detector sees it, fixed to the bone; 0 for none."""
     limit_rad: float = 0.03
     shape_std: float = 1.0
