@@ -11,7 +11,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "usthand"
 
 ORDER = (
     "errors skeleton geometry rig capture labels "
-    "hand.limits hand.model hand.files hand "
+    "hand.model hand.limits hand.unpickle hand.files hand "
     "detectors.base detectors associate detectors.run "
     "synthetic result "
     "robust banded articulation covariance energy initial trust fit "

@@ -106,11 +106,11 @@ def test_augmented_batches_keep_image_label_and_camera_together(small):
     hand = load_hand_2d(capture, "right")
     fit = fit_hand(hand, capture.fps)
     crops = place_crops(hand.rig, fit.joints_world_m, fit.valid, 1.7)
-    for _, store in read_crops(capture, hand.rig.names, crops, 160, False):
+    for _, _store in read_crops(capture, hand.rig.names, crops, 160, False):
         pass
     from usthand.windows import Footage
 
-    footage = Footage(hand.rig, hand.labels, np.zeros_like(store), crops, np.arange(24))
+    footage = Footage(hand.rig, hand.labels, np.zeros_like(_store), crops, np.arange(24))
     joint = 8
     at = affine_apply(torch.from_numpy(footage.store_from_px), torch.from_numpy(hand.labels.uv_px[:, :, [joint]]).double())
     column, row = (((at[:, :, 0] + 1) * 80 - 0.5).round().long().numpy()[..., k] for k in range(2))

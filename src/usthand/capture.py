@@ -76,7 +76,7 @@ class Capture:
         source, expected = self.sources[index], self.rig.cameras[index]
         stop = self.n_frames if stop is None else min(stop, self.n_frames)
         frame = start
-        for frame, image in _decode(source, start, stop):  # noqa: B020
+        for frame, image in _decode(source, start, stop):
             if image.shape[:2] != (expected.height, expected.width):
                 raise _wrong_size(source.path, image.shape[1], image.shape[0], expected.width, expected.height)
             yield frame, image

@@ -101,8 +101,8 @@ def fit(
     """
     from usthand.capture import open_capture
     from usthand.fit import FitConfig, fit_labels, raw_triangulation
-    from usthand.overlay import progress_bar
     from usthand.labels import load_labels
+    from usthand.overlay import progress_bar
     from usthand.prepare import choose_side, without_camera
 
     _refuse_existing(out, overwrite)
@@ -134,7 +134,8 @@ def train(
         targets: Learn the labels' consensus over views and time, or each label as it is (the paper's way).
         backbone_weights: A file of ImageNet weights for the backbone (paper: ResNet-34).
     """
-    from usthand.train import PRESETS, train as run
+    from usthand.train import PRESETS
+    from usthand.train import train as run
 
     chosen = PRESETS[preset]
     changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
@@ -311,6 +312,9 @@ def main(arguments: list[str] | None = None) -> None:
     except UserError as error:
         print(f"usthand: {error}", file=sys.stderr)
         sys.exit(1)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        sys.exit(0)
     except KeyboardInterrupt:
         print("usthand: stopped.", file=sys.stderr)
         sys.exit(130)

@@ -30,6 +30,9 @@ class LossConfig:
     hm2d: float = 10.0
     nll: float = 0.1
     proj2d: float = 10.0
+    cross_entropy: float = 0.5
+    """Normalised heatmaps against the labels' Gaussians, nats: from random weights it finds the joints several times sooner
+    than the published terms do (docs/notes/training.md); 0 for the paper's loss."""
     hand: float = 1.0
     """Hand-model joints against the refined points (palm sizes): both come from the network, no label needed."""
     pose_prior: float = 0.01
@@ -51,18 +54,32 @@ def robust(error: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b"]:
     return (error.square().sum(-1) + ROBUST_SCALE**2).sqrt() - ROBUST_SCALE
 
 
+def gaussians(uv_crop: Float[Tensor, "*b 2"], side: int) -> Float[Tensor, "*b h h"]:
+    """Heatmaps with a peak of 1 at the labels, as wide as the published ones relative to the crop."""
+    axis = cell_centres(side, uv_crop.device, uv_crop.dtype)
+    sigma = 2 * PUBLISHED_SIGMA / PUBLISHED_HEATMAP
+    gx, gy = (torch.exp(-0.5 * ((axis - c.unsqueeze(-1)) / sigma) ** 2) for c in uv_crop.unbind(-1))
+    return gy.unsqueeze(-1) * gx.unsqueeze(-2)
+
+
 def heatmap_loss(heatmaps: Float[Tensor, "B T V J h h"], targets: Targets) -> Tensor:
     """Squared error to Gaussians around the labels, summed over pixels and joints as published, and rescaled to the
     published heatmap's number of pixels."""
     side = heatmaps.shape[-1]
-    axis = cell_centres(side, heatmaps.device, heatmaps.dtype)
-    sigma = 2 * PUBLISHED_SIGMA / PUBLISHED_HEATMAP
-    gx, gy = (torch.exp(-0.5 * ((axis - c.unsqueeze(-1)) / sigma) ** 2) for c in targets.uv_crop.unbind(-1))
-    gaussian = gy.unsqueeze(-1) * gx.unsqueeze(-2)
     present = (targets.weight > 0).to(heatmaps.dtype)
-    error = (heatmaps - gaussian).square().sum((-1, -2)) * (PUBLISHED_HEATMAP / side) ** 2
+    error = (heatmaps - gaussians(targets.uv_crop, side)).square().sum((-1, -2)) * (PUBLISHED_HEATMAP / side) ** 2
     images = present.amax(-1).sum().clamp_min(1.0)
     return (error * present).sum() / images
+
+
+def cross_entropy_loss(logits: Float[Tensor, "B T V J h h"], targets: Targets) -> Tensor:
+    """Cross-entropy of the softmax-normalised heatmaps with the normalised Gaussians, less the Gaussians' entropy (the
+    Kullback-Leibler divergence: zero where they agree)."""
+    goal = gaussians(targets.uv_crop, logits.shape[-1]).flatten(-2)
+    goal = goal / goal.sum(-1, keepdim=True).clamp_min(1e-6)
+    log_p = logits.flatten(-2).log_softmax(-1)
+    divergence = (torch.xlogy(goal, goal) - goal * log_p).sum(-1)
+    return _mean(divergence, targets.weight)
 
 
 def flow_loss(model: UstHand, views: ViewEstimates, targets: Targets, noise: Tensor, config: LossConfig) -> Tensor:
@@ -96,6 +113,8 @@ def view_losses(
         "hmap": config.hmap * heatmap_loss(views.heatmaps, targets),
         "hm2d": config.hm2d * _mean(robust(views.uv_crop - targets.uv_crop), targets.weight),
     }
+    if config.cross_entropy:
+        terms["ce"] = config.cross_entropy * cross_entropy_loss(views.logits, targets)
     if model.flow is not None:
         terms["nll"] = config.nll * flow_loss(model, views, targets, noise, config)
     return terms

@@ -18,7 +18,7 @@ from usthand.capture import Capture
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.geometry import Cameras, project
-from usthand.labels import Labels, load_labels
+from usthand.labels import Labels, load_labels, load_npz
 from usthand.result import Result
 from usthand.rig import Rig
 from usthand.windows import CropConfig, Footage, make_footage
@@ -50,7 +50,7 @@ def choose_side(capture: Capture, side: str | None) -> str:
             f"{capture.path} has no labels", "no detector has been run on it", f"run `usthand label {capture.path}`"
         )
     if len(sides) > 1:
-        counts = {s: int(load_labels(capture, s).mask.any(-1).sum()) for s in sides}
+        counts = {s: int(load_npz(capture.labels_path(s)).mask.any(-1).sum()) for s in sides}
         # Detectors now and then call a single hand by the wrong side: a handful of labels is not a second hand.
         main = max(counts, key=counts.__getitem__)
         if min(counts.values()) > 0.2 * counts[main]:
@@ -125,6 +125,6 @@ def footage_of(
     )
 
 
-def fit_hand(hand: Hand2D, fps: float) -> Result:
-    """The sequence fit of the labels."""
-    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps))
+def fit_hand(hand: Hand2D, fps: float, rounds: int = FitConfig.rounds) -> Result:
+    """The sequence fit of the labels; two rounds suffice to place crops."""
+    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps, rounds=rounds))

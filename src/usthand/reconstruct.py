@@ -33,6 +33,7 @@ from usthand.rig import Rig
 from usthand.windows import CropConfig, Footage, make_batch
 
 CHUNK = 12  # frames that go through the network at once
+CROP_ROUNDS = 2  # of the sequence fit of the labels that places the crops
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
 
@@ -182,7 +183,7 @@ def reconstruct_both(
     hand = load_hand_2d(capture, side, leave_out)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         cache = Path(folder) / "crops.npy"
-        fit = fit_hand(hand, capture.fps)
+        fit = fit_hand(hand, capture.fps, CROP_ROUNDS)
         footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
         estimates = estimate(model, footage, crop, seed, progress)
     network = network_result(hand.rig, estimates, hand_model)

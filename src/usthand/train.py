@@ -15,7 +15,13 @@ from torch import Tensor
 
 from usthand.capture import open_capture
 from usthand.checkpoint import (
-    CONFIG, WEIGHTS, load_checkpoint, load_optimizer, save_checkpoint, save_optimizer, to_json,
+    CONFIG,
+    WEIGHTS,
+    load_checkpoint,
+    load_optimizer,
+    save_checkpoint,
+    save_optimizer,
+    to_json,
 )  # fmt: skip
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
@@ -45,11 +51,13 @@ class TrainConfig:
     schedule: Literal["cosine", "step"] = "cosine"
     """`step` is the published one: a tenth of the rate after two thirds of the training."""
     warmup: int = 100
-    average: float = 0.998
-    """Decay of the weights' running average, which is what is saved and used; 0 for none."""
+    average: float = 0.995
+    """Decay of the weights' running average (less at first), which is what is saved and used; 0 for none."""
     points_from: float = 0.45
     """Share of the training before the 3D stages join: until heatmaps have formed there is nothing to lift, and a step
     costs two thirds. 0 trains all stages from the start (the paper's way)."""
+    single_frames: int = 6
+    """Frames in a batch of that first part: single ones, for neighbours in time teach the 2D stages little."""
     view_dropout: float = 0.1
     label_dropout: float = 0.05
     hypothesis_dropout: float = 0.25
@@ -74,7 +82,7 @@ PRESETS: dict[str, Preset] = {
     "paper": Preset(
         PAPER,
         CropConfig(factor=2.0, rotation_deg=180.0),
-        LossConfig(),
+        LossConfig(cross_entropy=0.0),
         TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, points_from=0.0, targets="labels"),
     ),
 }
@@ -122,7 +130,9 @@ def training_step(course: Course, step: int) -> dict[str, float]:
     config, model = course.preset.train, course.model
     rng = np.random.default_rng((config.seed, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    clips = sample_clips(course.footages, config.clips, config.clip_frames, rng)
+    only_views = step < config.points_from * config.steps
+    count, length = (config.single_frames, 1) if only_views else (config.clips, config.clip_frames)
+    clips = sample_clips(course.footages, count, length, rng)
     inputs, targets = make_batch(clips, model.config.image_size, course.preset.crop, rng)
     inputs = inputs._replace(view_mask=drop_views(inputs.view_mask, config.view_dropout, rng))
     targets = drop_labels(targets, config.label_dropout, rng)
@@ -130,7 +140,7 @@ def training_step(course: Course, step: int) -> dict[str, float]:
     for group in course.optimizer.param_groups:
         group["lr"] = learning_rate(step, config)
     loss = course.preset.loss
-    if step < config.points_from * config.steps:
+    if only_views:
         terms = view_losses(model, model.see(inputs)[1], targets, loss, label_noise)
     else:
         count = model.config.hypotheses_train if model.flow is not None else 1
@@ -146,12 +156,12 @@ def training_step(course: Course, step: int) -> dict[str, float]:
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_GRADIENT)
     if torch.isfinite(norm):  # one bad batch must not end a training
         course.optimizer.step()
-        _update_average(course)
+        _update_average(course, step)
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _update_average(course: Course) -> None:
-    decay = course.preset.train.average
+def _update_average(course: Course, step: int) -> None:
+    decay = min(course.preset.train.average, (1 + step) / (10 + step))
     for name, value in course.model.state_dict().items():
         kept = course.average[name]
         if decay and value.is_floating_point():

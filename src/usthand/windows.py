@@ -148,7 +148,7 @@ def read_crops(
 
 def store_size(image_size: int) -> int:
     """Side of the stored crops, px."""
-    return int(round(image_size * STORE_MARGIN))
+    return round(image_size * STORE_MARGIN)
 
 
 def make_footage(

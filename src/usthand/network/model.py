@@ -16,7 +16,7 @@ from usthand.network.flow import ConditionalFlow
 from usthand.network.hand_head import HandHead, HandParameters
 from usthand.network.lift import Cloud, lift
 from usthand.network.points import Evidence, PointTransformer
-from usthand.network.views import Views, ViewEstimates
+from usthand.network.views import ViewEstimates, Views
 from usthand.skeleton import N_JOINTS
 
 STRIDE = 32  # of the backbone's deepest map

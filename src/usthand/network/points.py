@@ -8,6 +8,7 @@ cuts windows and replicates the ends; the reach is the same, and here each frame
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ def sinusoidal_code(x: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b 16"]:
 def mlp(*widths: int) -> nn.Sequential:
     """Linear layers with GELU between them."""
     layers: list[nn.Module] = []
-    for a, b in zip(widths[:-1], widths[1:], strict=True):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.GELU()]
     return nn.Sequential(*layers[:-1])
 

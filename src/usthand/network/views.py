@@ -18,14 +18,19 @@ START_LOGIT = -4.0  # heatmaps start near zero (sigmoid(-4) = 0.02), as most of 
 class ViewEstimates(NamedTuple):
     """What each view says by itself, then fused over the views."""
 
-    heatmaps: Float[Tensor, "B T V J h h"]
-    """Unnormalised, 0 to 1."""
+    logits: Float[Tensor, "B T V J h h"]
+    """Of the heatmaps."""
     uv_crop: Float[Tensor, "B T V J 2"]
     """Soft-argmax, crop coordinates."""
     confidence: Float[Tensor, "B T V J"]
     """Maximum of the unnormalised heatmap, 0 to 1; 0 in a masked view."""
     joint_features: Float[Tensor, "B T V J D"]
     """F: fused across views and joints."""
+
+    @property
+    def heatmaps(self) -> Float[Tensor, "B T V J h h"]:
+        """Unnormalised, 0 to 1."""
+        return self.logits.sigmoid()
 
 
 def cell_centres(side: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "h"]:
@@ -54,8 +59,7 @@ class HeatmapHead(nn.Module):
 
     def forward(self, fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.out(self.body(fine)).float()
-        heatmaps = logits.sigmoid()
-        return heatmaps, soft_argmax(logits), heatmaps.amax((-1, -2))
+        return logits, soft_argmax(logits), logits.amax((-1, -2)).sigmoid()
 
 
 class JointFeatures(nn.Module):
@@ -128,7 +132,7 @@ class Views(nn.Module):
 
     def forward(self, features: Features, view_mask: Bool[Tensor, "B T V"]) -> ViewEstimates:
         batch, frames, views = view_mask.shape
-        heatmaps, uv_crop, confidence = self.heatmap_head(features.fine)
+        logits, uv_crop, confidence = self.heatmap_head(features.fine)
         x = self.joint_features(features, uv_crop)
         if not self.use_confidence:
             confidence = torch.ones_like(confidence)
@@ -143,5 +147,5 @@ class Views(nn.Module):
                 x = self.gcn[layer](x)
         lead = (batch, frames, views)
         return ViewEstimates(
-            heatmaps.unflatten(0, lead), uv_crop.unflatten(0, lead), confidence.unflatten(0, lead), x.unflatten(0, lead)
+            logits.unflatten(0, lead), uv_crop.unflatten(0, lead), confidence.unflatten(0, lead), x.unflatten(0, lead)
         )

@@ -1,0 +1,182 @@
+"""The command line as a user meets it: every command once, and every bad input in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from usthand.capture import write_video
+from usthand.cli import COMMANDS, main
+from usthand.labels import load_npz
+from usthand.result import load_result
+from usthand.rig import load_rig, save_rig
+
+
+@pytest.fixture(scope="module")
+def capture(tmp_path_factory):
+    """A small capture made by the command itself."""
+    path = tmp_path_factory.mktemp("cli") / "cap"
+    main(["synth", str(path), "--views", "3", "--frames", "16", "--labels", "exact", "--size", "128", "--seed", "5"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def fitted(capture, tmp_path_factory):
+    out = tmp_path_factory.mktemp("results") / "fit.npz"
+    main(["fit", str(capture), "--out", str(out)])
+    return out
+
+
+@pytest.fixture
+def copy(capture, tmp_path):
+    shutil.copytree(capture, tmp_path / "cap")
+    return tmp_path / "cap"
+
+
+def fails(capsys, *arguments: str) -> str:
+    """The sentence that a command ends with; exit code 1, no traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(a) for a in arguments])
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("usthand: ") and "Traceback" not in error and len(error.splitlines()) == 1
+    assert error.count(";") >= 1 and error.endswith("."), "fact, cause and mend"
+    return error
+
+
+def spoil(path, **changes):
+    """Rewrite the right hand's labels with some arrays changed, past every check."""
+    file = path / "labels" / "right.npz"
+    with np.load(file) as data:
+        arrays = {**data, **changes}
+    np.savez(file, **arrays)
+
+
+def test_the_commands_are_the_promised_ones():
+    assert list(COMMANDS) == ["synth", "label", "fit", "train", "reconstruct", "evaluate", "overlay", "demo"]
+
+
+def test_fit_evaluate_and_raw(capture, fitted, tmp_path, capsys):
+    main(["evaluate", str(fitted), "--capture", str(capture), "--json"])
+    numbers = json.loads(capsys.readouterr().out)
+    assert numbers["mpjpe_mm"] < 3 and numbers["scale"] and numbers["valid_fraction"] == 1
+    main(["fit", str(capture), "--raw", "--out", str(tmp_path / "raw.npz")])
+    assert load_result(tmp_path / "raw.npz").method == "raw"
+    main(["evaluate", str(tmp_path / "raw.npz")])
+    assert "bone_spread_mm" in capsys.readouterr().out
+
+
+def test_leaving_a_camera_out_is_measured_there(capture, tmp_path, capsys):
+    out = tmp_path / "without.npz"
+    main(["fit", str(capture), "--leave-out", "cam1", "--out", str(out)])
+    capsys.readouterr()
+    main(["evaluate", str(out), "--capture", str(capture), "--leave-out", "cam1", "--json"])
+    numbers = json.loads(capsys.readouterr().out)
+    assert 0 < numbers["leave_out_median_px"] <= numbers["leave_out_p90_px"] < 10
+    assert "cam1" not in load_result(out).cameras
+
+
+def test_overlay_draws_every_camera(capture, fitted, tmp_path):
+    main(["overlay", str(fitted), "--capture", str(capture), "--out", str(tmp_path / "o"), "--crop"])
+    assert len(list((tmp_path / "o").glob("*.mp4"))) == 3 and (tmp_path / "o" / "contact_sheet.png").is_file()
+
+
+def test_train_and_reconstruct(capture, tmp_path, capsys):
+    """Three steps of the real preset: the commands fit together, and a second reconstruction is the same."""
+    main(["train", str(capture), "--out", str(tmp_path / "run"), "--steps", "3", "--side", "right"])
+    for name in ("a", "b"):
+        main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--out", str(tmp_path / f"{name}.npz")])
+    a, b = load_result(tmp_path / "a.npz"), load_result(tmp_path / "b.npz")
+    assert np.array_equal(a.joints_world_m, b.joints_world_m) and a.method == "usthand"
+    main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "c.npz"), "--no-polish"])
+    assert load_result(tmp_path / "c.npz").method == "usthand network"
+
+
+def test_hand_export_and_install(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("USTHAND_HAND", str(tmp_path / "installed" / "mano_right.npz"))
+    main(["hand", "export", str(tmp_path / "hand.pkl")])
+    main(["hand", "install", str(tmp_path / "hand.pkl")])
+    assert "installed" in capsys.readouterr().out
+    fails(capsys, "hand", "install", tmp_path / "nothing.pkl")
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------------
+
+
+def test_missing_camera(copy, tmp_path, capsys):
+    (copy / "cam2.mp4").unlink()
+    assert "camera 'cam2'" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+    assert not (tmp_path / "r.npz").exists()
+
+
+def test_video_of_another_size(copy, tmp_path, capsys):
+    write_video(copy / "cam1.mp4", (np.zeros((64, 96, 3), np.uint8) for _ in range(16)), 30)
+    assert "96x64 px but the rig says 128x128" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+
+
+def test_no_label_in_any_frame(copy, tmp_path, capsys):
+    spoil(copy, confidence=np.zeros((16, 3, 21), np.float32))
+    assert "no label in any frame" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+
+
+def test_labels_in_one_view_only(copy, tmp_path, capsys):
+    confidence = load_npz(copy / "labels" / "right.npz").confidence.copy()
+    confidence[:, 1:] = 0
+    spoil(copy, confidence=confidence)
+    assert "one view only" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+
+
+def test_one_camera_only(copy, tmp_path, capsys):
+    rig = load_rig(copy / "rig.toml")
+    save_rig(rig.without("cam1").without("cam2"), copy / "rig.toml")
+    labels = load_npz(copy / "labels" / "right.npz")
+    labels.subset(["cam0"]).save(copy / "labels" / "right.npz")
+    fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+
+
+def test_nan_in_labels(copy, tmp_path, capsys):
+    uv = load_npz(copy / "labels" / "right.npz").uv_px.copy()
+    uv[3, 1, 5] = np.nan
+    spoil(copy, uv_px=uv)
+    assert "frame 3 of camera 'cam1'" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+
+
+def test_truncated_video(copy, tmp_path, capsys):
+    whole = (copy / "cam0.mp4").read_bytes()
+    (copy / "cam0.mp4").write_bytes(whole[: len(whole) // 2])
+    assert "truncated or damaged" in fails(capsys, "train", copy, "--out", tmp_path / "run", "--steps", "1")
+
+
+def test_unknown_key_in_a_config(copy, tmp_path, capsys):
+    (copy / "rig.toml").write_text((copy / "rig.toml").read_text().replace("model =", "modle ="))
+    assert "unknown key 'modle'" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+
+
+def test_wrong_checkpoint(capture, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text('{"version": 1, "model": {}, "crop": {}}')
+    (tmp_path / "run" / "model.safetensors").write_bytes(b"no")
+    assert "does not fit" in fails(capsys, "reconstruct", capture, "--run", tmp_path / "run", "--out", tmp_path / "r.npz")
+    assert "no trained network" in fails(capsys, "reconstruct", capture, "--run", tmp_path, "--out", tmp_path / "r.npz")
+
+
+def test_nothing_is_written_over(capture, fitted, tmp_path, capsys):
+    before = fitted.read_bytes()
+    assert "there already" in fails(capsys, "fit", capture, "--out", fitted)
+    assert "there already" in fails(capsys, "reconstruct", capture, "--run", tmp_path, "--out", fitted)
+    assert fitted.read_bytes() == before
+    fails(capsys, "synth", capture)
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o" / "contact_sheet.png").write_bytes(b"mine")
+    assert "there already" in fails(capsys, "overlay", fitted, "--capture", capture, "--out", tmp_path / "o")
+    assert (tmp_path / "o" / "contact_sheet.png").read_bytes() == b"mine"
+
+
+def test_unknown_camera_and_missing_labels(capture, copy, tmp_path, capsys):
+    assert "no camera 'nine'" in fails(capsys, "fit", capture, "--leave-out", "nine", "--out", tmp_path / "r.npz")
+    shutil.rmtree(copy / "labels")
+    assert "usthand label" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+    fails(capsys, "evaluate", tmp_path / "none.npz")
