@@ -54,7 +54,7 @@ def state_of(run, name="last"):
 
 def test_inputs_and_targets_have_no_room_for_truth():
     assert Inputs._fields == ("images", "crop_from_px", "view_mask", "cameras")
-    assert Targets._fields == ("uv_crop", "weight")
+    assert Targets._fields == ("uv_crop", "weight", "detected_uv_crop", "detected_weight")
 
 
 def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypatch, trained):
@@ -110,7 +110,7 @@ def test_augmented_batches_keep_image_label_and_camera_together(small):
         pass
     from usthand.windows import Footage
 
-    footage = Footage(hand.rig, hand.labels, np.zeros_like(_store), crops, np.arange(24))
+    footage = Footage(hand.rig, hand.labels, hand.labels, np.zeros_like(_store), crops, np.arange(24))
     joint = 8
     at = affine_apply(torch.from_numpy(footage.store_from_px), torch.from_numpy(hand.labels.uv_px[:, :, [joint]]).double())
     column, row = (((at[:, :, 0] + 1) * 80 - 0.5).round().long().numpy()[..., k] for k in range(2))

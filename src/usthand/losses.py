@@ -63,11 +63,15 @@ def gaussians(uv_crop: Float[Tensor, "*b 2"], side: int) -> Float[Tensor, "*b h 
 
 
 def heatmap_loss(heatmaps: Float[Tensor, "B T V J h h"], targets: Targets) -> Tensor:
-    """Squared error to Gaussians around the labels, summed over pixels and joints as published, and rescaled to the
-    published heatmap's number of pixels."""
+    """Squared error to Gaussians around the detector's labels, summed over pixels and joints as published, and rescaled to
+    the published heatmap's number of pixels.
+
+    The best unnormalised heatmap is the mean of these Gaussians: the more the labels of such a joint scatter, the lower
+    its maximum, the confidence. So the detector's own labels are its targets, not their consensus.
+    """
     side = heatmaps.shape[-1]
-    present = (targets.weight > 0).to(heatmaps.dtype)
-    error = (heatmaps - gaussians(targets.uv_crop, side)).square().sum((-1, -2)) * (PUBLISHED_HEATMAP / side) ** 2
+    present = (targets.detected_weight > 0).to(heatmaps.dtype)
+    error = (heatmaps - gaussians(targets.detected_uv_crop, side)).square().sum((-1, -2)) * (PUBLISHED_HEATMAP / side) ** 2
     images = present.amax(-1).sum().clamp_min(1.0)
     return (error * present).sum() / images
 

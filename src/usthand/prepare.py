@@ -121,7 +121,7 @@ def footage_of(
 ) -> Footage:  # fmt: skip
     """Crops around the fitted hand, with `targets` as the labels to learn."""
     return make_footage(
-        capture, hand.rig, targets, fit.joints_world_m, fit.valid, crop, image_size, hand.mirrored, progress, cache
+        capture, hand.rig, targets, hand.labels, fit.joints_world_m, fit.valid, crop, image_size, hand.mirrored, progress, cache
     )
 
 

@@ -42,18 +42,18 @@ CLIP_GRADIENT = 1.0
 class TrainConfig:
     """How long and how."""
 
-    steps: int = 2400
-    clips: int = 4
+    steps: int = 1800
+    clips: int = 2
     """Clips in a batch ..."""
     clip_frames: int = 3
     """... and consecutive frames in a clip."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     schedule: Literal["cosine", "step"] = "cosine"
     """`step` is the published one: a tenth of the rate after two thirds of the training."""
     warmup: int = 100
     average: float = 0.995
     """Decay of the weights' running average (less at first), which is what is saved and used; 0 for none."""
-    points_from: float = 0.45
+    points_from: float = 0.8
     """Share of the training before the 3D stages join: until heatmaps have formed there is nothing to lift, and a step
     costs two thirds. 0 trains all stages from the start (the paper's way)."""
     single_frames: int = 6
@@ -122,7 +122,8 @@ def drop_views(mask: Tensor, share: float, rng: np.random.Generator) -> Tensor:
 def drop_labels(targets: Targets, share: float, rng: np.random.Generator) -> Targets:
     """Take a share of the views' labels out of the losses, images staying."""
     keep = torch.from_numpy(rng.random(targets.weight.shape[:3]) >= share)
-    return targets._replace(weight=targets.weight * keep.unsqueeze(-1))
+    keep = keep.unsqueeze(-1)
+    return targets._replace(weight=targets.weight * keep, detected_weight=targets.detected_weight * keep)
 
 
 def training_step(course: Course, step: int) -> dict[str, float]:

@@ -39,7 +39,7 @@ class CropConfig:
     factor: float = 1.7
     """Side of the network's crop over the hand's longer side in the image."""
     scale: tuple[float, float] = (0.9, 1.1)
-    rotation_deg: float = 30.0
+    rotation_deg: float = 15.0
     """In-plane turns up to this angle either way; the cameras follow."""
     shift: float = 0.08
     """Of the crop's side, either way."""
@@ -64,6 +64,9 @@ class Footage:
 
     rig: Rig
     labels: Labels
+    """What to learn: the detector's labels, or their consensus."""
+    detected: Labels
+    """The detector's labels as they are."""
     images: np.ndarray
     """(T, V, S, S, 3) uint8, possibly memory-mapped."""
     crops: Crops
@@ -86,6 +89,9 @@ class Targets(NamedTuple):
     uv_crop: Float[Tensor, "B T V J 2"]
     weight: Float[Tensor, "B T V J"]
     """Confidence of the label; 0 where there is none."""
+    detected_uv_crop: Float[Tensor, "B T V J 2"]
+    """The detector's labels as they are: how far they scatter teaches the network its confidence."""
+    detected_weight: Float[Tensor, "B T V J"]
 
 
 # ---- cutting ----------------------------------------------------------------------------------------------------------
@@ -152,14 +158,14 @@ def store_size(image_size: int) -> int:
 
 
 def make_footage(
-    capture: Capture, rig: Rig, labels: Labels, joints_world_m: np.ndarray, valid: np.ndarray, config: CropConfig,
+    capture: Capture, rig: Rig, labels: Labels, detected: Labels, joints_world_m: np.ndarray, valid: np.ndarray, config: CropConfig,
     image_size: int, mirrored: bool, progress=None, cache: Path | None = None,
 ) -> Footage:  # fmt: skip
     """Cut all crops of one hand.
 
     Args:
         capture: where the images are.
-        rig, labels: already mirrored for a left hand, and less any camera that is left out.
+        rig, labels, detected: already mirrored for a left hand, and less any camera that is left out.
         joints_world_m, valid: (T, 21, 3) the hand as the labels have it, in the rig's world; (T,).
         progress: called with (images done, images in all).
         cache: a file to hold the crops in place of memory.
@@ -172,7 +178,7 @@ def make_footage(
     for done, _ in read_crops(capture, rig.names, crops, side, mirrored, store=store):
         if progress is not None:
             progress(done, total)
-    return Footage(rig, labels, store, crops, np.arange(shape[0]))
+    return Footage(rig, labels, detected, store, crops, np.arange(shape[0]))
 
 
 # ---- batches -------------------------------------------------------------------------------------------------------------
@@ -219,7 +225,7 @@ def make_batch(
     views = max(len(footage.rig) for footage, _ in clips)
     padded = [_padded_clip(footage, at, views) for footage, at in clips]
     stacked = [np.stack(parts) for parts in zip(*padded, strict=True)]
-    images, store_from_px, mask, uv_px, weight = (torch.from_numpy(x) for x in stacked)
+    images, store_from_px, mask, *labels = (torch.from_numpy(x) for x in stacked)
     lead = tuple(mask.shape)
     store_from_crop = augmentation((lead[0], 1, views), config, rng)
     store_from_crop = torch.from_numpy(np.array(np.broadcast_to(store_from_crop, (*lead, 2, 3)))).float()
@@ -231,11 +237,18 @@ def make_batch(
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
     crop_from_px = compose(affine_inverse(store_from_crop.double()), store_from_px)
     cameras = _padded_cameras([footage.rig for footage, _ in clips], views, lead[1])
-    uv_crop = affine_apply(crop_from_px, uv_px.double()).float()
     inputs = Inputs(((crops - mean) / std).float(), crop_from_px.float(), mask, cameras)
+    uv_px, weight, detected_px, detected_weight = labels
+    return inputs, Targets(
+        *_in_crop(crop_from_px, uv_px, weight, mask), *_in_crop(crop_from_px, detected_px, detected_weight, mask)
+    )
+
+
+def _in_crop(crop_from_px: Tensor, uv_px: Tensor, weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    uv_crop = affine_apply(crop_from_px, uv_px.double()).float()
     # A label outside the crop (swapped hands, wild errors) has no place on the heatmap and teaches nothing.
     near = (uv_crop.abs() <= 1.0).all(-1)
-    return inputs, Targets(torch.where(near[..., None], uv_crop, 0.0), weight * near * mask[..., None])
+    return torch.where(near[..., None], uv_crop, 0.0), weight * near * mask[..., None]
 
 
 def _padded_clip(footage: Footage, at: np.ndarray, views: int) -> tuple[np.ndarray, ...]:
@@ -247,9 +260,14 @@ def _padded_clip(footage: Footage, at: np.ndarray, views: int) -> tuple[np.ndarr
         footage.images[at][:, index],
         footage.store_from_px[at][:, index],
         footage.crops.view_mask[at][:, index] & here,
-        footage.labels.uv_px[at][:, index],
-        (footage.labels.confidence[at][:, index] * here[:, None]).astype(np.float32),
+        *_padded_labels(footage.labels, at, index, here),
+        *_padded_labels(footage.detected, at, index, here),
     )
+
+
+def _padded_labels(labels: Labels, at: np.ndarray, index: np.ndarray, here: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    confidence = labels.confidence[at][:, index] * here[:, None]
+    return labels.uv_px[at][:, index], confidence.astype(np.float32)
 
 
 def _padded_cameras(rigs: list[Rig], views: int, frames: int) -> Cameras:

@@ -27,11 +27,11 @@ class ModelConfig:
     """Sizes and switches of the network; the defaults are the `tiny` preset."""
 
     backbone: Literal["resnet18", "resnet34"] = "resnet18"
-    width: int = 32
+    width: int = 24
     """Channels of the backbone's first stage; 64 is the published ResNet."""
     image_size: int = 96
     """Side of the square crops, px; a multiple of 32."""
-    map_channels: int = 64
+    map_channels: int = 40
     graph_width: int = 96
     graph_layers: int = 2
     heads: int = 4
@@ -39,9 +39,9 @@ class ModelConfig:
     """`joint`: a 2-D flow shared by the joints; `hand`: one 42-D flow per view; `none`: the heatmap's own estimate."""
     couplings: int = 4
     flow_hidden: int = 64
-    hypotheses_train: int = 6
+    hypotheses_train: int = 4
     hypotheses: int = 16
-    point_width: int = 64
+    point_width: int = 48
     blocks: int = 2
     neighbours: int = 16
     window: int = 3

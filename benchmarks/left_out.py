@@ -1,0 +1,99 @@
+"""Error in a left-out camera, for a capture without truth: raw triangulation, sequence fit, UST-Hand.
+
+    python benchmarks/left_out.py CLIP --frames 6 53 --steps 600 --out benchmarks/results/webcams4.json
+
+Each camera is left out in turn, of labels, fit, training and reconstruction alike; the joints are projected into it and
+compared with its own labels (pixels). The labels' own error in that camera is part of every number.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+from usthand import metrics
+from usthand.capture import Capture, open_capture
+from usthand.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.labels import load_labels
+from usthand.prepare import without_camera
+from usthand.reconstruct import reconstruct_both
+from usthand.result import Result
+from usthand.train import PRESETS, train
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to measure."""
+
+    capture: Positional[Path]
+    out: Path
+    frames: tuple[int, int] = (0, 10**6)
+    """First and last frame to measure."""
+    sides: tuple[str, ...] = ("right", "left")
+    cameras: tuple[str, ...] = ()
+    """To leave out; all in turn by default."""
+    steps: int = 600
+    """Of each training; 0 leaves the network out."""
+    seed: int = 0
+
+
+def results_without(capture: Capture, side: str, camera: str, config: Config) -> dict[str, Result]:
+    """Every method's result, made without `camera`."""
+    rig, labels = without_camera(capture.rig, load_labels(capture, side), camera)
+    results = {"raw": raw_triangulation(rig, labels), "fit": fit_labels(rig, labels, FitConfig(fps=capture.fps))}
+    if config.steps:
+        preset = PRESETS["tiny"]
+        preset = replace(preset, train=replace(preset.train, steps=config.steps, seed=config.seed))
+        with tempfile.TemporaryDirectory() as folder:
+            run = train([capture.path], Path(folder), preset, side, camera, quiet=True)
+            both = reconstruct_both(capture, run, side, camera, config.seed)
+        results |= {"network": both.network, "usthand": both.final}
+    return results
+
+
+def measure(capture: Capture, side: str, camera: str, results: dict[str, Result], frames: np.ndarray) -> dict:
+    """Left-out error and steadiness of every method, over the frames that all of them place."""
+    labels = load_labels(capture, side)
+    frames = np.intersect1d(metrics.common_frames(list(results.values())), frames)
+    rows = {}
+    for name, result in results.items():
+        left_out = metrics.evaluate_left_out(result, capture.rig, labels, camera, frames)
+        rows[name] = left_out | metrics.steadiness(result, capture.fps, frames)
+    return rows
+
+
+def summary(cells: dict[str, dict]) -> dict[str, dict[str, float]]:
+    """Mean over cells of each method's median and 90th percentile."""
+    keys = ("leave_out_median_px", "leave_out_p90_px", "finger_bone_spread_mm", "jitter_mm")
+    methods = next(iter(cells.values())).keys()
+    return {m: {k: round(float(np.mean([cell[m][k] for cell in cells.values()])), 3) for k in keys} for m in methods}
+
+
+def main(config: Config) -> None:
+    """Fill the table cell by cell; each is written as soon as it is there."""
+    capture, began, cells = open_capture(config.capture), time.time(), {}
+    frames = np.arange(config.frames[0], config.frames[1] + 1)
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    for side in config.sides:
+        for camera in config.cameras or capture.rig.names:
+            cells[f"{side} {camera}"] = measure(capture, side, camera, results_without(capture, side, camera, config), frames)
+            data = {
+                "summary": summary(cells), "cells": cells, "steps": config.steps, "seed": config.seed,
+                "machine": platform.machine(), "time_s": round(time.time() - began, 1),
+            }  # fmt: skip
+            config.out.write_text(json.dumps(data, indent=2) + "\n")
+            print(side, camera, {m: round(c["leave_out_median_px"], 2) for m, c in cells[f"{side} {camera}"].items()}, flush=True)
+    for method, row in summary(cells).items():
+        print(f"{method:8}", row)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
