@@ -43,15 +43,15 @@ CARPUS_MM = {  # proximal ends of the metacarpals
     "ring": (25.0, -7.5, 1.5),
     "little": (22.0, -15.0, -1.0),
 }
-SPREAD_DEG = {"index": 6.0, "middle": 0.0, "ring": -8.0, "little": -17.0}  # towards the thumb
+SPREAD_DEG = {"index": 9.0, "middle": 1.0, "ring": -9.0, "little": -22.0}  # towards the thumb
 DROOP_DEG = (3.0, 8.0, 12.0)  # of the three phalanges below the plane of the palm, a nearly flat hand
 THUMB_DIRECTIONS = ((0.735, 0.60, -0.32), (0.83, 0.50, -0.245), (0.88, 0.42, -0.22))
 
 RADII_MM = {  # at the three joints and at the centre of the tip's sphere
-    "index": (11.0, 9.9, 8.8, 7.7),
-    "middle": (11.2, 10.1, 9.0, 7.9),
-    "ring": (10.6, 9.5, 8.5, 7.4),
-    "little": (9.6, 8.4, 7.6, 6.6),
+    "index": (10.2, 9.8, 8.8, 7.7),
+    "middle": (10.3, 9.9, 9.0, 7.9),
+    "ring": (9.8, 9.3, 8.5, 7.4),
+    "little": (8.8, 8.3, 7.6, 6.6),
     "thumb": (14.0, 12.0, 11.2, 9.2),
 }
 WRIST_MM = (91.5, 1.5, 1.0)  # the wrist in MANO's axes
@@ -146,7 +146,9 @@ def round_triangle(p, a, b, c, r) -> np.ndarray:
         gap = e * t - q
         return _dot(gap, gap)
 
-    inside = np.sign(_dot(np.cross(ba, n), pa)) + np.sign(_dot(np.cross(cb, n), pb)) + np.sign(_dot(np.cross(ac, n), pc))
+    inside = (
+        np.sign(_dot(np.cross(ba, n), pa)) + np.sign(_dot(np.cross(cb, n), pb)) + np.sign(_dot(np.cross(ac, n), pc))
+    )
     edges = np.minimum(np.minimum(edge(ba, pa), edge(cb, pb)), edge(ac, pc))
     plane = _dot(n, pa) ** 2 / _dot(n, n)
     return np.sqrt(np.where(inside < 2.0, edges, plane)) - r

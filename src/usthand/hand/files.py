@@ -49,7 +49,9 @@ def load_hand(path: str | Path | None = None, side: str = "right", dtype: torch.
         UserError: if the file is missing, unreadable, of another layout or of a left hand, or `side` is neither.
     """
     if side not in SIDES:
-        raise UserError(f"there is no side {side!r}", "a hand is either left or right", "say `--side right` or `--side left`")
+        raise UserError(
+            f"there is no side {side!r}", "a hand is either left or right", "say `--side right` or `--side left`"
+        )
     if path is None or str(path) == EMBEDDED:
         arrays, name = embedded_arrays(), EMBEDDED
     else:
@@ -139,7 +141,9 @@ def check_arrays(arrays: dict[str, np.ndarray], name: str) -> None:
         if key not in arrays:
             refuse(f"has no {key}", "it is not a hand in MANO's layout")
         if arrays[key].shape != shape:
-            refuse(f"has {key} of shape {arrays[key].shape}, not {shape}", "it is another model, perhaps SMPL-X or NIMBLE")
+            refuse(
+                f"has {key} of shape {arrays[key].shape}, not {shape}", "it is another model, perhaps SMPL-X or NIMBLE"
+            )
         if arrays[key].dtype.kind not in "fiu" or not np.isfinite(arrays[key]).all():
             refuse(f"holds something in {key} that is no number", "it is damaged")
     if tuple(arrays["kintree_table"][0, 1:].astype(np.int64)) != MANO_PARENTS[1:]:
@@ -188,13 +192,19 @@ def install(path: str | Path) -> Path:
     arrays = read_hand(path)
     target = installed_path()
     if target.suffix != ".npz":
-        raise UserError(f"${ENVIRONMENT} is {target}", "an installed hand is an npz file", f"set ${ENVIRONMENT} to a path that ends in .npz")
+        raise UserError(
+            f"${ENVIRONMENT} is {target}",
+            "an installed hand is an npz file",
+            f"set ${ENVIRONMENT} to a path that ends in .npz",
+        )
     if target.exists():
         old = read_hand(target)
         if all(np.array_equal(old[key], arrays[key]) for key in LAYOUT):
             return target
         raise UserError(
-            f"another hand is installed at {target}", "it differs from the one you gave", f"remove it first: `rm {target}`"
+            f"another hand is installed at {target}",
+            "it differs from the one you gave",
+            f"remove it first: `rm {target}`",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(target, **arrays)
@@ -209,7 +219,9 @@ def export(path: str | Path, side: str = "right") -> Path:
     """
     path = Path(path)
     if path.suffix not in (".pkl", ".npz"):
-        raise UserError(f"{path.name} is neither .pkl nor .npz", "the suffix chooses the format", "name it, say, HAND_RIGHT.pkl")
+        raise UserError(
+            f"{path.name} is neither .pkl nor .npz", "the suffix chooses the format", "name it, say, HAND_RIGHT.pkl"
+        )
     if path.exists():
         raise UserError(f"{path} exists already", "it may be a hand you need", "remove it or choose another name")
     content = mano_layout(load_hand(side=side, dtype=torch.float64))

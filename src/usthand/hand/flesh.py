@@ -25,6 +25,7 @@ from usthand.hand.anatomy import (
 FINGER_BLEND_M = 4 * MM
 PALM_BLEND_M = 12 * MM
 ROOT_BLEND_M = 9 * MM  # finger into palm: makes the webs
+NEIGHBOUR_BLEND_M = 2 * MM  # of one finger with the next: little, or they would grow together
 FINGER_FLATNESS = (1.0, 0.95, 0.92, 0.82)  # depth over breadth at the three joints and the tip
 PALM_CONES = (  # bone, (distal, radial, dorsal) and radius at both ends, mm
     ("metacarpal index", (24, 12, 1), 13.0, (86, 22.5, 1.5), 11.2),
@@ -81,6 +82,8 @@ class Flesh:
         shifts = np.zeros((16, 3)) if shifts is None else shifts
 
         def union(items, width):
+            if not items:
+                return np.full(len(p), np.inf)
             total = items[0].distance(p, rotations, shifts)
             for item in items[1:]:
                 total = smooth_min(total, item.distance(p, rotations, shifts), width)
@@ -90,34 +93,39 @@ class Flesh:
 
     def distance(self, p: np.ndarray, rotations=None, shifts=None) -> np.ndarray:
         """Signed distance to the skin, metres, negative inside."""
-        total, fingers = self.parts(p, rotations, shifts)
-        for finger in fingers:
-            total = smooth_min(total, finger, ROOT_BLEND_M)
-        return total
+        palm, fingers = self.parts(p, rotations, shifts)
+        together = fingers[0]
+        for finger in fingers[1:]:
+            together = smooth_min(together, finger, NEIGHBOUR_BLEND_M)
+        return smooth_min(palm, together, ROOT_BLEND_M)
 
-    def gradient(self, p: np.ndarray, rotations=None, shifts=None, step: float = 2e-5) -> np.ndarray:
-        """Outward direction (n, 3) by central differences; not normalised."""
-        columns = []
-        for axis in range(3):
-            h = np.zeros(3)
-            h[axis] = step
-            ahead, behind = self.distance(p + h, rotations, shifts), self.distance(p - h, rotations, shifts)
-            columns.append((ahead - behind) / (2 * step))
-        return np.stack(columns, -1)
+    def value_and_gradient(
+        self, p: np.ndarray, rotations=None, shifts=None, step: float = 2e-5
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Distance (n,) and outward direction (n, 3), not normalised, from four evaluations at a tetrahedron's corners."""
+        value, gradient = np.zeros(len(p)), np.zeros_like(p)
+        for corner in ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0)):
+            corner = np.array(corner)
+            d = self.distance(p + step * corner, rotations, shifts)
+            value += d / 4
+            gradient += d[:, None] * corner / (4 * step)
+        return value, gradient
 
     def project(self, p: np.ndarray, rotations=None, shifts=None, iterations: int = 4) -> np.ndarray:
         """Nearest points of the skin, by Newton steps along the gradient."""
         for _ in range(iterations):
-            g = self.gradient(p, rotations, shifts)
+            d, g = self.value_and_gradient(p, rotations, shifts)
             g2 = np.maximum(g[:, 0] ** 2 + g[:, 1] ** 2 + g[:, 2] ** 2, 0.1)
-            p = p - (self.distance(p, rotations, shifts) / g2)[:, None] * g
+            p = p - (d / g2)[:, None] * g
         return p
 
 
 def build_flesh(skeleton: Skeleton, dorsal: np.ndarray) -> Flesh:
     """Flesh around a rest skeleton; `dorsal` (16, 3): the direction of the back of each bone, unit."""
     joints, tips = skeleton.joints, skeleton.tips
-    palm = [Primitive(np.stack((from_hand(a), from_hand(b))), (0, 0), (ra * MM, rb * MM)) for _, a, ra, b, rb in PALM_CONES]
+    palm = [
+        Primitive(np.stack((from_hand(a), from_hand(b))), (0, 0), (ra * MM, rb * MM)) for _, a, ra, b, rb in PALM_CONES
+    ]
     a, ra, b, rb, flat = WRIST_OVAL
     up = np.array((0.0, 1.0, 0.0))
     palm.append(Primitive(np.stack((from_hand(a), from_hand(b))), (0, 0), (ra * MM, rb * MM), up, flat))

@@ -35,19 +35,27 @@ def pose_directions(points, faces, weights, skeleton: Skeleton, flesh: Flesh, ax
     edges = adjacency(len(points), faces)
     directions = np.zeros((len(points), 3, 15, 9))
     for joint in range(15):
+        near = _flesh_near(flesh, joint)
         mixed = np.flatnonzero(_mixing(weights, joint + 1) > 0.02)
+        still = _way_to_flesh(points[mixed], weights[mixed], near, *bone_transforms(skeleton, np.zeros(45)))
         features, offsets = [], []
         for angles in _joint_samples(joint):
             pose = np.zeros((15, 3))
             pose[joint] = axes[joint].T @ angles
             rotations, shifts = bone_transforms(skeleton, pose.ravel())
-            offsets.append(_way_to_flesh(points[mixed], weights[mixed], flesh, rotations, shifts))
+            offsets.append(_way_to_flesh(points[mixed], weights[mixed], near, rotations, shifts) - still)
             features.append(rotation_from_axis_angle(torch.from_numpy(pose[joint])).numpy().ravel() - np.eye(3).ravel())
         x, y = np.stack(features), np.stack(offsets).reshape(len(offsets), -1)
         fitted = np.linalg.solve(x.T @ x + RIDGE * np.eye(9), x.T @ y)
         directions[mixed, :, joint] = fitted.reshape(9, len(mixed), 3).transpose(1, 2, 0)
     flat = smooth(directions.reshape(len(points), -1), edges, 2, 0.35)
     return flat.reshape(len(points), 3, 135)
+
+
+def _flesh_near(flesh: Flesh, joint: int) -> Flesh:
+    """What can touch the skin around a joint: its finger, and the palm too for the first joints and the thumb."""
+    finger, level = divmod(joint, 3)
+    return Flesh(flesh.palm if level == 0 or finger == 4 else (), flesh.fingers[finger : finger + 1])
 
 
 def _mixing(weights: np.ndarray, joint: int) -> np.ndarray:

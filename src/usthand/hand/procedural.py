@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from usthand.hand.anatomy import rest_skeleton
-from usthand.hand.flesh import build_flesh
+from usthand.hand.anatomy import Skeleton, rest_skeleton
+from usthand.hand.flesh import Flesh, build_flesh
 from usthand.hand.limits import axes_from_skeleton
 from usthand.hand.posing import natural_poses, pose_directions, principal_components
 from usthand.hand.skinning import joint_regressor, shape_directions, skinning_weights, vertex_fields
@@ -22,9 +22,7 @@ SHIPPED = Path(__file__).parent / "data" / "embedded.npz"
 def generate() -> dict[str, np.ndarray]:
     """All arrays of the embedded hand, in MANO's layout, with the extra per-vertex fields."""
     skeleton = rest_skeleton()
-    axes = axes_from_skeleton(skeleton.joints, skeleton.tips)
-    palmar = np.concatenate(([[0.0, -1.0, 0.0]], -axes[:, 1]))
-    flesh = build_flesh(skeleton, -palmar)
+    flesh, axes, palmar = rest_flesh(skeleton)
     points, faces = build_template(flesh, skeleton)
     weights = skinning_weights(points, faces, skeleton)
     shapedirs, joint_dirs, _ = shape_directions(points, weights, skeleton)
@@ -44,6 +42,13 @@ def generate() -> dict[str, np.ndarray]:
         "hands_coeffs": coefficients,
         **vertex_fields(points, faces, weights, skeleton, palmar),
     }
+
+
+def rest_flesh(skeleton: Skeleton) -> tuple[Flesh, np.ndarray, np.ndarray]:
+    """The flesh, the anatomical axes (15, 3, 3) and the palmar direction of each bone (16, 3)."""
+    axes = axes_from_skeleton(skeleton.joints, skeleton.tips)
+    palmar = np.concatenate(([[0.0, -1.0, 0.0]], -axes[:, 1]))
+    return build_flesh(skeleton, -palmar), axes, palmar
 
 
 def relaxed_pose(axes: np.ndarray) -> np.ndarray:

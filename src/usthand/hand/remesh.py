@@ -8,6 +8,7 @@ always ends with 2 V - 2 - b triangles.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -92,7 +93,9 @@ class Mesh:
         return self.around[a] & self.around[b]
 
     def edges(self) -> list[tuple[int, int]]:
-        return sorted({(min(a, b), max(a, b)) for f in self.faces.values() for a, b in zip(f, f[1:] + f[:1], strict=True)})
+        return sorted(
+            {(min(a, b), max(a, b)) for f in self.faces.values() for a, b in zip(f, f[1:] + f[:1], strict=True)}
+        )
 
     def rim(self) -> list[int]:
         """The vertices of the one boundary loop, in the order of the triangles' winding."""
@@ -162,7 +165,9 @@ def _inner(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def collapse_to(mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], project: Callable[[np.ndarray], np.ndarray]) -> None:
+def collapse_to(
+    mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], project: Callable[[np.ndarray], np.ndarray]
+) -> None:
     """Collapse the edges that are shortest for the wanted edge length `size` (per vertex) until `count` vertices remain.
 
     Vertices in `fixed` neither move nor vanish. New points are put back on the surface now and then, all at once.
@@ -215,7 +220,10 @@ def flip_to_delaunay(mesh: Mesh, rounds: int = 4) -> None:
             if len(shared) != 2:
                 continue
             c, d = (next(v for v in mesh.faces[f] if v not in (a, b)) for f in shared)
-            if {c, d} <= rim or d in mesh.neighbours(c) or not _wants_flip(mesh.points, a, b, c, d):
+            face = mesh.faces[shared[0]]
+            if face[(face.index(a) + 1) % 3] != b:
+                c, d = d, c
+            if {c, d} <= rim or d in mesh.neighbours(c) or not _wants_flip(mesh, a, b, c, d):
                 continue
             mesh.flip(a, b)
             changed += 1
@@ -223,15 +231,24 @@ def flip_to_delaunay(mesh: Mesh, rounds: int = 4) -> None:
             return
 
 
-def _wants_flip(p: np.ndarray, a: int, b: int, c: int, d: int) -> bool:
-    def angle(at, u, v):
-        x, y = p[u] - p[at], p[v] - p[at]
-        return np.arccos(np.clip((x * y).sum() / np.sqrt((x * x).sum() * (y * y).sum()), -1, 1))
-
-    if angle(c, a, b) + angle(d, a, b) <= np.pi + 0.02:
+def _wants_flip(mesh: Mesh, a: int, b: int, c: int, d: int) -> bool:
+    """Whether the angles at c and d, opposite to the edge a-b of triangles (a, b, c) and (b, a, d), sum to more than pi."""
+    if _cotangent(mesh.points, c, a, b) + _cotangent(mesh.points, d, a, b) > -0.02:
         return False
-    n = [np.cross(p[v] - p[u], p[w] - p[u]) for u, v, w in ((a, b, c), (a, d, b), (a, d, c), (d, b, c))]
-    return all((n[i] * n[j]).sum() > 0.5 * np.sqrt((n[i] ** 2).sum() * (n[j] ** 2).sum()) for i in (2, 3) for j in (0, 1))
+    before = [mesh.normal(f) for f in ((a, b, c), (a, d, b))]
+    after = [mesh.normal(f) for f in ((a, d, c), (d, b, c))]
+    return all(
+        (inner := _inner(m, n)) > 0 and inner * inner > 0.25 * _inner(m, m) * _inner(n, n)
+        for m in before
+        for n in after
+    )
+
+
+def _cotangent(points: np.ndarray, at: int, u: int, v: int) -> float:
+    (ox, oy, oz), (ux, uy, uz), (vx, vy, vz) = points[at].tolist(), points[u].tolist(), points[v].tolist()
+    e, f = (ux - ox, uy - oy, uz - oz), (vx - ox, vy - oy, vz - oz)
+    cross = (e[1] * f[2] - e[2] * f[1], e[2] * f[0] - e[0] * f[2], e[0] * f[1] - e[1] * f[0])
+    return _inner(e, f) / max(math.sqrt(_inner(cross, cross)), 1e-18)
 
 
 def relax(points, faces, size, fixed: np.ndarray, project, rounds: int, rate: float = 0.5) -> np.ndarray:

@@ -45,14 +45,22 @@ def chain(skeleton: Skeleton, f: int) -> np.ndarray:
 
 
 def finger_membership(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(n, 5): how much a vertex belongs to each finger's surroundings; rows sum to one; hard away from the knuckles."""
-    gaps = []
+    """(n, 5): how much a vertex belongs to each finger's surroundings; rows sum to one.
+
+    Neighbours share the skin around the knuckles by distance; half-way along the first phalanx it is all the nearest's.
+    """
+    gaps, beyond = [], []
     for f in range(5):
         c = chain(skeleton, f)
         radius = np.mean(RADII_MM[FINGER_ORDER[f]]) * MM
         gaps.append(np.min([segment_distance(points, c[i], c[i + 1]) for i in range(3)], 0) / radius)
-    score = np.maximum(np.stack(gaps, -1), 0.3) ** -8.0
-    return score / score.sum(-1, keepdims=True)
+        first = c[1] - c[0]
+        beyond.append(_smoothstep(((points - c[0]) @ first / (first @ first) - 0.15) / 0.35))
+    gaps, beyond = np.stack(gaps, -1), np.stack(beyond, -1)
+    score = np.maximum(gaps, 0.3) ** -8.0
+    nearest = np.eye(5)[gaps.argmin(-1)]
+    alone = (beyond * nearest).sum(-1, keepdims=True)
+    return (1 - alone) * score / score.sum(-1, keepdims=True) + alone * nearest
 
 
 def skinning_weights(points: np.ndarray, faces: np.ndarray, skeleton: Skeleton) -> np.ndarray:
@@ -174,7 +182,13 @@ def joint_regressor(points, shapedirs, weights, skeleton: Skeleton, joint_dirs) 
         order = np.argsort(np.where(own, gap, gap + 1), kind="stable")[:64]
         prior = np.exp(-((gap[order] / gap[order][20]) ** 2))
         prior /= prior.sum()
-        rows = np.concatenate((np.ones((1, len(order))), points[order].T / 0.01, shapedirs[order].transpose(1, 2, 0).reshape(30, -1) / 1e-3))
+        rows = np.concatenate(
+            (
+                np.ones((1, len(order))),
+                points[order].T / 0.01,
+                shapedirs[order].transpose(1, 2, 0).reshape(30, -1) / 1e-3,
+            )
+        )
         wanted = np.concatenate(([1.0], skeleton.joints[j] / 0.01, joint_dirs[j].reshape(30) / 1e-3))
         scaled = rows * np.sqrt(prior + 1e-4)
         step = np.linalg.lstsq(scaled, wanted - rows @ prior, rcond=1e-7)[0]

@@ -66,7 +66,9 @@ def wanted_edge(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 def _make_rim(mesh: Mesh, flesh: Flesh, cut: float) -> None:
     """Collapse the boundary to 16 vertices and place them evenly on the skin in the plane of the cut."""
     while len(loop := mesh.rim()) > N_RIM:
-        lengths = [((mesh.points[a] - mesh.points[b]) ** 2).sum() for a, b in zip(loop, loop[1:] + loop[:1], strict=True)]
+        lengths = [
+            ((mesh.points[a] - mesh.points[b]) ** 2).sum() for a, b in zip(loop, loop[1:] + loop[:1], strict=True)
+        ]
         for i in np.argsort(lengths):
             a, b = loop[i], loop[(i + 1) % len(loop)]
             if len(mesh.neighbours(a) & mesh.neighbours(b)) == 1:

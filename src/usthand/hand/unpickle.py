@@ -93,7 +93,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
                     "a hand needs only arrays, so this is another pickle or one that was tampered with",
                     mend,
                 ) from error
-            raise UserError(f"{path.name} is no readable pickle ({error})", "the download was cut short", mend) from error
+            raise UserError(
+                f"{path.name} is no readable pickle ({error})", "the download was cut short", mend
+            ) from error
     if not isinstance(content, dict):
         raise UserError(f"{path.name} holds no dictionary", "it is not a hand's file", mend)
     return {str(key): _plain(value, path.name) for key, value in content.items()}
