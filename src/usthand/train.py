@@ -16,7 +16,6 @@ from torch import Tensor
 from usthand.capture import open_capture
 from usthand.checkpoint import (
     CONFIG,
-    WEIGHTS,
     load_checkpoint,
     load_optimizer,
     save_checkpoint,
@@ -294,21 +293,22 @@ def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> No
     if (course.out / "best" / CONFIG).is_file() and start:
         best = json.loads((course.out / "best" / CONFIG).read_text())["held_out_px"]
     task = bar.add_task("training", total=steps, completed=start, note="")
-    sums: dict[str, float] = {}
+    sums: dict[str, list[float]] = {}
     check, began = best, time.monotonic()
     course.model.train()
     with (course.out / "metrics.jsonl").open("a") as log, SummaryWriter(str(course.out / "tensorboard")) as board:
         for step in range(start, steps):
             for name, value in training_step(course, step).items():
-                sums[name] = sums.get(name, 0.0) + value / LOG_EVERY
-            if (step + 1) % LOG_EVERY == 0:
-                row = {"step": step + 1, "seconds": round(time.monotonic() - began, 2), **sums}
-                note = " ".join(f"{k} {v:.3f}" for k, v in sums.items())
+                sums.setdefault(name, []).append(value)
+            if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
+                means = {name: float(np.mean(values)) for name, values in sums.items()}
+                row = {"step": step + 1, "seconds": round(time.monotonic() - began, 2), **means}
+                note = " ".join(f"{k} {v:.2f}" for k, v in means.items())
                 bar.update(task, completed=step + 1, note=f"{note} · held-out {check:.2f} px")
                 sums = {}
                 if (step + 1) % CHECK_EVERY < LOG_EVERY or step + 1 == steps:
                     check = row["held_out_px"] = held_out_error(course)
-                    if check <= best:
+                    if check <= best:  # without a held-out label both are infinite, and the last is the best
                         best = check
                         _save(course, "best", step + 1, check, extra)
                     _save(course, "last", step + 1, check, extra)
@@ -316,7 +316,5 @@ def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> No
                 log.flush()
                 for name, value in row.items():
                     board.add_scalar(f"train/{name}", value, step + 1)
-    if not (course.out / "best" / WEIGHTS).is_file() or not np.isfinite(best):
-        _save(course, "best", steps, check, extra)
 
 
