@@ -115,14 +115,34 @@ class Articulation:
     """(finger joint 0..14, axis 0..2) of every free angle."""
     low: Float[np.ndarray, "A"]
     high: Float[np.ndarray, "A"]
-    offset: Float[np.ndarray, "J 3"] | None = None
-    """Where a detector sees each joint, relative to the joint and in the frame of the bone that ends there, metres, in
-    MANO's order with the tips last. Detectors differ: the base of the thumb alone is 10 mm away in some."""
+    offset: Float[np.ndarray, "J 3 S"] | None = None
+    """Where a detector sees each joint relative to the model's, per unit of each shared unknown, in the frame of the bone
+    that ends there; metres, MANO's order with the tips last. None: where it is."""
 
     @property
     def size(self) -> int:
         """D: unknowns of a frame."""
         return FIRST_ANGLE + len(self.free)
+
+    @property
+    def n_shared(self) -> int:
+        """S: shape coefficients, and offsets of the detector if there are any."""
+        return self.joint_by_shape.shape[-1]
+
+    def with_offsets(self, joints: tuple[int, ...], std_m: float) -> Articulation:
+        """The hand with three more shared unknowns for each of some joints: where a detector sees them, in units of `std_m`.
+
+        Detectors and hand models do not mean the same point by "wrist" or "base of the thumb": 10 mm is usual. Joints
+        are given in OpenPose's order.
+        """
+        extra = 3 * len(joints)
+        offset = np.zeros((N_MANO + 5, 3, N_SHAPE + extra))
+        for k, joint in enumerate(joints):
+            offset[MANO_TO_OPENPOSE[joint], :, N_SHAPE + 3 * k : N_SHAPE + 3 * k + 3] = std_m * np.eye(3)
+        pad = ((0, 0), (0, 0), (0, extra))
+        return replace(
+            self, joint_by_shape=np.pad(self.joint_by_shape, pad), tip_by_shape=np.pad(self.tip_by_shape, pad), offset=offset
+        )
 
     def all_angles(self, angles: Float[np.ndarray, "*b A"]) -> Float[np.ndarray, "*b 15 3"]:
         """Free angles among all, the others zero."""
@@ -164,10 +184,6 @@ class Articulation:
         order = list(MANO_TO_OPENPOSE)
         return Posed(points, by_frame[:, order], by_shape[:, order])
 
-    def bone_turns(self, state: HandState) -> Float[np.ndarray, "T J 3 3"]:
-        """World rotation of the bone that ends in each joint, MANO's order with the tips last."""
-        return _Chain(self, state).turn[:, BONE_OF]
-
 
 def _descendants() -> np.ndarray:
     """(16, 16): [k, l] is True where joint l is k or hangs on it."""
@@ -207,7 +223,7 @@ class _Chain:
         self.tip_turn = np.einsum("ik,tkab->tiab", hand.tip_weight, self.turn)
         self.shift = np.zeros((n_frames, N_MANO + 5, 3))
         if hand.offset is not None:
-            self.shift = (self.turn[:, BONE_OF] @ hand.offset[..., None])[..., 0]
+            self.shift = (self.turn[:, BONE_OF] @ (hand.offset @ state.shape)[..., None])[..., 0]
         self.seen = np.concatenate([self.origin, self.tip], axis=1) + self.shift
 
     def by_frame(self) -> np.ndarray:
@@ -241,7 +257,7 @@ class _Chain:
     def by_shape(self) -> np.ndarray:
         """Derivative by the shape (T, 21, 3, S), the wrist held."""
         hand, n_frames = self.hand, len(self.tip)
-        out = np.zeros((n_frames, N_MANO + 5, 3, N_SHAPE))
+        out = np.zeros((n_frames, N_MANO + 5, 3, hand.n_shared))
         for k in range(1, N_MANO):
             parent = MANO_PARENTS[k]
             bone = hand.joint_by_shape[k] - hand.joint_by_shape[parent]
@@ -249,6 +265,8 @@ class _Chain:
         held = out[:, :N_MANO] - self.turn @ hand.joint_by_shape
         out[:, N_MANO:] = np.einsum("ik,tkas->tias", hand.tip_weight, held)
         out[:, N_MANO:] += self.tip_turn @ hand.tip_by_shape
+        if hand.offset is not None:
+            out += self.turn[:, BONE_OF] @ hand.offset
         return out
 
 

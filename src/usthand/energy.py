@@ -20,13 +20,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from usthand.articulation import FIRST_ANGLE, N_SHAPE, ROOT, WRIST, Articulation, HandState, inverse_left_jacobian, rotation_vector
+from usthand.articulation import (
+    FIRST_ANGLE,
+    ROOT,
+    WRIST,
+    Articulation,
+    HandState,
+    inverse_left_jacobian,
+    rotation_vector,
+)
 from usthand.banded import ArrowSystem, solve
 from usthand.skeleton import FINGERS, N_JOINTS
 
 MIN_DEPTH_M = 1e-3  # as in usthand.geometry: points behind a camera are finite and far outside the image
+LIKE = 1.4  # labels whose standard deviations are this far apart are still alike in their errors
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8
-SMALL_DECREASE = 1e-6  # relative; steps that gain less end the minimisation
+SMALL_DECREASE = 1e-4  # relative; steps that gain less end the minimisation
 
 
 @dataclass(frozen=True)
@@ -39,11 +48,13 @@ class LabelTerm:
     root: Float[np.ndarray, "T V J 2 2"]
     """A square root of the precision, P = root' root; zero where missing."""
     previous: tuple[Float[np.ndarray, "T V J"], Float[np.ndarray, "T V J"]]
-    """Correlation with the same label one, and two, frames earlier; at most one of them is not zero."""
-    own: float = 1.0
-    """Part of a label's variance that is its own."""
-    shared: Float[np.ndarray, "J G"] | None = None
-    """The rest is shared with other joints of the view: C^-1 = (I - shared shared') / own; see `shared_error`."""
+    """Part of the same label's error one, and two, frames earlier that is expected again; at most one is not zero."""
+    correlation: float = 0.0
+    """AR(1) coefficient per frame, in units of equally good labels."""
+    own: Float[np.ndarray, "T V J"] | float = 1.0
+    """Part of a label's variance that is its own; see `sharing`."""
+    shared: Float[np.ndarray, "T V J G"] | None = None
+    """The rest is shared with other joints of the view: C^-1 = own^-1/2 (I - shared shared') own^-1/2."""
 
     def residuals(self, joints: Float[np.ndarray, "T J 3"]) -> tuple[np.ndarray, np.ndarray]:
         """Whitened residuals (T, V, J, 2) and their derivatives by the joint (T, V, J, 2, 3)."""
@@ -53,9 +64,24 @@ class LabelTerm:
         rows = (self.rotation[:, None, :2] - xy[..., None] * self.rotation[:, None, 2:]) / depth[..., None]
         return (self.root @ (xy - self.xy)[..., None])[..., 0], self.root @ rows
 
-    def weighted(self, weight: Float[np.ndarray, "T V J"]) -> LabelTerm:
-        """The same labels, each precision times `weight`."""
-        return replace(self, root=self.root * np.sqrt(weight)[..., None, None])
+    def weighted(self, weight: Float[np.ndarray, "T V J"], hand: float = 0.0, finger: float = 0.0) -> LabelTerm:
+        """The same labels, each precision times `weight`, with parts of a label's variance shared; see `sharing`.
+
+        An error is expected again with its own size, `rho` times as large, whatever the weights of the two labels, so that
+        a common shift of all labels never cancels between them: labels that are all bad must not look consistent. A label
+        much worse than the next one says nothing about its error.
+        """
+        root = np.sqrt(weight)
+        previous = []
+        for gap, rho in enumerate(self.previous, start=1):
+            scaled = rho.copy()
+            ratio = root[gap:] / np.maximum(root[:-gap], 1e-12)
+            scaled[gap:] *= ratio * np.minimum(1.0, LIKE / np.maximum(ratio, 1e-12)) ** 2
+            previous.append(scaled)
+        own, shared = 1.0, None
+        if hand + finger > 0:
+            own, shared = sharing(0.5 * weight * (self.root**2).sum((-1, -2)), hand, finger)
+        return replace(self, root=self.root * root[..., None, None], previous=tuple(previous), own=own, shared=shared)
 
     def chain(self, residual: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
         """Innovations of the AR(1) chains (T, V, J, 2), and 1 / their variance (T, V, J)."""
@@ -63,30 +89,39 @@ class LabelTerm:
         variance = np.ones(residual.shape[:3])
         for gap, rho in enumerate(self.previous, start=1):
             innovation[gap:] -= rho[gap:, ..., None] * residual[:-gap]
-            variance -= rho**2
+            variance += rho**2 - 2 * self.correlation**gap * rho
         return innovation, 1 / variance
 
     def energy(self, innovation: np.ndarray, gain: np.ndarray) -> float:
         """Sum of squares of the fully whitened residuals."""
-        unit = innovation * np.sqrt(gain)[..., None]
+        unit = innovation * np.sqrt(gain / self.own)[..., None]
         total = float((unit**2).sum())
         if self.shared is not None:
-            total -= float((np.einsum("jg,tvja->tvga", self.shared, unit) ** 2).sum())
-        return total / self.own
+            total -= float(((self.shared.swapaxes(-1, -2) @ unit) ** 2).sum())
+        return total
 
 
-def shared_error(hand: float, finger: float) -> tuple[float, Float[np.ndarray, "J G"]]:
-    """Woodbury's form of the inverse of C = d I + f (same finger) + h: `(d, W)` with C^-1 = (I - W W') / d.
+def sharing(
+    precision: Float[np.ndarray, "T V J"], hand: float, finger: float
+) -> tuple[Float[np.ndarray, "T V J"], Float[np.ndarray, "T V J G"]]:
+    """Errors that the whole hand and a finger have in common in a view, as `LabelTerm.own` and `LabelTerm.shared`.
 
-    `hand` and `finger` are the parts h and f of a label's variance that the whole hand and the finger share, d the rest.
+    In units of each label's standard deviation the covariance is C = diag(own) + U U'. The common shifts have variances
+    `hand` and `finger` times that of a typical (harmonic mean) label of the group, the same for all of its joints, so that
+    a label that is worse than typical is worse by an error of its own: no label then ever counts against its own side.
+    Woodbury gives C^-1 = own^-1/2 (I - W W') own^-1/2.
     """
-    own = 1 - hand - finger
-    groups = np.zeros((N_JOINTS, 2 + len(FINGERS)))
-    groups[:, 0], groups[0, 1] = np.sqrt(hand), np.sqrt(finger)
-    for column, ids in enumerate(FINGERS.values(), start=2):
-        groups[list(ids), column] = np.sqrt(finger)
-    inner = np.linalg.inv(own * np.eye(groups.shape[1]) + groups.T @ groups)
-    return own, groups @ np.linalg.cholesky(inner)
+    present = precision > 0
+    groups = np.zeros((*precision.shape, 1 + len(FINGERS)))
+    for column, (ids, share) in enumerate([(range(N_JOINTS), hand), *((ids, finger) for ids in FINGERS.values())]):
+        part = list(ids)
+        typical = precision[..., part].sum(-1, keepdims=True) / np.maximum(present[..., part].sum(-1, keepdims=True), 1)
+        ratio = precision[..., part] / np.maximum(typical, 1e-30)
+        groups[..., part, column] = np.sqrt(share * np.minimum(ratio, 1.0))
+    own = 1 - (groups**2).sum(-1)
+    scaled = groups / np.sqrt(own)[..., None]
+    inner = np.eye(groups.shape[-1]) + scaled.swapaxes(-1, -2) @ scaled
+    return own, scaled @ np.linalg.cholesky(np.linalg.inv(inner))
 
 
 def earlier_correlation(present: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
@@ -145,18 +180,18 @@ class Energy:
     def normal_equations(self, state: HandState) -> ArrowSystem:
         """Of the whole cost at a state; `right` is the negative gradient."""
         n_frames = len(state.angles)
-        system = ArrowSystem.zeros(n_frames, self.hand.size, N_SHAPE)
+        system = ArrowSystem.zeros(n_frames, self.hand.size, self.hand.n_shared)
         self._add_data(system, state)
         self._add_linear_motion(system, state)
         self._add_turning(system, state)
         self._add_pose(system, state)
-        system.corner += np.eye(N_SHAPE) / self.prior.shape_std**2
+        system.corner += np.eye(self.hand.n_shared) / self.prior.shape_std**2
         system.right_shared -= state.shape / self.prior.shape_std**2
         return system
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
-    def information(self, joints: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    def _information(self, joints: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Information about the joints, [same frame, one later, two later] (T, J, 3, 3), and minus the gradient (T, J, 3)."""
         n_frames = len(joints)
         information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
@@ -185,10 +220,11 @@ class Energy:
 
     def _add_data(self, system: ArrowSystem, state: HandState) -> None:
         posed = self.hand.posed(state)
-        information, right = self.information(posed.joints)
+        information, right = self._information(posed.joints)
         n_frames, size = len(posed.joints), self.hand.size
         jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
-        flat = jacobian.reshape(n_frames, -1, size + N_SHAPE)
+        width = jacobian.shape[-1]
+        flat = jacobian.reshape(n_frames, -1, width)
         gradient = (flat.swapaxes(-1, -2) @ right.reshape(n_frames, -1, 1))[..., 0]
         system.right += gradient[:, :size]
         system.right_shared += gradient[:, size:].sum(0)
@@ -196,43 +232,36 @@ class Energy:
             if gap and not information[gap].any():
                 continue
             here = n_frames - gap
-            carried = (information[gap][:here] @ jacobian[:here]).reshape(here, -1, size + N_SHAPE)
+            carried = (information[gap][:here] @ jacobian[:here]).reshape(here, -1, width)
             block = flat[gap:].swapaxes(-1, -2) @ carried  # rows of frame t + gap, columns of frame t
             _add(system, block, gap, size)
         if self.labels is not None and self.labels.shared is not None:
             self._add_shared(system, posed.joints, jacobian)
 
     def _add_shared(self, system: ArrowSystem, joints: np.ndarray, jacobian: np.ndarray) -> None:
-        """Take away what joints of a view say in common: - S'S / own with S the shared combinations of residuals."""
+        """Take away what joints of a view say in common: - S'S with S the shared combinations of whitened residuals."""
         labels, size = self.labels, self.hand.size
         residual, rows = labels.residuals(joints)
         innovation, gain = labels.chain(residual)
         root = np.sqrt(gain / labels.own)
         n_frames = len(joints)
-        common = np.einsum("jg,tvja->tvga", labels.shared, innovation * root[..., None]).reshape(n_frames, -1, 1)
-        parts = [self._common_rows(rows * root[..., None, None], jacobian)]
+        mix = labels.shared.swapaxes(-1, -2)  # (T, V, G, J)
+        common = (mix @ (innovation * root[..., None])).reshape(n_frames, -1, 1)
+        parts = [_common_rows(mix, rows * root[..., None, None], jacobian)]
         for gap, rho in enumerate(labels.previous, start=1):
-            early = np.zeros_like(rows)
-            early[:-gap] = rows[:-gap] * (rho * root)[gap:, ..., None, None]
-            parts.append(-self._common_rows(early, jacobian) if rho.any() else None)
-        for late_gap, late in enumerate(parts):
-            if late is None:
+            # Innovation t also touches frame t - gap; its row is stored there.
+            early = rows[: n_frames - gap] * (rho * root)[gap:, ..., None, None]
+            parts.append(-_common_rows(mix[gap:], early, jacobian[: n_frames - gap]) if rho.any() else None)
+        for gap, part in enumerate(parts):
+            if part is None:
                 continue
-            # Innovation t touches frames t and t - gap; `late` is stored at the frame that it differentiates by.
-            here = n_frames - late_gap
-            turned = late[:here].swapaxes(-1, -2)
-            gradient = (turned @ common[late_gap:])[..., 0]
-            system.right[:here] += gradient[:, :size]
+            turned = part.swapaxes(-1, -2)
+            gradient = (turned @ common[gap:])[..., 0]
+            system.right[: n_frames - gap] += gradient[:, :size]
             system.right_shared += gradient[:, size:].sum(0)
-            _add(system, -turned @ late[:here], 0, size)
-            if late_gap:
-                _add(system, -parts[0][late_gap:].swapaxes(-1, -2) @ late[:here], late_gap, size)
-
-    def _common_rows(self, rows: np.ndarray, jacobian: np.ndarray) -> Float[np.ndarray, "T VG2 DS"]:
-        """Derivatives of the shared combinations by one frame's unknowns and the shape."""
-        by_joint = rows @ jacobian[:, None]  # (T, V, J, 2, D + S)
-        mixed = np.tensordot(by_joint, self.labels.shared, axes=((2,), (0,)))  # (T, V, 2, D + S, G)
-        return mixed.transpose(0, 1, 4, 2, 3).reshape(len(rows), -1, jacobian.shape[-1])
+            _add(system, -turned @ part, 0, size)
+            if gap:
+                _add(system, -parts[0][gap:].swapaxes(-1, -2) @ part, gap, size)
 
     # ---- motion -------------------------------------------------------------------------------------------------
 
@@ -303,6 +332,15 @@ class Energy:
         ids = np.arange(FIRST_ANGLE, self.hand.size)
         system.diagonal[:, ids, ids] += (beyond != 0) / self.prior.limit_rad**2
         system.right[:, angles] -= beyond / self.prior.limit_rad
+
+
+def _common_rows(
+    mix: Float[np.ndarray, "T V G J"], rows: Float[np.ndarray, "T V J 2 3"], jacobian: Float[np.ndarray, "T J 3 DS"]
+) -> Float[np.ndarray, "T VG2 DS"]:
+    """Derivatives of the shared combinations by one frame's unknowns and the shape."""
+    n_frames, n_views, n_joints = rows.shape[:3]
+    by_joint = (rows @ jacobian[:, None]).reshape(n_frames, n_views, n_joints, -1)
+    return (mix @ by_joint).reshape(n_frames, -1, jacobian.shape[-1])
 
 
 def _add(system: ArrowSystem, block: Float[np.ndarray, "n DS DS"], gap: int, size: int) -> None:

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from usthand.articulation import Articulation, HandState, articulation
+from usthand.articulation import N_SHAPE, Articulation, HandState, articulation
 from usthand.banded import inverse_blocks
 from usthand.covariance import joint_covariance
-from usthand.energy import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise, shared_error
+from usthand.energy import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise
 from usthand.errors import UserError
 from usthand.geometry import triangulate_xy
 from usthand.hand.files import load_hand
@@ -27,8 +27,7 @@ from usthand.initial import bone_lengths, inverse_kinematics, median_bone_length
 from usthand.labels import Labels, Observations
 from usthand.result import Result
 from usthand.rig import MIRROR, Rig
-from usthand.robust import StraightViews, Triangulation, interpolate_gaps, mahalanobis2, straighten, triangulate_robust
-from usthand.skeleton import MANO_TO_OPENPOSE, inverse_order
+from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straighten, triangulate_robust
 from usthand.trust import TrustConfig, label_trust
 
 MIN_VIEWS = 2
@@ -64,15 +63,15 @@ class FitConfig:
     trust: TrustConfig = field(default_factory=TrustConfig)
     label_memory_s: float = 0.1
     """Errors of labels decorrelate over this time: 0.1 s is a correlation of 0.72 between frames at 30 per second."""
-    shared_hand: float = 0.1
-    shared_finger: float = 0.2
+    shared_hand: float = 0.35
+    shared_finger: float = 0.25
     """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
     """Spread of the last joint's flexion about `DIP_PER_PIP` of the middle one's."""
     offset_std_m: float = 0.0
-    """Typical distance between a joint of the hand model and where the detector sees it, fixed to the bone; 0 for none."""
+    """Typical distance, along each axis, between the wrist or the thumb's base of the model and of the detector; 0 for none."""
     limit_rad: float = 0.03
     shape_std: float = 1.0
     rounds: int = 8
@@ -179,7 +178,7 @@ class _Fitter:
 
     def __init__(self, hand: Articulation, config: FitConfig, views: StraightViews, points: PointTerm | None):
         self.hand, self.config, self.views, self.points = hand, config, views, points
-        self.labelled = hand
+        self.labelled = hand if config.offset_std_m <= 0 else hand.with_offsets(OFFSET_JOINTS, config.offset_std_m)
         self.precision = views.precision.numpy()
         self.stated = self.precision.trace(axis1=-2, axis2=-1)
         self.present = self.stated > 0
@@ -191,13 +190,13 @@ class _Fitter:
         """The best state found."""
         config = self.config
         state = self._begin()
+        state = replace(state, shape=np.pad(state.shape, (0, self.labelled.n_shared - N_SHAPE)))
         for done in range(config.rounds):
             self._reweight(state, FIRST_DOF / 2**done)
-            self._find_offsets(state)
             state = minimise(self.energy(), state, config.steps)
             if progress is not None:
                 progress(done + 1, config.rounds)
-        return state
+        return state  # its shape holds the detector's offsets too
 
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
@@ -222,36 +221,22 @@ class _Fitter:
         squared = mahalanobis2(self.views, points).numpy()
         self.weight = label_trust(squared, self.stated, self.present, trust)
 
-    def _find_offsets(self, state: HandState) -> None:
-        """Where this detector sees each joint: the mean displacement in the bone's frame, drawn to zero."""
-        std = self.config.offset_std_m
-        if std <= 0:
-            return
-        hand = self.labelled
-        energy = self.energy()
-        information, right = energy.information(hand.posed(state, derivatives=False).joints)
-        order = list(inverse_order(MANO_TO_OPENPOSE))
-        turn = hand.bone_turns(state)
-        normal = (turn.swapaxes(-1, -2) @ information[0][:, order] @ turn).sum(0)
-        pull = (turn.swapaxes(-1, -2) @ right[:, order, :, None])[..., 0].sum(0)
-        offset = np.zeros_like(pull) if hand.offset is None else hand.offset
-        prior = np.eye(3) / std**2
-        step = np.linalg.solve(normal + prior, (pull - offset / std**2)[..., None])[..., 0]
-        self.labelled = replace(hand, offset=offset + step)
-
     def energy(self) -> Energy:
         """The cost with the present weights."""
         rho = float(np.exp(-1 / (self.config.fps * self.config.label_memory_s))) if self.config.label_memory_s > 0 else 0.0
         cameras = self.views.cameras.cam_from_world.numpy()
         labels = LabelTerm(
             cameras[..., :3], cameras[..., 3], self.views.xy.numpy(), matrix_root(self.precision),
-            earlier_correlation(self.present, rho), *shared_error(self.config.shared_hand, self.config.shared_finger),
+            earlier_correlation(self.present, rho), rho,
         )  # fmt: skip
-        return Energy(self.labelled, self.prior, labels.weighted(self.weight), self.points)
+        return Energy(self.labelled, self.prior, labels.weighted(self.weight, self.config.shared_hand, self.config.shared_finger), self.points)
 
     def result(self, state: HandState, model: HandModel, rig: Rig) -> Result:
         """What was found, with its covariance."""
         inverse = inverse_blocks(self.energy().normal_equations(state))
+        shape_part = slice(0, N_SHAPE)
+        inverse = replace(inverse, shared=inverse.shared[..., shape_part], corner=inverse.corner[shape_part, shape_part])
+        state = replace(state, shape=state.shape[shape_part])
         covariance = COVARIANCE_INFLATION * joint_covariance(self.hand, state, inverse)
         seen = self.present.sum(1) >= MIN_VIEWS
         pose, translation = self.hand.pose(state), self.hand.translation_m(state)
@@ -371,6 +356,7 @@ def _in_rig_units(result: Result, unit_m: float, rig: Rig) -> Result:
 START_STD_M = 0.003  # of a triangulated joint against the model's, beside its own covariance
 START_DOF = 3.0
 START_ROUNDS, START_STEPS = 4, 3
+OFFSET_JOINTS = (0, 1, 2)  # wrist and thumb base: where detectors and hand models differ most
 FIRST_DOF = 64.0  # of Student's t in the first round of reweighting, halved every round
 COVARIANCE_INFLATION = 1.8  # measured: what the error model leaves out (systematic errors), see docs/notes/fit.md
 FRAME_STEPS = 12  # of the plain fit, frame by frame
