@@ -170,5 +170,5 @@ def _webs(joints) -> list[Primitive]:
     for one, other in ((1, 4), (4, 10), (10, 7)):
         ends = [joints[j] + 0.30 * (joints[j + 1] - joints[j]) + palmar for j in (one, other)]
         root = 0.5 * (joints[one] + joints[other]) + np.array((8.0 * MM, 0.0, 0.0))
-        webs.append(Primitive(np.stack((*ends, root)), (one, other, 0), (4.2 * MM, 4.2 * MM)))
+        webs.append(Primitive(np.stack((*ends, root)), (one, other, 0), (5.4 * MM, 5.4 * MM)))
     return webs

@@ -60,6 +60,10 @@ def wanted_edge(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
             size = np.minimum(size, 0.85 + 0.15 * np.clip((gap - 9 * MM) / (5 * MM), 0, 4))
         gap = np.sqrt(((points - chain[3]) ** 2).sum(-1))
         size = np.minimum(size, 0.68 + 0.2 * np.clip((gap - 3 * MM) / (6 * MM), 0, 4))
+    for one, other in ((1, 4), (4, 10), (10, 7)):  # the webs are thin saddles
+        ends = [skeleton.joints[j] + 0.4 * (skeleton.joints[j + 1] - skeleton.joints[j]) for j in (one, other)]
+        gap = np.sqrt(((points - 0.5 * (ends[0] + ends[1])) ** 2).sum(-1))
+        size = np.minimum(size, 0.7 + 0.3 * np.clip((gap - 7 * MM) / (6 * MM), 0, 4))
     return size
 
 
