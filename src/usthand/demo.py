@@ -97,6 +97,7 @@ def measure(capture: Capture, results: dict[str, Result], labels: Labels, both: 
     return rows | {
         "frames": len(frames),
         "confidence_error_rank_correlation": confidence_rank(capture, truth, both),
+        "spread_error_rank_correlation": spread_rank(capture, truth, both),
         "label_error_median_px": label_error_px(capture, truth, labels),
     }
 
@@ -135,6 +136,14 @@ def confidence_errors(capture: Capture, truth: Truth, both: Reconstruction) -> t
     seen = both.estimates.confidence > 0
     error = np.linalg.norm(both.estimates.uv_px - true_pixels(capture, truth), axis=-1)
     return both.estimates.confidence[seen], error[seen]
+
+
+def spread_rank(capture: Capture, truth: Truth, both: Reconstruction) -> float:
+    """The same for the spread of the flow's samples (px), with the sign turned so that it reads like a confidence's."""
+    seen = both.estimates.confidence > 0
+    error = np.linalg.norm(both.estimates.uv_px - true_pixels(capture, truth), axis=-1)
+    spread = np.sqrt(both.estimates.cov_px2.trace(axis1=-2, axis2=-1))
+    return spearman(-spread[seen], error[seen])
 
 
 def confidence_rank(capture: Capture, truth: Truth, both: Reconstruction) -> float:

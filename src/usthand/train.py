@@ -41,7 +41,7 @@ CLIP_GRADIENT = 1.0
 class TrainConfig:
     """How long and how."""
 
-    steps: int = 1800
+    steps: int = 1600
     clips: int = 2
     """Clips in a batch ..."""
     clip_frames: int = 3
