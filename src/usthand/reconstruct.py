@@ -33,6 +33,9 @@ from usthand.rig import Rig
 from usthand.windows import CropConfig, Footage, make_batch
 
 CHUNK = 12  # frames that go through the network at once
+# Both measured on the demo's capture, seed 0, and checked on other seeds (docs/notes/training.md).
+NETWORK_TEMPER = 8.0
+COVARIANCE_INFLATION = 2.25
 CROP_ROUNDS = 2  # of the sequence fit of the labels that places the crops
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
@@ -193,26 +196,30 @@ def reconstruct_both(
     return Reconstruction(final, network, estimates)
 
 
-def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, with_labels: bool = True) -> Result:
+def polish_fit(hand: Hand2D, estimates: Estimates, fps: float) -> Result:
     """The sequence fit on the network's distributions and, as evidence of its own, the labels.
 
-    Each camera stands twice in the rig, once with what the network says and once with what the detector said: their
-    errors are different ones, and the fit finds out how far either is to be believed.
+    Each camera stands twice in the rig, once with what the network says and once with what the detector said. A network's
+    errors are smaller than a detector's but go together over frames, joints and views, where the fit counts each as news:
+    its variances are raised by `NETWORK_TEMPER` to make up for it, and the covariance that comes out by
+    `COVARIANCE_INFLATION`.
     """
     rig, seen = hand.rig, observations(estimates)
-    if with_labels:
-        labelled = Observations.from_labels(hand.labels)
-        copies = tuple(replace(camera, name=f"{camera.name} labels") for camera in rig.cameras)
-        rig = replace(rig, cameras=rig.cameras + copies)
-        seen = Observations(
-            np.concatenate((seen.uv_px, labelled.uv_px), 1), np.concatenate((seen.precision, labelled.precision), 1)
-        )
-    result = fit_observations(rig, seen, FitConfig(fps=fps))
+    labelled = Observations.from_labels(hand.labels)
+    copies = tuple(replace(camera, name=f"{camera.name} labels") for camera in rig.cameras)
+    both = Observations(
+        np.concatenate((seen.uv_px, labelled.uv_px), 1),
+        np.concatenate((seen.precision / NETWORK_TEMPER, labelled.precision), 1),
+    )
+    config = FitConfig(fps=fps)
+    # The two kinds of stated precision are not on one scale: no common power could correct them.
+    config = replace(config, trust=replace(config.trust, learn_power=False))
+    result = fit_observations(replace(rig, cameras=rig.cameras + copies), both, config)
     # Two pieces of evidence from one camera are one view.
     valid = estimates.valid
     return replace(
         result, method="usthand", cameras=hand.rig.names, valid=valid & result.valid,
-        joint_valid=result.joint_valid & valid[:, None],
+        joint_valid=result.joint_valid & valid[:, None], joints_cov_m2=COVARIANCE_INFLATION * result.joints_cov_m2,
     )  # fmt: skip
 
 
