@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from usthand.skeleton import MANO_PARENTS
-
 MM = 1e-3
 FINGER_ORDER = ("index", "middle", "little", "ring", "thumb")
 """MANO's order of fingers."""
@@ -96,11 +94,6 @@ def _direction(finger: str, phalanx: int) -> np.ndarray:
         return d / np.sqrt((d * d).sum())
     spread, droop = np.deg2rad(SPREAD_DEG[finger]), np.deg2rad(DROOP_DEG[phalanx])
     return np.array((np.cos(droop) * np.cos(spread), np.cos(droop) * np.sin(spread), -np.sin(droop)))
-
-
-def parent_of(joint: int) -> int:
-    """MANO's kinematic tree."""
-    return MANO_PARENTS[joint]
 
 
 # ---- signed distances ---------------------------------------------------------------------------------------------

@@ -109,13 +109,8 @@ def shape_directions(points, weights, skeleton: Skeleton) -> tuple[np.ndarray, n
     Standard deviations: hand length 5 %, breadth 5 %, both beyond size (Greiner 1991; men and women together: length
     187 +- 11 mm, breadth 84 +- 6 mm); lengths of single fingers about 3 % beyond the others'.
     """
-    member = _bone_share(points, weights)
-    everything = [_direction(k, points, member, skeleton) for k in range(10)]
+    everything = [_direction(k, points, weights, skeleton) for k in range(10)]
     return tuple(np.stack([e[i] for e in everything], -1) for i in range(3))
-
-
-def _bone_share(points, weights):
-    return weights
 
 
 STRETCH = {  # direction: (factor of finger bones per finger, factor of their thickness, palm scale along, across, deep)
