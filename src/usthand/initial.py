@@ -6,11 +6,13 @@ a joint is the smallest one that points its bone the right way, as far as the jo
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from usthand.articulation import FIRST_ANGLE, N_SHAPE, Articulation, HandState, rotation
+from usthand.articulation import N_SHAPE, Articulation, HandState, rotation
 from usthand.geometry import similarity_between
 from usthand.skeleton import BONES, FINGERS, MANO_TO_OPENPOSE
 
@@ -72,7 +74,7 @@ def inverse_kinematics(hand: Articulation, points: Float[np.ndarray, "T 21 3"], 
         free[joint, axis], low[joint, axis], high[joint, axis] = True, least, most
     for chain in FINGERS.values():
         turn = root
-        for near, far in zip(chain[:-1], chain[1:], strict=True):
+        for near, far in pairwise(chain):
             joint = MANO_TO_OPENPOSE[near] - 1
             wanted = np.einsum("tji,tj->ti", turn, points[:, far] - points[:, near])
             swing = _smallest_turn(rest[far] - rest[near], wanted) @ hand.axes[joint].T
