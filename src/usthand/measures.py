@@ -15,10 +15,10 @@ METHOD_NAMES = {
     "usthand": "UST-Hand",
 }
 METHOD_MEANINGS = {
-    "raw": "each joint from the cameras' 2D labels, frame by frame, weighted by confidence",
+    "raw": "each joint from the cameras' 2D labels, frame by frame, all labels counting alike",
     "fit": "one hand model fitted to the labels of the whole sequence, robustly and smoothly: today's careful way",
     "network": "what the trained network says of each frame by itself",
-    "usthand": "the same sequence fit, but to the network's probabilities instead of the labels",
+    "usthand": "the same sequence fit, on the network's probabilities and the labels together",
 }
 
 
