@@ -34,7 +34,7 @@ def result_of(truth: Truth, joints=None, vertices=None, **changes) -> Result:
         vertices_world_m=truth.vertices_world_m if vertices is None else vertices,
         pose=truth.pose, shape=truth.shape, translation_m=truth.translation_m,
         side="right", frame=np.arange(time), valid=np.ones(time, bool), joint_valid=np.ones((time, 21), bool),
-        scale="metres from the calibration", metric=True, method="test", cameras=("a", "b"),
+        scale="metres from the calibration", metric=True, method="test", joints="rigid", cameras=("a", "b"),
     )  # fmt: skip
     return replace(made, **changes)
 

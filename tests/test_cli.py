@@ -79,6 +79,13 @@ def test_leaving_a_camera_out_is_measured_there(capture, tmp_path, capsys):
     assert "cam1" not in load_result(out).cameras
 
 
+def test_joints_may_be_rigid_or_soft(capture, tmp_path, capsys):
+    for kind in ("rigid", "soft"):
+        main(["fit", str(capture), "--joints", kind, "--out", str(tmp_path / f"{kind}.npz")])
+        assert load_result(tmp_path / f"{kind}.npz").joints == kind
+        assert ("soft joints" in capsys.readouterr().out) == (kind == "soft")
+
+
 def test_overlay_draws_every_camera(capture, fitted, tmp_path):
     main(["overlay", str(fitted), "--capture", str(capture), "--out", str(tmp_path / "o"), "--crop"])
     assert len(list((tmp_path / "o").glob("*.mp4"))) == 3 and (tmp_path / "o" / "contact_sheet.png").is_file()

@@ -17,7 +17,7 @@ from usthand.labels import Labels, Observations
 from usthand.rig import Rig
 from usthand.robust import straighten, triangulate_robust
 
-FAST = FitConfig(rounds=5)
+FAST = FitConfig(rounds=5, joints="rigid")
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ def make_result(rng: np.random.Generator, time: int = 7, vertices: int = 778) ->
         scale="metres from the calibration",
         metric=True,
         method="test",
+        joints="rigid",
         cameras=("cam_0", "cam_1"),
         faces=rng.integers(0, max(vertices, 1), size=(5 if vertices else 0, 3)),
     )

@@ -115,34 +115,11 @@ class Articulation:
     """(finger joint 0..14, axis 0..2) of every free angle."""
     low: Float[np.ndarray, "A"]
     high: Float[np.ndarray, "A"]
-    offset: Float[np.ndarray, "J 3 S"] | None = None
-    """Where a detector sees each joint relative to the model's, per unit of each shared unknown, in the frame of the bone
-    that ends there; metres, MANO's order with the tips last. None: where it is."""
 
     @property
     def size(self) -> int:
         """D: unknowns of a frame."""
         return FIRST_ANGLE + len(self.free)
-
-    @property
-    def n_shared(self) -> int:
-        """S: shape coefficients, and offsets of the detector if there are any."""
-        return self.joint_by_shape.shape[-1]
-
-    def with_offsets(self, joints: tuple[int, ...], std_m: float) -> Articulation:
-        """The hand with three more shared unknowns for each of some joints: where a detector sees them, in units of `std_m`.
-
-        Detectors and hand models do not mean the same point by "wrist" or "base of the thumb": 10 mm is usual. Joints
-        are given in OpenPose's order.
-        """
-        extra = 3 * len(joints)
-        offset = np.zeros((N_MANO + 5, 3, N_SHAPE + extra))
-        for k, joint in enumerate(joints):
-            offset[MANO_TO_OPENPOSE[joint], :, N_SHAPE + 3 * k : N_SHAPE + 3 * k + 3] = std_m * np.eye(3)
-        pad = ((0, 0), (0, 0), (0, extra))
-        return replace(
-            self, joint_by_shape=np.pad(self.joint_by_shape, pad), tip_by_shape=np.pad(self.tip_by_shape, pad), offset=offset
-        )
 
     def all_angles(self, angles: Float[np.ndarray, "*b A"]) -> Float[np.ndarray, "*b 15 3"]:
         """Free angles among all, the others zero."""
@@ -172,12 +149,9 @@ class Articulation:
         return both - both[:1]
 
     def posed(self, state: HandState, derivatives: bool = True) -> Posed:
-        """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`.
-
-        With `offset`, the points that the detector sees instead.
-        """
+        """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`."""
         chain = _Chain(self, state)
-        points = chain.seen[:, list(MANO_TO_OPENPOSE)]
+        points = chain.joints[:, list(MANO_TO_OPENPOSE)]
         if not derivatives:
             return Posed(points, None, None)
         by_frame, by_shape = chain.by_frame(), chain.by_shape()
@@ -194,8 +168,6 @@ def _descendants() -> np.ndarray:
 
 
 DESCENDANTS = _descendants()
-BONE_OF = (0, *MANO_PARENTS[1:], 15, 3, 6, 12, 9)
-"""The MANO joint that turns the bone ending in each of MANO's joints and of the tips, thumb to little finger."""
 
 
 class _Chain:
@@ -221,16 +193,13 @@ class _Chain:
         self.carried = np.einsum("tkab,tikb->tika", self.turn, lever) + self.origin[:, None]
         self.tip = np.einsum("ik,tika->tia", hand.tip_weight, self.carried)
         self.tip_turn = np.einsum("ik,tkab->tiab", hand.tip_weight, self.turn)
-        self.shift = np.zeros((n_frames, N_MANO + 5, 3))
-        if hand.offset is not None:
-            self.shift = (self.turn[:, BONE_OF] @ (hand.offset @ state.shape)[..., None])[..., 0]
-        self.seen = np.concatenate([self.origin, self.tip], axis=1) + self.shift
+        self.joints = np.concatenate([self.origin, self.tip], axis=1)
 
     def by_frame(self) -> np.ndarray:
         """Derivative of MANO's 16 joints and the tips (T, 21, 3, D)."""
         hand, n_frames = self.hand, len(self.tip)
         out = np.zeros((n_frames, N_MANO + 5, 3, hand.size))
-        out[..., ROOT] = -cross_matrix(self.seen - self.origin[:, :1])
+        out[..., ROOT] = -cross_matrix(self.joints - self.origin[:, :1])
         out[..., WRIST] = np.eye(3)
         bend = left_jacobian(self.vector)
         for column, (j, axis) in enumerate(hand.free, start=FIRST_ANGLE):
@@ -239,14 +208,12 @@ class _Chain:
             spin = (self.turn[:, MANO_PARENTS[k]] @ local[..., None])[:, None, :, 0]
             below = np.flatnonzero(DESCENDANTS[k])
             velocity = out[..., column]
-            lever = self.origin[:, below] + self.shift[:, below] - self.origin[:, k : k + 1]
-            lever[:, below == k] = 0  # a joint's own turn moves neither it nor the end of its parent's bone
+            lever = self.origin[:, below] - self.origin[:, k : k + 1]
             velocity[:, below] = np.cross(spin, lever)
             weight = hand.tip_weight[:, below]
             moved = weight.any(1)
             lever = np.einsum("ik,tika->tia", weight[moved], self.carried[:, moved][:, :, below])
             lever -= weight[moved].sum(1)[:, None] * self.origin[:, k : k + 1]
-            lever += self.shift[:, N_MANO:][:, moved] * DESCENDANTS[k][list(BONE_OF[N_MANO:])][moved, None]
             tips = np.zeros((n_frames, 5, 3))
             tips[:, moved] = np.cross(spin, lever)
             change = cross_matrix(local) @ self.local[:, j]  # of the joint's rotation matrix
@@ -257,7 +224,7 @@ class _Chain:
     def by_shape(self) -> np.ndarray:
         """Derivative by the shape (T, 21, 3, S), the wrist held."""
         hand, n_frames = self.hand, len(self.tip)
-        out = np.zeros((n_frames, N_MANO + 5, 3, hand.n_shared))
+        out = np.zeros((n_frames, N_MANO + 5, 3, N_SHAPE))
         for k in range(1, N_MANO):
             parent = MANO_PARENTS[k]
             bone = hand.joint_by_shape[k] - hand.joint_by_shape[parent]
@@ -265,8 +232,6 @@ class _Chain:
         held = out[:, :N_MANO] - self.turn @ hand.joint_by_shape
         out[:, N_MANO:] = np.einsum("ik,tkas->tias", hand.tip_weight, held)
         out[:, N_MANO:] += self.tip_turn @ hand.tip_by_shape
-        if hand.offset is not None:
-            out += self.turn[:, BONE_OF] @ hand.offset
         return out
 
 

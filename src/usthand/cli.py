@@ -33,6 +33,8 @@ def _save(result: Result, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     result.save(out)
     scale = "" if result.metric else f" Lengths are not metric: {result.scale}."
+    if result.joints == "soft":
+        scale += " The detector's joints are not the hand model's: they may leave it by some millimetres (soft joints)."
     print(f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}.{scale}")
 
 
@@ -86,7 +88,7 @@ def label(
 
 def fit(
     capture: Positional[CapturePath], out: Path, side: Side | None = None, leave_out: str | None = None, raw: bool = False,
-    seed: int = 0, overwrite: bool = False,
+    joints: Literal["auto", "rigid", "soft"] = "auto", seed: int = 0, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from the labels alone, without training: robust triangulation and a fit of the whole sequence.
 
@@ -96,6 +98,7 @@ def fit(
         side: Which hand; may be left out if only one has labels.
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
+        joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets cameras left out decide.
         seed: Taken for uniformity; the fit has no randomness.
         overwrite: Write over a result that is there.
     """
@@ -112,7 +115,7 @@ def fit(
     if raw:
         _save(raw_triangulation(rig, labels), out)
     else:
-        _save(fit_labels(rig, labels, FitConfig(fps=opened.fps), progress=progress_bar("fitting")), out)
+        _save(fit_labels(rig, labels, FitConfig(fps=opened.fps, joints=joints), progress=progress_bar("fitting")), out)
 
 
 def train(

@@ -22,6 +22,7 @@ from jaxtyping import Float
 
 from usthand.articulation import (
     FIRST_ANGLE,
+    N_SHAPE,
     ROOT,
     WRIST,
     Articulation,
@@ -158,12 +159,16 @@ class Prior:
 class Energy:
     """Cost, and normal equations of a Gauss-Newton step, of a hand over a sequence."""
 
-    def __init__(self, hand: Articulation, prior: Prior, labels: LabelTerm | None, points: PointTerm | None):
-        self.hand, self.prior, self.labels, self.points = hand, prior, labels, points
+    def __init__(
+        self, hand: Articulation, prior: Prior, labels: LabelTerm | None, points: PointTerm | None,
+        deviation_m: Float[np.ndarray, "T J 3"] | float = 0.0,
+    ):  # fmt: skip
+        """`deviation_m`: where the observed joints lie relative to the model's, world; see `usthand.deviation`."""
+        self.hand, self.prior, self.labels, self.points, self.deviation_m = hand, prior, labels, points, deviation_m
 
     def cost(self, state: HandState) -> float:
         """Negative log posterior up to a constant."""
-        joints = self.hand.posed(state, derivatives=False).joints
+        joints = self.hand.posed(state, derivatives=False).joints + self.deviation_m
         total = 0.0
         if self.labels is not None:
             innovation, gain = self.labels.chain(self.labels.residuals(joints)[0])
@@ -180,12 +185,12 @@ class Energy:
     def normal_equations(self, state: HandState) -> ArrowSystem:
         """Of the whole cost at a state; `right` is the negative gradient."""
         n_frames = len(state.angles)
-        system = ArrowSystem.zeros(n_frames, self.hand.size, self.hand.n_shared)
+        system = ArrowSystem.zeros(n_frames, self.hand.size, N_SHAPE)
         self._add_data(system, state)
         self._add_linear_motion(system, state)
         self._add_turning(system, state)
         self._add_pose(system, state)
-        system.corner += np.eye(self.hand.n_shared) / self.prior.shape_std**2
+        system.corner += np.eye(N_SHAPE) / self.prior.shape_std**2
         system.right_shared -= state.shape / self.prior.shape_std**2
         return system
 
@@ -220,8 +225,9 @@ class Energy:
 
     def _add_data(self, system: ArrowSystem, state: HandState) -> None:
         posed = self.hand.posed(state)
-        information, right = self._information(posed.joints)
-        n_frames, size = len(posed.joints), self.hand.size
+        joints = posed.joints + self.deviation_m
+        information, right = self._information(joints)
+        n_frames, size = len(joints), self.hand.size
         jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
         width = jacobian.shape[-1]
         flat = jacobian.reshape(n_frames, -1, width)
@@ -236,7 +242,7 @@ class Energy:
             block = flat[gap:].swapaxes(-1, -2) @ carried  # rows of frame t + gap, columns of frame t
             _add(system, block, gap, size)
         if self.labels is not None and self.labels.shared is not None:
-            self._add_shared(system, posed.joints, jacobian)
+            self._add_shared(system, joints, jacobian)
 
     def _add_shared(self, system: ArrowSystem, joints: np.ndarray, jacobian: np.ndarray) -> None:
         """Take away what joints of a view say in common: - S'S with S the shared combinations of whitened residuals."""

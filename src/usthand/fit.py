@@ -8,18 +8,18 @@ network's. Left hands are fitted as right ones in the mirrored world.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
 
 from usthand.articulation import N_SHAPE, Articulation, HandState, articulation
-from usthand.banded import inverse_blocks
-from usthand.covariance import joint_covariance
-from usthand.energy import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise
+from usthand.cross_check import choose_soft
+from usthand.energy import Energy, PointTerm, minimise
 from usthand.errors import UserError
+from usthand.fitter import MIN_VIEWS, START_STD_M, FitConfig, Fitter, Progress, motion_prior
 from usthand.geometry import triangulate_xy
 from usthand.hand.files import load_hand
 from usthand.hand.model import HandModel
@@ -28,55 +28,11 @@ from usthand.labels import Labels, Observations
 from usthand.result import Result
 from usthand.rig import MIRROR, Rig
 from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straighten, triangulate_robust
-from usthand.trust import TrustConfig, label_trust
 
-MIN_VIEWS = 2
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
 VERTEX_CHUNK = 256  # frames skinned at once
 MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames
-
-Progress = Callable[[int, int], None]
-"""Called with (rounds done, rounds in all)."""
-
-
-@dataclass(frozen=True)
-class MotionScales:
-    """Typical accelerations and velocities of a hand: standard deviations, in physical units."""
-
-    turn_rad_s2: float = 15.0
-    wrist_m_s2: float = 1.5
-    flexion_rad_s2: float = 40.0
-    other_rad_s2: float = 12.0
-    turn_rad_s: float = 6.0
-    wrist_m_s: float = 1.0
-    flexion_rad_s: float = 6.0
-    other_rad_s: float = 3.0
-
-
-@dataclass(frozen=True)
-class FitConfig:
-    """Settings of the sequence fit; the defaults come from the measurements in docs/notes/fit.md."""
-
-    fps: float = 30.0
-    """Frames per second of the capture."""
-    motion: MotionScales = field(default_factory=MotionScales)
-    trust: TrustConfig = field(default_factory=TrustConfig)
-    label_memory_s: float = 0.1
-    """Errors of labels decorrelate over this time: 0.1 s is a correlation of 0.72 between frames at 30 per second."""
-    shared_hand: float = 0.35
-    shared_finger: float = 0.25
-    """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view."""
-    flexion_std_rad: float = 0.8
-    other_std_rad: float = 0.25
-    coupling_std_rad: float = 0.25
-    """Spread of the last joint's flexion about `DIP_PER_PIP` of the middle one's."""
-    offset_std_m: float = 0.0
-    """Typical distance, along each axis, between the wrist or the thumb's base of the model and of the detector; 0 for none."""
-    limit_rad: float = 0.03
-    shape_std: float = 1.0
-    rounds: int = 8
-    """Rounds of reweighting, each with `steps` Levenberg-Marquardt steps."""
-    steps: int = 3
+FRAME_STEPS = 12  # of the plain fit, frame by frame
 
 
 def fit_labels(
@@ -114,9 +70,17 @@ def fit_observations(
     views = straighten(
         scaled.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
     )
-    fitter = _Fitter(joints, config, views, _points_scaled(observations, unit_m))
-    state = fitter.run(progress)
-    return _in_rig_units(fitter.result(state, hand, rig), unit_m, rig)
+    with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
+        soft = config.joints == "soft" or (config.joints == "auto" and choose_soft(joints, config, views))
+        fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft).run(progress)
+    state = fitted.state
+    pose, translation = joints.pose(state), joints.translation_m(state)
+    vertices = skin(hand, pose, state.shape, translation)
+    result = _result(
+        rig, fitted.joints_world_m, fitted.covariance_m2, vertices, pose, state.shape, translation, fitted.seen, "fit",
+        "soft" if soft else "rigid",
+    )  # fmt: skip
+    return _in_rig_units(result, unit_m, rig)
 
 
 def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -> Result:
@@ -149,7 +113,7 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -
     state = _lay_frame_by_frame(model, joints, seen)
     pose, translation = model.pose(state), model.translation_m(state)
     vertices = skin(hand, pose, state.shape, translation)
-    result = _result(rig, joints, covariance, vertices, pose, state.shape, translation, seen, "raw")
+    result = _result(rig, joints, covariance, vertices, pose, state.shape, translation, seen, "raw", "free")
     return _in_rig_units(result, unit_m, rig)
 
 
@@ -170,88 +134,17 @@ def _lay_frame_by_frame(model: Articulation, joints: np.ndarray, seen: np.ndarra
     state = inverse_kinematics(model, joints, median_shape(model, joints, seen))
     weight = np.ones(joints.shape[:2]) / START_STD_M
     energy = Energy(model, motion_prior(model, FitConfig(), timeless=True), None, PointTerm(joints, weight[..., None, None] * np.eye(3)))
-    return minimise(energy, state, FRAME_STEPS, fixed_shape=True)
+    with threadpool_limits(1, "blas"):
+        return minimise(energy, state, FRAME_STEPS, fixed_shape=True)
 
 
-class _Fitter:
-    """One right-handed problem in metres."""
-
-    def __init__(self, hand: Articulation, config: FitConfig, views: StraightViews, points: PointTerm | None):
-        self.hand, self.config, self.views, self.points = hand, config, views, points
-        self.labelled = hand if config.offset_std_m <= 0 else hand.with_offsets(OFFSET_JOINTS, config.offset_std_m)
-        self.precision = views.precision.numpy()
-        self.stated = self.precision.trace(axis1=-2, axis2=-1)
-        self.present = self.stated > 0
-        self.start = triangulate_robust(views)
-        self.weight = self.start.weight.numpy() / self.start.scale**2
-        self.prior = motion_prior(hand, config)
-
-    def run(self, progress: Progress | None) -> HandState:
-        """The best state found."""
-        config = self.config
-        state = self._begin()
-        state = replace(state, shape=np.pad(state.shape, (0, self.labelled.n_shared - N_SHAPE)))
-        for done in range(config.rounds):
-            self._reweight(state, FIRST_DOF / 2**done)
-            state = minimise(self.energy(), state, config.steps)
-            if progress is not None:
-                progress(done + 1, config.rounds)
-        return state  # its shape holds the detector's offsets too
-
-    def _begin(self) -> HandState:
-        """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
-        start = self.start
-        joints = interpolate_gaps(start.points_world_m, start.seen).numpy()
-        seen = start.seen.numpy()
-        shape = median_shape(self.hand, joints, seen)
-        state = inverse_kinematics(self.hand, joints, shape)
-        covariance = start.covariance_m2.numpy() + np.eye(3) * START_STD_M**2
-        root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2) * seen[..., None, None]
-        for _ in range(START_ROUNDS):
-            offset = (root @ (self.hand.posed(state, False).joints - joints)[..., None])[..., 0]
-            weight = (START_DOF + 3) / (START_DOF + (offset**2).sum(-1))
-            term = PointTerm(joints, root * np.sqrt(weight)[..., None, None])
-            state = minimise(Energy(self.hand, self.prior, None, term), state, START_STEPS)
-        return state
-
-    def _reweight(self, state: HandState, least_dof: float) -> None:
-        """Believe the labels as their residuals deserve; at first nearly alike, so that no view is written off early."""
-        trust = replace(self.config.trust, dof=max(self.config.trust.dof, least_dof))
-        points = torch.from_numpy(self.labelled.posed(state, derivatives=False).joints)
-        squared = mahalanobis2(self.views, points).numpy()
-        self.weight = label_trust(squared, self.stated, self.present, trust)
-
-    def energy(self) -> Energy:
-        """The cost with the present weights."""
-        rho = float(np.exp(-1 / (self.config.fps * self.config.label_memory_s))) if self.config.label_memory_s > 0 else 0.0
-        cameras = self.views.cameras.cam_from_world.numpy()
-        labels = LabelTerm(
-            cameras[..., :3], cameras[..., 3], self.views.xy.numpy(), matrix_root(self.precision),
-            earlier_correlation(self.present, rho), rho,
-        )  # fmt: skip
-        return Energy(self.labelled, self.prior, labels.weighted(self.weight, self.config.shared_hand, self.config.shared_finger), self.points)
-
-    def result(self, state: HandState, model: HandModel, rig: Rig) -> Result:
-        """What was found, with its covariance."""
-        inverse = inverse_blocks(self.energy().normal_equations(state))
-        shape_part = slice(0, N_SHAPE)
-        inverse = replace(inverse, shared=inverse.shared[..., shape_part], corner=inverse.corner[shape_part, shape_part])
-        state = replace(state, shape=state.shape[shape_part])
-        covariance = COVARIANCE_INFLATION * joint_covariance(self.hand, state, inverse)
-        seen = self.present.sum(1) >= MIN_VIEWS
-        pose, translation = self.hand.pose(state), self.hand.translation_m(state)
-        joints = self.hand.posed(state, derivatives=False).joints
-        vertices = skin(model, pose, state.shape, translation)
-        return _result(rig, joints, covariance, vertices, pose, state.shape, translation, seen, "fit")
-
-
-def _result(rig, joints, covariance, vertices, pose, shape, translation, seen, method) -> Result:
+def _result(rig, joints, covariance, vertices, pose, shape, translation, seen, method, kind) -> Result:
     """A right-handed result in the rig's own words; frames count where two views see enough joints."""
     valid = seen.sum(1) >= MIN_JOINTS
     return Result(
         joints_world_m=joints, joints_cov_m2=covariance, vertices_world_m=vertices, pose=pose, shape=shape,
         translation_m=translation, side="right", frame=np.arange(len(pose)), valid=valid, joint_valid=seen & valid[:, None],
-        scale=rig.scale, metric=rig.metric, method=method, cameras=rig.names,
+        scale=rig.scale, metric=rig.metric, method=method, joints=kind, cameras=rig.names,
     )  # fmt: skip
 
 
@@ -332,7 +225,7 @@ def _metres_per_unit(rig: Rig, observations: Observations, model: Articulation) 
     views = straighten(rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     found = triangulate_robust(views)
     length, known = median_bone_lengths(found.points_world_m.numpy(), found.seen.numpy())
-    mean = bone_lengths(model.rest_joints(np.zeros(model.joint_by_shape.shape[-1])))
+    mean = bone_lengths(model.rest_joints(np.zeros(N_SHAPE)))
     return float(mean[known].sum() / max(length[known].sum(), 1e-12))
 
 
@@ -353,52 +246,6 @@ def _in_rig_units(result: Result, unit_m: float, rig: Rig) -> Result:
         translation_m=result.translation_m / unit_m,
         scale=f"the calibration's own unit; {1000 * unit_m:.4g} mm if the hand is of mean size",
     )
-
-
-START_STD_M = 0.003  # of a triangulated joint against the model's, beside its own covariance
-START_DOF = 3.0
-START_ROUNDS, START_STEPS = 4, 3
-OFFSET_JOINTS = (0, 1, 2)  # wrist and thumb base: where detectors and hand models differ most
-FIRST_DOF = 64.0  # of Student's t in the first round of reweighting, halved every round
-COVARIANCE_INFLATION = 1.8  # measured: what the error model leaves out (systematic errors), see docs/notes/fit.md
-FRAME_STEPS = 12  # of the plain fit, frame by frame
-DIP_PER_PIP = 0.6  # the tendons couple the last two joints of a finger (Rijpkema and Girard 1991: two thirds)
-
-
-def motion_prior(hand: Articulation, config: FitConfig, timeless: bool = False) -> Prior:
-    """Priors in units of frames; `timeless` leaves the motion out, so that every frame stands by itself."""
-    scales, fps = config.motion, config.fps
-    axis = np.array([a for _, a in hand.free])
-    acceleration = np.concatenate(
-        [np.full(3, scales.turn_rad_s2), np.full(3, scales.wrist_m_s2),
-         np.where(axis == 0, scales.flexion_rad_s2, scales.other_rad_s2)]
-    )  # fmt: skip
-    velocity = np.concatenate(
-        [np.full(3, scales.turn_rad_s), np.full(3, scales.wrist_m_s),
-         np.where(axis == 0, scales.flexion_rad_s, scales.other_rad_s)]
-    )  # fmt: skip
-    if timeless:
-        acceleration, velocity = np.full_like(acceleration, np.inf), np.full_like(velocity, np.inf)
-    mean = np.clip(np.where(axis == 0, 0.35, 0.0), hand.low, hand.high)
-    rows = list(np.diag(1 / np.where(axis == 0, config.flexion_std_rad, config.other_std_rad)))
-    for tip, (joint, which) in enumerate(hand.free):
-        middle = (joint - 1, 0)
-        if joint % 3 == 2 and joint < 12 and which == 0 and middle in hand.free:
-            row = np.zeros(len(axis))
-            row[tip], row[hand.free.index(middle)] = 1, -DIP_PER_PIP
-            rows.append(row / config.coupling_std_rad)
-    return Prior(acceleration / fps**2, velocity / fps, mean, np.array(rows), config.limit_rad, config.shape_std)
-
-
-def matrix_root(precision: Float[np.ndarray, "*b 2 2"]) -> Float[np.ndarray, "*b 2 2"]:
-    """Upper triangular R with R' R = P; zero for zero."""
-    a, b, c = precision[..., 0, 0], precision[..., 0, 1], precision[..., 1, 1]
-    first = np.sqrt(np.maximum(a, 0))
-    root = np.zeros_like(precision)
-    root[..., 0, 0] = first
-    root[..., 0, 1] = np.where(first > 0, b / np.where(first > 0, first, 1), 0)
-    root[..., 1, 1] = np.sqrt(np.maximum(c - root[..., 0, 1] ** 2, 0))
-    return root
 
 
 def skin(hand: HandModel, pose: np.ndarray, shape: np.ndarray, translation_m: np.ndarray) -> Float[np.ndarray, "T 778 3"]:

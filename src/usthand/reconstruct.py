@@ -141,6 +141,7 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
         scale=rig.scale,
         metric=rig.metric,
         method="usthand network",
+        joints="free",
         cameras=rig.names,
     )
 
@@ -190,19 +191,19 @@ def reconstruct_both(
         footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
         estimates = estimate(model, footage, crop, seed, progress)
     network = network_result(hand.rig, estimates, hand_model)
-    final = polish_fit(hand, estimates, capture.fps)
+    final = polish_fit(hand, estimates, capture.fps, fit.joints)
     if hand.mirrored:
         final, network = final.mirrored(), network.mirrored()
     return Reconstruction(final, network, estimates)
 
 
-def polish_fit(hand: Hand2D, estimates: Estimates, fps: float) -> Result:
+def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, joints: str) -> Result:
     """The sequence fit on the network's distributions and, as evidence of its own, the labels.
 
     Each camera stands twice in the rig, once with what the network says and once with what the detector said. A network's
     errors are smaller than a detector's but go together over frames, joints and views, where the fit counts each as news:
     its variances are raised by `NETWORK_TEMPER` to make up for it, and the covariance that comes out by
-    `COVARIANCE_INFLATION`.
+    `COVARIANCE_INFLATION`. `joints` is "rigid" or "soft", as the fit of the labels alone found to be right.
     """
     rig, seen = hand.rig, observations(estimates)
     labelled = Observations.from_labels(hand.labels)
@@ -211,7 +212,7 @@ def polish_fit(hand: Hand2D, estimates: Estimates, fps: float) -> Result:
         np.concatenate((seen.uv_px, labelled.uv_px), 1),
         np.concatenate((seen.precision / NETWORK_TEMPER, labelled.precision), 1),
     )
-    config = FitConfig(fps=fps)
+    config = FitConfig(fps=fps, joints=joints)
     # The two kinds of stated precision are not on one scale: no common power could correct them.
     config = replace(config, trust=replace(config.trust, learn_power=False))
     result = fit_observations(replace(rig, cameras=rig.cameras + copies), both, config)

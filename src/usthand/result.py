@@ -24,7 +24,8 @@ KIND = "usthand result"
 MM_PER_M = 1000.0
 # x -> -x: the mirror that turns a left hand into a right one.
 _MIRROR = np.array([-1.0, 1.0, 1.0])
-_TEXT = ("side", "scale", "method")
+_TEXT = ("side", "scale", "method", "joints")
+JOINT_KINDS = ("rigid", "soft", "free")
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Result:
     """Whether a metre here is a real metre."""
     method: str
     """What made this result, such as "fit" or "usthand"."""
+    joints: str
+    """How the joints belong to the hand of `pose` and `shape`: "rigid", they are its joints; "soft", they may leave them
+    by some millimetres, where a detector's joints are not the model's; "free", nothing holds them."""
     cameras: tuple[str, ...]
     """Names of the cameras that were used."""
     faces: Int[np.ndarray, "F 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
@@ -88,6 +92,8 @@ class Result:
             object.__setattr__(self, name, array)
         if self.side not in SIDES:
             raise ValueError(f"side is {self.side!r}, expected 'left' or 'right'")
+        if self.joints not in JOINT_KINDS:
+            raise ValueError(f"joints are {self.joints!r}, expected one of {', '.join(JOINT_KINDS)}")
         if self.faces.size and self.faces.max() >= self.vertices_world_m.shape[1]:
             raise ValueError("faces name vertices that the mesh does not have")
         if (np.diff(self.frame) <= 0).any():

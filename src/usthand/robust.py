@@ -7,6 +7,7 @@ Vectorised over frames and joints; the loop is over the V(V-1)/2 pairs. Shapes: 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -83,7 +84,8 @@ def geman_weight(squared: Tensor, scale2: float) -> Tensor:
     return (1 + squared / (scale2 * CAP_SIGMA**2)) ** -2
 
 
-def _subset(views: StraightViews, ids: tuple[int, ...]) -> StraightViews:
+def subset_views(views: StraightViews, ids: Sequence[int]) -> StraightViews:
+    """Some of the views, in the order given."""
     cameras = Cameras(*(field[list(ids)] for field in views.cameras))
     return StraightViews(cameras, views.xy[:, list(ids)], views.precision[:, list(ids)])
 
@@ -97,7 +99,7 @@ def _best_pair(views: StraightViews, present: Tensor) -> Tensor:
         both = present[:, pair[0]] & present[:, pair[1]]
         if not both.any():
             continue
-        chosen = _subset(views, pair)
+        chosen = subset_views(views, pair)
         points = triangulate_xy(chosen.cameras, chosen.xy, chosen.precision, 1)[0]
         cost = mahalanobis2(views, points).clamp_max(CAP_SIGMA**2)
         cost = torch.where(present, cost, 0).sum(1)
