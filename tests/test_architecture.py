@@ -16,7 +16,7 @@ ORDER = (
     "synthetic result "
     "robust banded articulation covariance energy deviation initial trust fitter cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "
-    "windows losses checkpoint prepare train reconstruct metrics uncertainty draw overlay figures measures report demo cli"
+    "windows losses checkpoint prepare train reconstruct metrics uncertainty draw overlay pretrain figures measures report demo cli"
 ).split()
 """A file imports only from those before it; a folder's name stands for its files that have no name of their own."""
 

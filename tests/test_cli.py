@@ -100,13 +100,32 @@ def test_train_and_reconstruct(capture, tmp_path, capsys):
     assert np.array_equal(a.joints_world_m, b.joints_world_m) and a.method == "usthand"
     main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "c.npz"), "--no-polish"])
     assert load_result(tmp_path / "c.npz").method == "usthand network"
+    main(["hand", "export", str(tmp_path / "own.npz")])
+    main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--hand", str(tmp_path / "own.npz"), "--out", str(tmp_path / "d.npz")])
+    assert np.allclose(load_result(tmp_path / "d.npz").vertices_world_m, a.vertices_world_m, atol=1e-5)
 
 
-def test_hand_export_and_install(tmp_path, monkeypatch, capsys):
+def test_from_scratch_is_kept_in_the_run(capture, tmp_path):
+    for name, more in (("shipped", []), ("scratch", ["--from-scratch"])):
+        main(["train", str(capture), "--out", str(tmp_path / name), "--steps", "1", *more])
+        config = json.loads((tmp_path / name / "last" / "config.json").read_text())
+        assert config["preset"]["train"]["start"] == name
+
+
+def test_reconstruct_without_a_training_uses_the_shipped_weights(capture, tmp_path):
+    main(["reconstruct", str(capture), "--out", str(tmp_path / "r.npz"), "--no-polish"])
+    assert load_result(tmp_path / "r.npz").method == "usthand network"
+
+
+def test_hand_export_and_install(capture, fitted, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("USTHAND_HAND", str(tmp_path / "installed" / "mano_right.npz"))
     main(["hand", "export", str(tmp_path / "hand.pkl")])
     main(["hand", "install", str(tmp_path / "hand.pkl")])
     assert "installed" in capsys.readouterr().out
+    # The installed file is the embedded hand in MANO's clothes: results must be the same.
+    main(["fit", str(capture), "--hand", "mano", "--out", str(tmp_path / "mano.npz")])
+    mano, own = load_result(tmp_path / "mano.npz"), load_result(fitted)
+    assert np.allclose(mano.vertices_world_m, own.vertices_world_m, atol=1e-5) and np.array_equal(mano.faces, own.faces)
     fails(capsys, "hand", "install", tmp_path / "nothing.pkl")
 
 

@@ -279,3 +279,13 @@ def test_one_tiny_capture_can_be_overfitted(small, tmp_path):
     error = np.linalg.norm(both.network.joints_world_m - truth.joints_world_m, axis=-1).mean()
     assert error < 0.010
     assert both.estimates.valid.all()
+
+
+def test_confidence_falls_as_the_samples_spread(small, trained):
+    """In one image, joints in the order of their samples' spread are in the reverse order of their confidence."""
+    estimates = reconstruct_both(open_capture(small), trained, "right").estimates
+    seen = estimates.heatmap_confidence > 0
+    assert ((estimates.confidence > 0) == seen).all() and (estimates.confidence <= 1).all()
+    spread = estimates.cov_px2.trace(axis1=-2, axis2=-1)
+    for t, v in np.argwhere(seen.all(-1))[::7]:
+        assert (np.diff(estimates.confidence[t, v][np.argsort(spread[t, v])]) <= 1e-9).all()

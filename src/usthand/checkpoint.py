@@ -18,6 +18,7 @@ from usthand.network.model import ModelConfig, UstHand
 from usthand.windows import CropConfig
 
 CHECKPOINT_VERSION = 1
+SHIPPED = Path(__file__).parent / "weights" / "tiny"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 T = TypeVar("T")
 
@@ -90,6 +91,21 @@ def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropC
     except (SafetensorError, RuntimeError, OSError) as error:
         raise _damaged(folder / WEIGHTS, error) from None
     return model.eval(), from_json(CropConfig, crop_data, str(folder / CONFIG)), data
+
+
+def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
+    """The state of the network that comes with the package.
+
+    Raises:
+        UserError: if it is of another size than `model`.
+    """
+    data = json.loads((SHIPPED / CONFIG).read_text())
+    if from_json(ModelConfig, dict(data["model"]), str(SHIPPED)) != model:
+        raise UserError(
+            "the package's weights do not fit this network", "they are of the preset `tiny` with its own sizes",
+            "start from nothing: add --from-scratch",
+        )  # fmt: skip
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(SHIPPED / WEIGHTS).items()}
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

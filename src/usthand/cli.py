@@ -88,7 +88,8 @@ def label(
 
 def fit(
     capture: Positional[CapturePath], out: Path, side: Side | None = None, leave_out: str | None = None, raw: bool = False,
-    joints: Literal["auto", "rigid", "soft"] = "auto", seed: int = 0, overwrite: bool = False,
+    joints: Literal["auto", "rigid", "soft"] = "auto", hand: str = "embedded",
+    seed: int = 0, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from the labels alone, without training: robust triangulation and a fit of the whole sequence.
 
@@ -99,30 +100,33 @@ def fit(
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
         joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets cameras left out decide.
+        hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
         seed: Taken for uniformity; the fit has no randomness.
         overwrite: Write over a result that is there.
     """
     from usthand.capture import open_capture
     from usthand.fit import FitConfig, fit_labels, raw_triangulation
+    from usthand.hand.files import load_hand
     from usthand.labels import load_labels
     from usthand.overlay import progress_bar
     from usthand.prepare import choose_side, without_camera
 
     _refuse_existing(out, overwrite)
-    opened = open_capture(capture)
+    opened, model = open_capture(capture), load_hand(hand)
     labels = load_labels(opened, choose_side(opened, side))
     rig, labels = without_camera(opened.rig, labels, leave_out)
     if raw:
-        _save(raw_triangulation(rig, labels), out)
+        _save(raw_triangulation(rig, labels, model), out)
     else:
-        _save(fit_labels(rig, labels, FitConfig(fps=opened.fps, joints=joints), progress=progress_bar("fitting")), out)
+        config = FitConfig(fps=opened.fps, joints=joints)
+        _save(fit_labels(rig, labels, config, model, progress_bar("fitting")), out)
 
 
 def train(
     captures: Positional[Annotated[list[Path], arg(metavar="CAPTURE...")]], out: Path,
     preset: Literal["tiny", "paper"] = "tiny", side: Side | None = None, leave_out: str | None = None, seed: int = 0,
     steps: int | None = None, targets: Literal["consensus", "labels"] | None = None,
-    backbone_weights: Path | None = None,
+    from_scratch: bool = False, backbone_weights: Path | None = None,
 ) -> None:  # fmt: skip
     """Train the network on the captures' labels. Started again with the same settings, it goes on where it was.
 
@@ -135,12 +139,13 @@ def train(
         seed: Of weights, batches and augmentation.
         steps: Length of the training, if not the preset's.
         targets: Learn the labels' consensus over views and time, or each label as it is (the paper's way).
+        from_scratch: Start from nothing, not from the package's weights (tiny) learned on synthetic captures.
         backbone_weights: A file of ImageNet weights for the backbone (paper: ResNet-34).
     """
-    from usthand.train import PRESETS
+    from usthand.train import PRESETS, from_nothing
     from usthand.train import train as run
 
-    chosen = PRESETS[preset]
+    chosen = from_nothing(PRESETS[preset]) if from_scratch or backbone_weights else PRESETS[preset]
     changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
     chosen = replace(chosen, train=replace(chosen.train, **changes))
     best = run(captures, out, chosen, side, leave_out, backbone_weights)
@@ -148,30 +153,33 @@ def train(
 
 
 def reconstruct(
-    capture: Positional[CapturePath], run: Path, out: Path, side: Side | None = None, leave_out: str | None = None,
-    seed: int = 0, polish: bool = True, overwrite: bool = False,
+    capture: Positional[CapturePath], out: Path, run: Path | None = None, side: Side | None = None, leave_out: str | None = None,
+    seed: int = 0, polish: bool = True, hand: str = "embedded", overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from a trained network: its 2D distributions, then the sequence fit on them.
 
     Args:
         capture: Folder with rig.toml, videos and labels (which say where to look).
-        run: Folder of a training.
         out: Result file (npz).
+        run: Folder of a training; without one the weights that come with usthand, not adapted to this footage.
         side: Which hand; may be left out if only one has labels.
         leave_out: A camera not to use.
         seed: Of the hypotheses.
         polish: End with the sequence fit; --no-polish gives the network's own answer.
+        hand: The hand model of that fit: embedded, mano, or a file; the network's own is always the embedded one.
         overwrite: Write over a result that is there.
     """
     from usthand.capture import open_capture
+    from usthand.checkpoint import SHIPPED
+    from usthand.hand.files import load_hand
     from usthand.overlay import progress_bar
     from usthand.prepare import choose_side
     from usthand.reconstruct import reconstruct as use
 
     _refuse_existing(out, overwrite)
-    opened = open_capture(capture)
+    opened, model = open_capture(capture), load_hand(hand)
     bar = progress_bar("reconstructing")
-    _save(use(opened, run, choose_side(opened, side), leave_out, seed, polish, progress=bar), out)
+    _save(use(opened, run or SHIPPED, choose_side(opened, side), leave_out, seed, polish, bar, model), out)
 
 
 def evaluate(

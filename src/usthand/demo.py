@@ -24,22 +24,21 @@ from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import PRESETS, train
 from usthand.uncertainty import spearman
 
-ROWS = {
-    "raw": "raw triangulation",
-    "fit": "sequence fit of the labels",
-    "network": "UST-Hand, network alone",
-    "usthand": "UST-Hand",
-}
+ROWS = {"raw": "raw", "fit": "fit", "network": "network", "usthand": "UST-Hand"}
 TABLE = {
-    "mpjpe_mm": "joints, mm",
-    "mpvpe_mm": "mesh, mm",
-    "mpjpe_wrist_mm": "joints, wrist-relative, mm",
-    "mpjpe_pa_mm": "joints, Procrustes, mm",
-    "auc_v": "AUC of mesh, 0-50 mm",
-    "f5": "F@5 mm",
-    "accel_mm_s2": "acceleration error, mm/s²",
-    "coverage90": "in 90 % region",
+    "mpjpe_mm": "joints\nmm",
+    "mpvpe_mm": "mesh\nmm",
+    "mpjpe_wrist_mm": "wrist\nmm",
+    "mpjpe_pa_mm": "PA\nmm",
+    "auc_v": "AUC\nmesh",
+    "f5": "F@5\nmesh",
+    "accel_mm_s2": "accel.\nmm/s²",
+    "coverage90": "in 90 %\nregion",
 }
+CAPTION = (
+    "raw: plain triangulation. fit: sequence fit of the labels. network: UST-Hand's network alone. "
+    "UST-Hand: network, then fit. wrist: joints, wrists laid together. PA: joints, Procrustes. accel.: error of it."
+)
 SIDE = "right"
 
 
@@ -96,8 +95,8 @@ def measure(capture: Capture, results: dict[str, Result], labels: Labels, both: 
     rows = {name: metrics.evaluate_truth(r, truth, frames, fps=capture.fps) for name, r in results.items()}
     return rows | {
         "frames": len(frames),
-        "confidence_error_rank_correlation": confidence_rank(capture, truth, both),
-        "spread_error_rank_correlation": spread_rank(capture, truth, both),
+        "confidence_error_rank_correlation": spearman(*confidence_errors(capture, truth, both)),
+        "heatmap_error_rank_correlation": spearman(*confidence_errors(capture, truth, both, both.estimates.heatmap_confidence)),
         "label_error_median_px": label_error_px(capture, truth, labels),
     }
 
@@ -131,24 +130,16 @@ def true_pixels(capture: Capture, truth: Truth) -> np.ndarray:
     ).transpose(0, 1).numpy()  # fmt: skip
 
 
-def confidence_errors(capture: Capture, truth: Truth, both: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
-    """The network's confidence and its 2D error (px), over all joints, views and frames that it saw."""
-    seen = both.estimates.confidence > 0
-    error = np.linalg.norm(both.estimates.uv_px - true_pixels(capture, truth), axis=-1)
-    return both.estimates.confidence[seen], error[seen]
-
-
-def spread_rank(capture: Capture, truth: Truth, both: Reconstruction) -> float:
-    """The same for the spread of the flow's samples (px), with the sign turned so that it reads like a confidence's."""
-    seen = both.estimates.confidence > 0
-    error = np.linalg.norm(both.estimates.uv_px - true_pixels(capture, truth), axis=-1)
-    spread = np.sqrt(both.estimates.cov_px2.trace(axis1=-2, axis2=-1))
-    return spearman(-spread[seen], error[seen])
-
-
-def confidence_rank(capture: Capture, truth: Truth, both: Reconstruction) -> float:
-    """Spearman correlation of the network's confidence with its 2D error; negative if it is of use."""
-    return spearman(*confidence_errors(capture, truth, both))
+def confidence_errors(
+    capture: Capture, truth: Truth, both: Reconstruction, confidence: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The network's confidence (or another one of the same shape) and its 2D error, in per cent of the hand's size in the
+    view (a confidence has no unit, so neither may the error), over all that it saw."""
+    confidence = both.estimates.confidence if confidence is None else confidence
+    seen, exact = confidence > 0, true_pixels(capture, truth)
+    size = (exact.max(2) - exact.min(2)).max(-1)
+    error = np.linalg.norm(both.estimates.uv_px - exact, axis=-1) / size[..., None]
+    return confidence[seen], 100 * error[seen]
 
 
 def label_error_px(capture: Capture, truth: Truth, labels: Labels) -> float:
@@ -159,8 +150,8 @@ def label_error_px(capture: Capture, truth: Truth, labels: Labels) -> float:
 
 def table_of(numbers: dict) -> Table:
     """The demo's table for the terminal."""
-    table = Table(title=f"Error against truth, {numbers['frames']} frames; absolute unless said otherwise")
-    table.add_column("")
+    table = Table(title=f"Error against truth, {numbers['frames']} frames; absolute unless said otherwise", caption=CAPTION)
+    table.add_column("", no_wrap=True)
     for title in TABLE.values():
         table.add_column(title, justify="right")
     for name, title in ROWS.items():

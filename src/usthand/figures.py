@@ -185,16 +185,16 @@ def over_time(
 
 
 @_drawn
-def confidence_plot(confidence: np.ndarray, error_px: np.ndarray, colour: str) -> Figure:
+def confidence_plot(confidence: np.ndarray, error_percent: np.ndarray, colour: str) -> Figure:
     """Median and middle half of the 2D error in ten groups of equal size, by confidence."""
-    confidence, error = np.ravel(confidence), np.ravel(error_px)
+    confidence, error = np.ravel(confidence), np.ravel(error_percent)
     figure, (axes,) = _figure(_WIDE, 3.2)
     groups = np.array_split(np.argsort(confidence, kind="stable"), min(10, len(confidence)))
     x = [confidence[g].mean() for g in groups]
     low, middle, high = np.array([np.percentile(error[g], (25, 50, 75)) for g in groups]).T
     axes.fill_between(x, low, high, color=colour, alpha=0.22, lw=0, label="middle half")
     axes.plot(x, middle, "o-", color=colour, ms=4.5, lw=1.8, label="median")
-    axes.set(xlabel="confidence of the network (0 to 1)", ylabel="2D error (px)",
+    axes.set(xlabel="confidence of the network (0 to 1)", ylabel="2D error (% of the hand)",
              title=_rank(confidence, error))
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)

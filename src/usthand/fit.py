@@ -77,7 +77,7 @@ def fit_observations(
     pose, translation = joints.pose(state), joints.translation_m(state)
     vertices = skin(hand, pose, state.shape, translation)
     result = _result(
-        rig, fitted.joints_world_m, fitted.covariance_m2, vertices, pose, state.shape, translation, fitted.seen, "fit",
+        rig, hand, fitted.joints_world_m, fitted.covariance_m2, vertices, pose, state.shape, translation, fitted.seen, "fit",
         "soft" if soft else "rigid",
     )  # fmt: skip
     return _in_rig_units(result, unit_m, rig)
@@ -113,7 +113,7 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -
     state = _lay_frame_by_frame(model, joints, seen)
     pose, translation = model.pose(state), model.translation_m(state)
     vertices = skin(hand, pose, state.shape, translation)
-    result = _result(rig, joints, covariance, vertices, pose, state.shape, translation, seen, "raw", "free")
+    result = _result(rig, hand, joints, covariance, vertices, pose, state.shape, translation, seen, "raw", "free")
     return _in_rig_units(result, unit_m, rig)
 
 
@@ -138,13 +138,14 @@ def _lay_frame_by_frame(model: Articulation, joints: np.ndarray, seen: np.ndarra
         return minimise(energy, state, FRAME_STEPS, fixed_shape=True)
 
 
-def _result(rig, joints, covariance, vertices, pose, shape, translation, seen, method, kind) -> Result:
+def _result(rig, hand, joints, covariance, vertices, pose, shape, translation, seen, method, kind) -> Result:
     """A right-handed result in the rig's own words; frames count where two views see enough joints."""
     valid = seen.sum(1) >= MIN_JOINTS
     return Result(
         joints_world_m=joints, joints_cov_m2=covariance, vertices_world_m=vertices, pose=pose, shape=shape,
         translation_m=translation, side="right", frame=np.arange(len(pose)), valid=valid, joint_valid=seen & valid[:, None],
         scale=rig.scale, metric=rig.metric, method=method, joints=kind, cameras=rig.names,
+        faces=hand.faces.numpy(),
     )  # fmt: skip
 
 

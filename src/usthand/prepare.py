@@ -24,6 +24,7 @@ from usthand.rig import Rig
 from usthand.windows import CropConfig, Footage, make_footage
 
 CONSENSUS = "consensus"
+ROUGH_ROUNDS = 2
 TRUSTED_STD_M = 0.006  # a consensus joint of this uncertainty counts half
 
 
@@ -125,6 +126,11 @@ def footage_of(
     )
 
 
-def fit_hand(hand: Hand2D, fps: float, rounds: int = FitConfig.rounds) -> Result:
-    """The sequence fit of the labels; two rounds suffice to place crops."""
-    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps, rounds=rounds))
+def fit_hand(hand: Hand2D, fps: float) -> Result:
+    """The sequence fit of the labels."""
+    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps))
+
+
+def rough_fit(hand: Hand2D, fps: float) -> Result:
+    """Enough to place crops."""
+    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps, joints="rigid", rounds=ROUGH_ROUNDS))

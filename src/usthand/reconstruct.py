@@ -35,9 +35,9 @@ from usthand.windows import CropConfig, Footage, make_batch
 CHUNK = 12  # frames that go through the network at once
 # Both measured on the demo's capture, seed 0, and checked on other seeds (docs/notes/training.md).
 NETWORK_TEMPER = 8.0
-COVARIANCE_INFLATION = 2.25
-CROP_ROUNDS = 2  # of the sequence fit of the labels that places the crops
+COVARIANCE_INFLATION = 1.9
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
+HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
 
 
@@ -48,7 +48,10 @@ class Estimates:
     uv_px: Float[np.ndarray, "T V J 2"]
     cov_px2: Float[np.ndarray, "T V J 2 2"]
     confidence: Float[np.ndarray, "T V J"]
-    """0 in a view that does not see the hand."""
+    """Of `uv_px`, in (0, 1]; 0 in a view that does not see the hand. From the spread of the flow's samples, which has
+    heard all views and ranks the errors better than the heatmap does (docs/notes/pretraining.md)."""
+    heatmap_confidence: Float[np.ndarray, "T V J"]
+    """The published one, inside the network: maximum of the view's unnormalised heatmap; 0 as above."""
     points_world_m: Float[np.ndarray, "T J 3"]
     """Refined points of the last block."""
     angles: Float[np.ndarray, "T 15 3"]
@@ -103,10 +106,14 @@ def _chunk(prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> 
     covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + STD_FLOOR_CROP**2 * torch.eye(2)
     linear = px_from_crop[..., None, :, :2]
     frames = prediction.hand.root.shape[1]
+    heatmap = prediction.views.confidence
+    spread = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()
+    sure = heatmap if samples.shape[-2] <= 2 else (heatmap > 0) / (1 + spread / HALF_CONFIDENCE_CROP)
     values = {
         "uv_px": affine_apply(px_from_crop, key),
         "cov_px2": linear @ covariance @ linear.transpose(-1, -2),
-        "confidence": prediction.views.confidence,
+        "confidence": sure,
+        "heatmap_confidence": heatmap,
         "points_world_m": prediction.points[-1],
         "angles": prediction.hand.angles,
         "root": prediction.hand.root,
@@ -174,30 +181,31 @@ class Reconstruction:
 
 def reconstruct_both(
     capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None,
 ) -> Reconstruction:  # fmt: skip
     """Hands of one side of a capture: the final result and the network's own.
 
     Args:
         run: a training's folder, or one of its checkpoints.
         progress: called with (frames done, frames in all).
+        fitted_hand: the hand that the final fit lays on the distributions; the network's own, the embedded one, if none.
     """
     hand_model = load_hand()
     model, crop, _ = load_checkpoint(run, hand_model)
     hand = load_hand_2d(capture, side, leave_out)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         cache = Path(folder) / "crops.npy"
-        fit = fit_hand(hand, capture.fps, CROP_ROUNDS)
+        fit = fit_hand(hand, capture.fps)  # places the crops, and finds out whether joints are soft
         footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
         estimates = estimate(model, footage, crop, seed, progress)
     network = network_result(hand.rig, estimates, hand_model)
-    final = polish_fit(hand, estimates, capture.fps, fit.joints)
+    final = polish_fit(hand, estimates, capture.fps, fit.joints, fitted_hand)
     if hand.mirrored:
         final, network = final.mirrored(), network.mirrored()
     return Reconstruction(final, network, estimates)
 
 
-def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, joints: str) -> Result:
+def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, joints: str, model: HandModel | None = None) -> Result:
     """The sequence fit on the network's distributions and, as evidence of its own, the labels.
 
     Each camera stands twice in the rig, once with what the network says and once with what the detector said. A network's
@@ -215,7 +223,7 @@ def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, joints: str) -> R
     config = FitConfig(fps=fps, joints=joints)
     # The two kinds of stated precision are not on one scale: no common power could correct them.
     config = replace(config, trust=replace(config.trust, learn_power=False))
-    result = fit_observations(replace(rig, cameras=rig.cameras + copies), both, config)
+    result = fit_observations(replace(rig, cameras=rig.cameras + copies), both, config, hand=model)
     # Two pieces of evidence from one camera are one view.
     valid = estimates.valid
     return replace(
@@ -226,8 +234,8 @@ def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, joints: str) -> R
 
 def reconstruct(
     capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, polish: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None,
 ) -> Result:  # fmt: skip
     """As `reconstruct_both`; the final result, or with `polish` False the network's own."""
-    both = reconstruct_both(capture, run, side, leave_out, seed, progress)
+    both = reconstruct_both(capture, run, side, leave_out, seed, progress, fitted_hand)
     return both.final if polish else both.network

@@ -66,7 +66,7 @@ class Report:
     history: Path | Sequence[Mapping[str, float]] | None = None
     """metrics.jsonl of the training, or its lines."""
     confidence: tuple[np.ndarray, np.ndarray] | None = None
-    """2D confidences and errors (px) of the same points, to show that confidence falls as the error grows."""
+    """2D confidences and errors (per cent of the hand's size) of the same points: confidence should fall as errors grow."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Short facts under the headline, such as {"Cameras": "4", "Training": "7 min on two cores"}."""
     limitations: Sequence[str] = ()

@@ -146,6 +146,7 @@ class Result:
             vertices_world_m=self.vertices_world_m * _MIRROR,
             pose=self.pose * np.tile(-_MIRROR, 16),
             translation_m=self.translation_m * _MIRROR,
+            faces=self.faces[:, ::-1],  # or a mirrored mesh would be inside out
             side=SIDES[1 - SIDES.index(self.side)],
         )
 

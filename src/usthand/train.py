@@ -20,6 +20,7 @@ from usthand.checkpoint import (
     load_optimizer,
     save_checkpoint,
     save_optimizer,
+    shipped_weights,
     to_json,
 )  # fmt: skip
 from usthand.errors import UserError
@@ -28,11 +29,12 @@ from usthand.labels import Labels
 from usthand.losses import LossConfig, point_losses, total, view_losses
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import PAPER, TINY, ModelConfig, UstHand
-from usthand.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d
+from usthand.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d, rough_fit
 from usthand.windows import CropConfig, Footage, Targets, make_batch, sample_clips
 
 LOG_EVERY, CHECK_EVERY = 20, 250  # steps
-CHECK_FRAMES = 24  # frames of the held-out check: a second or two
+CHECK_FRAMES = 24  # frames of a footage in the held-out check: a second or two ...
+CHECK_FOOTAGES = 8  # ... for a few of them
 LABELS_HELD_OUT = 0.04
 CLIP_GRADIENT = 1.0
 
@@ -62,7 +64,13 @@ class TrainConfig:
     hypothesis_dropout: float = 0.25
     targets: Literal["consensus", "labels"] = "consensus"
     """Learn the labels' multi-view, temporal consensus, or each label as it is (the paper's way)."""
+    start: Literal["shipped", "scratch"] = "scratch"
+    """From the weights in the package, learned on synthetic captures (`usthand.pretrain`), or from nothing."""
     seed: int = 0
+
+
+ADAPT = TrainConfig(start="shipped", steps=800, learning_rate=5e-4, points_from=0.5)
+"""From weights that know hands, to a footage: short and gentle, or what they know is lost (docs/notes/pretraining.md)."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "tiny": Preset(TINY),
+    "tiny": Preset(TINY, train=ADAPT),
     # The published values; 30 epochs of 2500 windows, the size of the demo's capture times the paper's.
     "paper": Preset(
         PAPER,
@@ -85,6 +93,11 @@ PRESETS: dict[str, Preset] = {
         TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, points_from=0.0, targets="labels"),
     ),
 }
+
+
+def from_nothing(preset: Preset) -> Preset:
+    """The same network with the longer training that it needs without the shipped weights."""
+    return replace(preset, train=TrainConfig()) if preset.train.start == "shipped" else preset
 
 
 @dataclass(frozen=True)
@@ -177,10 +190,10 @@ def held_out_error(course: Course) -> float:
     model.load_state_dict(course.average)
     model.eval()
     errors = []
-    for footage, check in zip(course.footages, course.checks, strict=True):
+    checked = [(f, c) for f, c in zip(course.footages, course.checks, strict=True) if c.mask.any()]
+    chosen = np.linspace(0, len(checked) - 1, min(CHECK_FOOTAGES, len(checked))).astype(int)
+    for footage, check in (checked[i] for i in chosen):
         frames = np.flatnonzero(check.mask.any((1, 2)))
-        if not len(frames):
-            continue
         frames = frames[np.linspace(0, len(frames) - 1, min(CHECK_FRAMES, len(frames))).astype(int)]
         clips = [(footage, frames[i : i + 1]) for i in range(len(frames))]
         inputs, _ = make_batch(clips, model.config.image_size, course.preset.crop, None)
@@ -208,8 +221,11 @@ def prepare_footages(
         rng = np.random.default_rng((preset.train.seed, number, 7))
         kept, held = hold_out(hand.labels, LABELS_HELD_OUT, rng)
         hand = replace(hand, labels=kept)
-        fit = fit_hand(hand, capture.fps)
-        targets = consensus_labels(hand, fit) if preset.train.targets == "consensus" else hand.labels
+        if preset.train.targets == "consensus":
+            fit = fit_hand(hand, capture.fps)
+            targets = consensus_labels(hand, fit)
+        else:
+            fit, targets = rough_fit(hand, capture.fps), hand.labels
         task = bar.add_task(f"crops of {capture.path.name}", total=capture.n_frames * len(hand.rig), note="")
         footages.append(
             footage_of(
@@ -223,9 +239,11 @@ def prepare_footages(
 
 
 def start_course(preset: Preset, footages: list[Footage], checks: list[Labels], out: Path, weights: Path | None) -> Course:
-    """A fresh network (or one that starts from `weights`, a backbone's file) and its optimiser."""
+    """The network as it starts (shipped, fresh, or fresh on `weights`, a backbone's file) and its optimiser."""
     torch.manual_seed(preset.train.seed)
     model = UstHand(preset.model, load_hand())
+    if preset.train.start == "shipped":
+        model.load_state_dict(shipped_weights(preset.model))
     if weights is not None:
         model.backbone.resnet.load_imagenet(weights)
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate)

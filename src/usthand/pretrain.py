@@ -1,0 +1,95 @@
+"""The weights that a training starts from: learned on many synthetic captures, from 2D labels alone.
+
+    python -m usthand.pretrain OUT
+
+makes the captures (resumable), trains on all of them, and writes OUT/weights, which lies in the package as
+`usthand/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture; their seeds begin at
+`FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections: no 3D number reaches a loss.
+What it costs and gives is in docs/notes/pretraining.md.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import tyro
+from safetensors.torch import load_file, save_file
+from tyro.conf import Positional
+
+from usthand.checkpoint import CONFIG, WEIGHTS
+from usthand.overlay import progress_bar
+from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.train import PRESETS, Preset, train
+
+FIRST_SEED = 10_000
+RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How much, and from where."""
+
+    out: Positional[Path]
+    """Folder for captures, training and weights."""
+    captures: int = 320
+    frames: int = 40
+    views: int = 4
+    steps: int = 14_000
+    seed: int = 0
+
+
+def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
+    """The settings of one capture; every second one has an object, every fourth its cameras on one side."""
+    return SynthConfig(
+        views=config.views, frames=config.frames, fps=RATES[index % len(RATES)], labels="exact", seed=FIRST_SEED + index,
+        occluder=index % 2 == 1, layout="side" if index % 4 == 3 else "dome",
+    )  # fmt: skip
+
+
+def make_captures(config: PretrainConfig) -> list[Path]:
+    """All captures, those of an interrupted run used again."""
+    paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
+    bar = progress_bar("captures")
+    for index, path in enumerate(paths):
+        if not path.is_dir():
+            make_capture(path, capture_config(index, config), progress=False)
+        bar(index + 1, len(paths))
+    return paths
+
+
+def pretraining_preset(config: PretrainConfig) -> Preset:
+    """The tiny network, from nothing, on labels as they are."""
+    tiny = PRESETS["tiny"]
+    return replace(
+        tiny,
+        crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3),
+        train=replace(
+            tiny.train, steps=config.steps, targets="labels", points_from=0.5, learning_rate=3e-3, start="scratch",
+            average=0.999, seed=config.seed,
+        ),
+    )  # fmt: skip
+
+
+def export_weights(checkpoint: Path, out: Path) -> None:
+    """Weights in half precision (a third of a thousandth of a value, less than training's own noise) and their config."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = load_file(checkpoint / WEIGHTS)
+    save_file({k: v.to(torch.float16) if v.is_floating_point() else v for k, v in state.items()}, out / WEIGHTS)
+    data = json.loads((checkpoint / CONFIG).read_text())
+    kept = {key: data[key] for key in ("version", "model", "crop", "step", "held_out_px", "preset")}
+    (out / CONFIG).write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Captures, training, weights; returns their folder."""
+    paths = make_captures(config)
+    best = train(paths, config.out / "run", pretraining_preset(config), "right")
+    export_weights(best, config.out / "weights")
+    return config.out / "weights"
+
+
+if __name__ == "__main__":
+    print(pretrain(tyro.cli(PretrainConfig)))
