@@ -1,6 +1,6 @@
 """Error in a left-out camera, for a capture without truth: raw triangulation, sequence fit, UST-Hand.
 
-    python benchmarks/left_out.py CLIP --frames 6 53 --steps 600 --out benchmarks/results/webcams4.json
+    python benchmarks/left_out.py CLIP --frames 6 53 --steps 300 --unadapted --out benchmarks/results/webcams4.json
 
 Each camera is left out in turn, of labels, fit, training and reconstruction alike; the joints are projected into it and
 compared with its own labels (pixels). The labels' own error in that camera is part of every number.
@@ -21,6 +21,7 @@ from tyro.conf import Positional
 
 from usthand import metrics
 from usthand.capture import Capture, open_capture
+from usthand.checkpoint import SHIPPED
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.labels import load_labels
 from usthand.prepare import without_camera
@@ -41,7 +42,9 @@ class Config:
     cameras: tuple[str, ...] = ()
     """To leave out; all in turn by default."""
     steps: int = 600
-    """Of each training; 0 leaves the network out."""
+    """Of each training; 0 leaves the trained network out."""
+    unadapted: bool = False
+    """Also the shipped weights, without any training on the clip."""
     seed: int = 0
 
 
@@ -49,6 +52,9 @@ def results_without(capture: Capture, side: str, camera: str, config: Config) ->
     """Every method's result, made without `camera`."""
     rig, labels = without_camera(capture.rig, load_labels(capture, side), camera)
     results = {"raw": raw_triangulation(rig, labels), "fit": fit_labels(rig, labels, FitConfig(fps=capture.fps))}
+    if config.unadapted:
+        both = reconstruct_both(capture, SHIPPED, side, camera, config.seed)
+        results |= {"network unadapted": both.network, "usthand unadapted": both.final}
     if config.steps:
         preset = PRESETS["tiny"]
         preset = replace(preset, train=replace(preset.train, steps=config.steps, seed=config.seed))
@@ -92,7 +98,7 @@ def main(config: Config) -> None:
             config.out.write_text(json.dumps(data, indent=2) + "\n")
             print(side, camera, {m: round(c["leave_out_median_px"], 2) for m, c in cells[f"{side} {camera}"].items()}, flush=True)
     for method, row in summary(cells).items():
-        print(f"{method:8}", row)
+        print(f"{method:18}", row)
 
 
 if __name__ == "__main__":
