@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -45,6 +47,24 @@ def test_frames_come_in_order_with_their_number(folder):
         assert abs(float(image.mean()) - (10 + 12 * frame)) < 5 and image.shape == (48, 64, 3)
     assert [frame for frame, _ in capture.read("b", 3, 9)] == [3, 4, 5, 6, 7, 8]
     assert [frame for frame, _ in capture.read("a", 10)] == [10, 11]
+
+
+def test_videos_do_not_depend_on_what_else_is_being_written(tmp_path):
+    """The same moving frames, alone and beside other encoders: the same bytes."""
+    rng = np.random.default_rng(0)
+    room = rng.integers(0, 255, (96, 120, 3))
+    films = [
+        [np.roll(room, (t * speed, t), (0, 1))[:, :96].astype(np.uint8) for t in range(48)] for speed in (0, 1, 2)
+    ]
+
+    def write(name, film):
+        write_video(tmp_path / name, film, 30)
+        return (tmp_path / name).read_bytes()
+
+    alone = [write("alone.mp4", film) for film in films]
+    with ThreadPoolExecutor(len(films)) as pool:
+        for _ in range(4):
+            assert list(pool.map(write, ("0.mp4", "1.mp4", "2.mp4"), films)) == alone
 
 
 def test_reading_is_lazy(folder, monkeypatch):

@@ -33,7 +33,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
 CAPTURE_KEYS = {"fps"}
-VIDEO_CRF = "12"  # H.264 quality: visually lossless, so that compression does not blur small hands
+VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
 @dataclass(frozen=True)
@@ -251,8 +251,9 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf:
             if stream is None:
                 stream = container.add_stream("libx264", rate=round(fps))
                 stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
-                # One thread: the bytes then depend on the frames alone.
-                stream.options = {"crf": crf, "preset": "veryfast", "threads": "1"}
+                # The bytes shall depend on the frames alone. They would not with several threads, nor with x264's
+                # "macroblock tree", which decides differently while other encoders run in the same process.
+                stream.options = {"crf": crf, "preset": "veryfast", "threads": "1", "mbtree": "0"}
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
         if stream is not None:
             container.mux(stream.encode())

@@ -28,7 +28,7 @@ from usthand.skeleton import BONES, FINGERS, N_JOINTS
 from usthand.uncertainty import chi2_radius2
 
 BAR_AFTER_S = 2.0
-VIEWING_CRF = "20"  # for the eye, not for measuring: a third of the size of a capture's own videos
+VIEWING_CRF = "23"  # for the eye, not for measuring: a third of the size of a capture's own videos
 # Step of the numerical derivative of the projection: 0.1 mm, far above rounding and far below any curvature.
 _STEP_M = 1e-4
 # The crop follows the hand, and its size, as slowly as this many frames (standard deviation): it must not tremble.
