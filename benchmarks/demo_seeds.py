@@ -19,7 +19,7 @@ import numpy as np
 import tyro
 
 from usthand.demo import ROWS, run_demo
-from usthand.train import PRESETS
+from usthand.presets import PRESETS
 
 
 @dataclass(frozen=True)

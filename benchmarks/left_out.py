@@ -25,9 +25,10 @@ from usthand.checkpoint import SHIPPED
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.labels import load_labels
 from usthand.prepare import without_camera
+from usthand.presets import PRESETS
 from usthand.reconstruct import reconstruct_both
 from usthand.result import Result
-from usthand.train import PRESETS, train
+from usthand.train import train
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,11 @@ from usthand.geometry import project
 from usthand.hand.files import load_hand
 from usthand.metrics import evaluate_truth
 from usthand.network.model import PAPER, TINY
+from usthand.presets import PRESETS, Preset, TrainConfig
 from usthand.pretrain import FIRST_SEED, PretrainConfig, capture_config, export_weights, pretrain
 from usthand.reconstruct import reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
-from usthand.train import PRESETS, Preset, TrainConfig, start_course
+from usthand.train import start_course
 
 MOST_BYTES = 15e6
 
@@ -36,7 +37,7 @@ def test_seeds_are_far_from_those_of_demos_and_benchmarks():
     config = PretrainConfig(out=None)
     seeds = [capture_config(index, config).seed for index in range(config.captures)]
     assert len(set(seeds)) == config.captures and min(seeds) == FIRST_SEED >= 10_000
-    kinds = {(c.occluder, c.layout, c.fps) for c in (capture_config(index, config) for index in range(12))}
+    kinds = {(c.objects, c.layout, c.fps) for c in (capture_config(index, config) for index in range(12))}
     assert len(kinds) >= 6, "objects, layouts and frame rates vary"
 
 

@@ -32,10 +32,10 @@ def posed(surface, turn=None):
     return vertices - joints.mean(0), joints - joints.mean(0)
 
 
-def make(surface, seed=0, views=3, size=64, occluder="none", **more):
+def make(surface, seed=0, views=3, size=64, occluders=(), **more):
     rng = np.random.default_rng(seed)
     rig = scene.sample_rig(rng, views, "dome", size)
-    return scene.sample_scene(rng, rig, surface, occluder, **more)
+    return scene.sample_scene(rng, rig, surface, occluders, **more)
 
 
 @pytest.mark.parametrize("layout", scene.LAYOUTS)
@@ -92,7 +92,7 @@ def test_the_scene_follows_the_hand_rigidly(surface):
     """Turning and moving the hand turns and moves the forearm and a grasped object with it."""
     vertices, joints = posed(surface)
     turn, shift = Rotation.from_rotvec([0.4, -1.0, 0.3]).as_matrix(), np.array([0.03, -0.02, 0.05])
-    one = make(surface, occluder="cylinder")
+    one = make(surface, occluders=["cylinder"])
     before = one.mesh(vertices, joints, 17)
     after = one.mesh(vertices @ turn.T + shift, joints @ turn.T + shift, 17)
     follows = np.ones(len(before), bool)  # all but the arm beyond the elbow, which hangs down in the world
@@ -106,8 +106,8 @@ def test_the_scene_follows_the_hand_rigidly(surface):
 
 def test_a_static_object_stays(surface):
     vertices, joints = posed(surface)
-    one = make(surface, occluder="static")
-    n = len(one.thing.vertices_m)
+    one = make(surface, occluders=["static"])
+    n = len(one.things[0].vertices_m)
     np.testing.assert_array_equal(one.mesh(vertices, joints, 0)[-n:], one.mesh(vertices + 0.01, joints + 0.01, 30)[-n:])
 
 
@@ -146,13 +146,13 @@ def test_forearm_is_as_wide_as_an_arm(surface):
 
 def test_masks_name_hand_forearm_and_object(surface):
     vertices, joints = posed(surface)
-    views = make(surface, seed=1, views=6, occluder="sphere").draw(vertices, joints)
+    views = make(surface, seed=1, views=6, occluders=["sphere"]).draw(vertices, joints)
     assert {label for view in views for label in np.unique(view.mask)} == {0, 1, 2, 3}
     for view in views:
         np.testing.assert_array_equal(view.mask > 0, np.isfinite(view.depth_m))
 
 
-def face_on(surface, sign, occluder="none"):
+def face_on(surface, sign, occluders=()):
     """The view of a camera at which the palm (sign 1) or the back (sign -1) of the open hand looks, fingers up."""
     rig = scene.sample_rig(np.random.default_rng(0), 1, "side", 128)
     towards = sign * rig.cameras[0].centre_world_m / np.linalg.norm(rig.cameras[0].centre_world_m)
@@ -160,7 +160,7 @@ def face_on(surface, sign, occluder="none"):
     across /= np.linalg.norm(across)
     goal = np.stack([across, np.cross(towards, across), towards])
     vertices, joints = posed(surface, goal.T @ surface.palm_frame)
-    return scene.sample_scene(np.random.default_rng(0), rig, surface, occluder).draw(vertices, joints)[0]
+    return scene.sample_scene(np.random.default_rng(0), rig, surface, occluders).draw(vertices, joints)[0]
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -169,7 +169,7 @@ def test_a_flat_hand_seen_face_on_shows_its_joints(surface, sign):
 
 
 def test_an_object_in_the_palm_hides_joints_from_the_front_only(surface):
-    front, behind = face_on(surface, 1, "sphere").visible, face_on(surface, -1, "sphere").visible
+    front, behind = face_on(surface, 1, ["sphere"]).visible, face_on(surface, -1, ["sphere"]).visible
     assert behind.all()
     assert 1 <= (~front).sum() <= 8  # some of wrist, thumb base and knuckles, no fingertip
     assert front[[4, 8, 12, 16, 20]].all()
@@ -193,6 +193,19 @@ def test_dorsal_directions_are_unit_and_point_to_the_back(surface):
     np.testing.assert_allclose((surface.dorsal * bones).sum(-1), 0, atol=1e-9)
 
 
+def test_many_objects_at_once(surface):
+    """Each has its own triangles over its own vertices, held and standing ones in one scene."""
+    vertices, joints = posed(surface)
+    one = make(surface, occluders=["box", "static", "static"])
+    assert [thing.grasped for thing in one.things] == [True, False, False]
+    faces = one.model.faces[one.model.label == render.OBJECT]
+    counts = [len(thing.vertices_m) for thing in one.things]
+    total = len(one.mesh(vertices, joints))
+    assert set(np.unique(faces)) == set(range(total - sum(counts), total))
+    part = np.searchsorted(np.cumsum(counts), faces - (total - sum(counts)), side="right")
+    assert (part == part[:, :1]).all(), "no triangle joins two objects"
+
+
 def test_bad_requests_end_in_a_sentence(surface):
     rng = np.random.default_rng(0)
     with pytest.raises(UserError, match="layout"):
@@ -200,7 +213,7 @@ def test_bad_requests_end_in_a_sentence(surface):
     with pytest.raises(UserError, match="views"):
         scene.sample_rig(rng, 0)
     with pytest.raises(UserError, match="occluder"):
-        scene.sample_scene(rng, scene.sample_rig(rng, 2), surface, "teapot")
+        scene.sample_scene(rng, scene.sample_rig(rng, 2), surface, ["teapot"])
 
 
 def test_surface_follows_the_shape():

@@ -196,10 +196,23 @@ def test_a_left_capture_is_the_mirror_of_the_right_one(folder, left):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_occluders_hide_joints(tmp_path, seed):
     plain = SynthConfig(views=2, frames=3, size=64, seed=seed)
-    hidden = make_capture(tmp_path / "o", dataclasses.replace(plain, occluder=True), progress=False)
+    hidden = make_capture(tmp_path / "o", dataclasses.replace(plain, objects="any"), progress=False)
     truth = load_truth(hidden, "right")
     assert truth.visible.shape == (3, 2, 21) and not truth.visible.all()
     assert open_capture(hidden).n_frames == 3
+
+
+def test_more_objects_hide_more(tmp_path):
+    """Held, and held among two that stand in the way: fewer joints are seen, over a few scenes."""
+    seen = {}
+    for objects in ("none", "held", "many"):
+        shares = []
+        for seed in range(4):
+            config = SynthConfig(views=4, frames=2, size=64, seed=seed, objects=objects)
+            path = make_capture(tmp_path / f"{objects}{seed}", config, progress=False)
+            shares.append(load_truth(path, "right").visible.mean())
+        seen[objects] = np.mean(shares)
+    assert seen["many"] < seen["held"] < seen["none"]
 
 
 def test_nothing_is_written_over(folder):
@@ -229,6 +242,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
         {"fps": 0.0},
         {"size": 97},
         {"layout": "ring"},
+        {"objects": "teapot"},
     ],
 )
 def test_bad_configurations_are_user_errors_and_leave_nothing(tmp_path, change):

@@ -19,9 +19,10 @@ from usthand.labels import load_labels
 from usthand.network.lift import affine_apply
 from usthand.network.model import Inputs, ModelConfig
 from usthand.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
+from usthand.presets import PRESETS, Preset, TrainConfig
 from usthand.reconstruct import reconstruct, reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
-from usthand.train import PRESETS, Preset, TrainConfig, learning_rate, train
+from usthand.train import learning_rate, train
 from usthand.windows import CropConfig, Targets, augmentation, cut_crop, make_batch, place_crops, read_crops
 
 MODEL = ModelConfig(

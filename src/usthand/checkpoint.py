@@ -87,10 +87,22 @@ def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropC
     config = from_json(ModelConfig, model_data, str(folder / CONFIG))
     model = UstHand(config, hand)
     try:
-        model.load_state_dict(load_file(folder / WEIGHTS))
-    except (SafetensorError, RuntimeError, OSError) as error:
+        model.load_state_dict(load_state(folder))
+    except RuntimeError as error:
         raise _damaged(folder / WEIGHTS, error) from None
     return model.eval(), from_json(CropConfig, crop_data, str(folder / CONFIG)), data
+
+
+def load_state(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint folder.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(folder / WEIGHTS, error) from None
 
 
 def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:

@@ -57,7 +57,7 @@ def synth(
         frames: Number of frames, 30 a second.
         labels: How wrong the 2D labels are.
         seed: The same seed gives the same capture.
-        occluder: The hand holds an object, and another now and then hides it.
+        occluder: The hand holds an object, or something stands between it and a camera.
         size: Width and height of the images, px.
         layout: Cameras all round (dome) or on one side.
         side: Whose hand.
@@ -65,7 +65,8 @@ def synth(
     from usthand.synthetic.write import SynthConfig, make_capture
 
     config = SynthConfig(
-        views=views, frames=frames, labels=labels, seed=seed, occluder=occluder, size=size, layout=layout, side=side
+        views=views, frames=frames, labels=labels, seed=seed, objects="any" if occluder else "none", size=size,
+        layout=layout, side=side,
     )
     print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
 
@@ -142,7 +143,7 @@ def train(
         from_scratch: Start from nothing, not from the package's weights (tiny) learned on synthetic captures.
         backbone_weights: A file of ImageNet weights for the backbone (paper: ResNet-34).
     """
-    from usthand.train import PRESETS, from_nothing
+    from usthand.presets import PRESETS, from_nothing
     from usthand.train import train as run
 
     chosen = from_nothing(PRESETS[preset]) if from_scratch or backbone_weights else PRESETS[preset]
@@ -273,6 +274,27 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None,
     run_demo(out, seed, steps, frames)
 
 
+def bench(
+    table: Positional[Literal["headline", "labels", "views", "ablation", "window", "blocks", "hypotheses"]],
+    cache: Path = Path("runs/bench"), results: Path = Path("benchmarks/results"), seeds: tuple[int, ...] = (0, 1, 2),
+    run: bool = True, minutes: float | None = None, into: Path | None = None,
+) -> None:  # fmt: skip
+    """Fill a table of the evidence, cell by cell, and print it; cells that are there are not run again.
+
+    Args:
+        table: Which one; docs/benchmarks.md says what each shows.
+        cache: Captures and trainings under way.
+        results: Numbers of the cells, and the table's JSON.
+        seeds: Of the trainings.
+        run: Run missing cells; --no-run prints what is there.
+        minutes: Begin no further cell after so long.
+        into: A document to put the table into, between its markers.
+    """
+    from usthand.bench.fill import fill
+
+    print(fill(table, cache, results, seeds, run, minutes, into))
+
+
 def hand_install(path: Positional[Annotated[Path, arg(metavar="PATH")]]) -> None:
     """Check an official MANO file (MANO_RIGHT.pkl, which you download under its own licence) and install it.
 
@@ -305,6 +327,7 @@ COMMANDS = {
     "evaluate": evaluate,
     "overlay": overlay,
     "demo": demo,
+    "bench": bench,
 }
 
 

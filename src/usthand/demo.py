@@ -17,11 +17,12 @@ from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.labels import Labels, load_labels
 from usthand.overlay import progress_bar
+from usthand.presets import PRESETS
 from usthand.reconstruct import Reconstruction, reconstruct_both
 from usthand.report import Report, write_report
 from usthand.result import Result
 from usthand.synthetic.write import SynthConfig, make_capture
-from usthand.train import PRESETS, train
+from usthand.train import train
 from usthand.uncertainty import spearman
 
 ROWS = {"raw": "raw", "fit": "fit", "network": "network", "usthand": "UST-Hand"}

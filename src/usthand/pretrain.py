@@ -21,8 +21,9 @@ from tyro.conf import Positional
 
 from usthand.checkpoint import CONFIG, WEIGHTS
 from usthand.overlay import progress_bar
+from usthand.presets import PRESETS, Preset
 from usthand.synthetic.write import SynthConfig, make_capture
-from usthand.train import PRESETS, Preset, train
+from usthand.train import train
 
 FIRST_SEED = 10_000
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
@@ -45,7 +46,7 @@ def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
     """The settings of one capture; every second one has an object, every fourth its cameras on one side."""
     return SynthConfig(
         views=config.views, frames=config.frames, fps=RATES[index % len(RATES)], labels="exact", seed=FIRST_SEED + index,
-        occluder=index % 2 == 1, layout="side" if index % 4 == 3 else "dome",
+        objects="any" if index % 2 else "none", layout="side" if index % 4 == 3 else "dome",
     )  # fmt: skip
 
 

@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor
+from torch import Tensor, nn
 
 from usthand.capture import open_capture
-from usthand.checkpoint import (
-    CONFIG,
-    load_checkpoint,
-    load_optimizer,
-    save_checkpoint,
-    save_optimizer,
-    shipped_weights,
-    to_json,
-)  # fmt: skip
+from usthand.checkpoint import CONFIG, load_optimizer, load_state, save_checkpoint, save_optimizer, to_json
 from usthand.errors import UserError
-from usthand.hand.files import load_hand
 from usthand.labels import Labels
-from usthand.losses import LossConfig, point_losses, total, view_losses
+from usthand.learner import Batch, Learner, UstHandLearner, only_views
+from usthand.losses import total
 from usthand.network.lift import affine_apply, affine_inverse
-from usthand.network.model import PAPER, TINY, ModelConfig, UstHand
 from usthand.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d, rough_fit
-from usthand.windows import CropConfig, Footage, Targets, make_batch, sample_clips
+from usthand.presets import Preset, TrainConfig
+from usthand.windows import Footage, Targets, make_batch, sample_clips
 
+UST_HAND = UstHandLearner()
 LOG_EVERY, CHECK_EVERY = 20, 250  # steps
 CHECK_FRAMES = 24  # frames of a footage in the held-out check: a second or two ...
 CHECK_FOOTAGES = 8  # ... for a few of them
@@ -40,71 +33,11 @@ CLIP_GRADIENT = 1.0
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How long and how."""
-
-    steps: int = 1600
-    clips: int = 2
-    """Clips in a batch ..."""
-    clip_frames: int = 3
-    """... and consecutive frames in a clip."""
-    learning_rate: float = 3e-3
-    schedule: Literal["cosine", "step"] = "cosine"
-    """`step` is the published one: a tenth of the rate after two thirds of the training."""
-    warmup: int = 100
-    average: float = 0.995
-    """Decay of the weights' running average (less at first), which is what is saved and used; 0 for none."""
-    points_from: float = 0.8
-    """Share of the training before the 3D stages join: until heatmaps have formed there is nothing to lift, and a step
-    costs two thirds. 0 trains all stages from the start (the paper's way)."""
-    single_frames: int = 6
-    """Frames in a batch of that first part: single ones, for neighbours in time teach the 2D stages little."""
-    view_dropout: float = 0.1
-    label_dropout: float = 0.05
-    hypothesis_dropout: float = 0.25
-    targets: Literal["consensus", "labels"] = "consensus"
-    """Learn the labels' multi-view, temporal consensus, or each label as it is (the paper's way)."""
-    start: Literal["shipped", "scratch"] = "scratch"
-    """From the weights in the package, learned on synthetic captures (`usthand.pretrain`), or from nothing."""
-    seed: int = 0
-
-
-ADAPT = TrainConfig(start="shipped", steps=800, learning_rate=5e-4, points_from=0.5)
-"""From weights that know hands, to a footage: short and gentle, or what they know is lost (docs/notes/pretraining.md)."""
-
-
-@dataclass(frozen=True)
-class Preset:
-    """Everything that a training needs, but the captures."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    crop: CropConfig = field(default_factory=CropConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-
-PRESETS: dict[str, Preset] = {
-    "tiny": Preset(TINY, train=ADAPT),
-    # The published values; 30 epochs of 2500 windows, the size of the demo's capture times the paper's.
-    "paper": Preset(
-        PAPER,
-        CropConfig(factor=2.0, rotation_deg=180.0),
-        LossConfig(cross_entropy=0.0),
-        TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, points_from=0.0, targets="labels"),
-    ),
-}
-
-
-def from_nothing(preset: Preset) -> Preset:
-    """The same network with the longer training that it needs without the shipped weights."""
-    return replace(preset, train=TrainConfig()) if preset.train.start == "shipped" else preset
-
-
-@dataclass(frozen=True)
 class Course:
     """A training under way."""
 
-    model: UstHand
+    learner: Learner
+    model: nn.Module
     optimizer: torch.optim.Optimizer
     preset: Preset
     footages: list[Footage]
@@ -138,31 +71,24 @@ def drop_labels(targets: Targets, share: float, rng: np.random.Generator) -> Tar
     return targets._replace(weight=targets.weight * keep, detected_weight=targets.detected_weight * keep)
 
 
-def training_step(course: Course, step: int) -> dict[str, float]:
-    """One optimiser step; all its randomness comes from (seed, step), so a resumed run is the same run."""
-    config, model = course.preset.train, course.model
+def draw_batch(course: Course, step: int) -> Batch:
+    """The batch of one step; everything random in it comes from (seed, step), so a resumed run is the same run."""
+    config = course.preset.train
     rng = np.random.default_rng((config.seed, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    only_views = step < config.points_from * config.steps
-    count, length = (config.single_frames, 1) if only_views else (config.clips, config.clip_frames)
+    count, length = (config.single_frames, 1) if only_views(step, config) else (config.clips, config.clip_frames)
     clips = sample_clips(course.footages, count, length, rng)
-    inputs, targets = make_batch(clips, model.config.image_size, course.preset.crop, rng)
+    inputs, targets = make_batch(clips, course.preset.model.image_size, course.preset.crop, rng)
     inputs = inputs._replace(view_mask=drop_views(inputs.view_mask, config.view_dropout, rng))
-    targets = drop_labels(targets, config.label_dropout, rng)
-    label_noise = torch.randn(targets.uv_crop.shape, generator=generator)
+    return Batch(inputs, drop_labels(targets, config.label_dropout, rng), step, rng, generator)
+
+
+def training_step(course: Course, step: int) -> dict[str, float]:
+    """One optimiser step."""
+    model = course.model
     for group in course.optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
-    loss = course.preset.loss
-    if only_views:
-        terms = view_losses(model, model.see(inputs)[1], targets, loss, label_noise)
-    else:
-        count = model.config.hypotheses_train if model.flow is not None else 1
-        keep = torch.from_numpy(rng.random(count) >= config.hypothesis_dropout)
-        keep[0] = True
-        noise = torch.randn(model.noise_shape(inputs, count), generator=generator)
-        prediction = model(inputs, noise, keep)
-        terms = view_losses(model, prediction.views, targets, loss, label_noise)
-        terms |= point_losses(model, prediction, inputs, targets, loss)
+        group["lr"] = learning_rate(step, course.preset.train)
+    terms = course.learner.terms(model, draw_batch(course, step), course.preset)
     terms["total"] = total(terms)
     course.optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
@@ -185,8 +111,8 @@ def _update_average(course: Course, step: int) -> None:
 
 @torch.no_grad()
 def held_out_error(course: Course) -> float:
-    """Median distance (px of the full image) of the averaged network's key hypothesis from the held-out labels."""
-    model = UstHand(course.preset.model, course.model.hand_head.hand)
+    """Median distance (px of the full image) of where the averaged network sees the joints from the held-out labels."""
+    model = course.learner.build(course.preset)
     model.load_state_dict(course.average)
     model.eval()
     errors = []
@@ -196,9 +122,9 @@ def held_out_error(course: Course) -> float:
         frames = np.flatnonzero(check.mask.any((1, 2)))
         frames = frames[np.linspace(0, len(frames) - 1, min(CHECK_FRAMES, len(frames))).astype(int)]
         clips = [(footage, frames[i : i + 1]) for i in range(len(frames))]
-        inputs, _ = make_batch(clips, model.config.image_size, course.preset.crop, None)
-        key = model(inputs, torch.zeros(model.noise_shape(inputs, 1))).hypotheses[..., 0, :]
-        uv_px = affine_apply(affine_inverse(inputs.crop_from_px), key)[:, 0].numpy()
+        inputs, _ = make_batch(clips, course.preset.model.image_size, course.preset.crop, None)
+        uv_crop = course.learner.uv_crop(model, inputs)
+        uv_px = affine_apply(affine_inverse(inputs.crop_from_px), uv_crop)[:, 0].numpy()
         mask = check.mask[frames] & footage.crops.view_mask[frames][..., None]
         errors.append(np.linalg.norm(uv_px - check.uv_px[frames], axis=-1)[mask])
     merged = np.concatenate(errors) if errors else np.zeros(0)
@@ -238,17 +164,17 @@ def prepare_footages(
     return footages, checks
 
 
-def start_course(preset: Preset, footages: list[Footage], checks: list[Labels], out: Path, weights: Path | None) -> Course:
-    """The network as it starts (shipped, fresh, or fresh on `weights`, a backbone's file) and its optimiser."""
+def start_course(
+    preset: Preset, footages: list[Footage], checks: list[Labels], out: Path, weights: Path | None, learner: Learner = UST_HAND
+) -> Course:
+    """The network as it starts (`weights`: a file for its backbone) and its optimiser."""
     torch.manual_seed(preset.train.seed)
-    model = UstHand(preset.model, load_hand())
-    if preset.train.start == "shipped":
-        model.load_state_dict(shipped_weights(preset.model))
+    model = learner.build(preset)
     if weights is not None:
         model.backbone.resnet.load_imagenet(weights)
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate)
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    return Course(model, optimizer, preset, footages, checks, out, average)
+    return Course(learner, model, optimizer, preset, footages, checks, out, average)
 
 
 def resume(course: Course) -> int:
@@ -267,7 +193,7 @@ def resume(course: Course) -> int:
             "a run can only be continued as it was begun",
             "give another --out, or the same settings as before",
         )
-    course.average.update(load_checkpoint(last, course.model.hand_head.hand)[0].state_dict())
+    course.average.update(load_state(last))
     extra = load_optimizer(last / "optimizer.safetensors", course.optimizer)
     course.model.load_state_dict(extra)
     return int(data["step"])
@@ -284,7 +210,7 @@ def _save(course: Course, name: str, step: int, check: float, extra: dict[str, A
 
 def train(
     captures: list[Path], out: Path, preset: Preset, side: str | None = None, leave_out: str | None = None,
-    backbone_weights: Path | None = None, quiet: bool = False,
+    backbone_weights: Path | None = None, quiet: bool = False, learner: Learner = UST_HAND,
 ) -> Path:  # fmt: skip
     """Train on captures' labels; returns the folder with the best checkpoint.
 
@@ -296,7 +222,7 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, disable=quiet) as bar:
         footages, checks = prepare_footages(captures, side, leave_out, preset, bar, out)
-        course = start_course(preset, footages, checks, out, backbone_weights)
+        course = start_course(preset, footages, checks, out, backbone_weights, learner)
         extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out}
         _run(course, resume(course), bar, extra)
     for number in range(len(captures)):

@@ -4,7 +4,7 @@ Everything random is drawn from one `numpy.random.Generator` when the scene is m
 function of the posed hand and the frame number::
 
     rig = sample_rig(rng, n_views=4, layout="dome", size=128)
-    scene = sample_scene(rng, rig, hand_surface(hand, shape), occluder="static")
+    scene = sample_scene(rng, rig, hand_surface(hand, shape), occluders=["static"])
     for images in scene.draw_sequence(vertices_world_m, joints_world_m):   # (T, 778, 3), (T, 21, 3)
         images[view].rgb, images[view].mask, images[view].depth_m, images[view].visible
 
@@ -14,7 +14,7 @@ A right hand is drawn; for a left one save the mirrored rig and flip the images 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from .surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, pa
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")
-OCCLUDERS = ("none", "static", *GRASPED)
+OCCLUDERS = ("static", *GRASPED)
 HAND_LENGTH_M = 0.18  # wrist to middle fingertip of an average adult
 HAND_SHARE = 0.45  # of the image's width that such a hand fills
 PALM_DEPTH_M = 0.014  # from the wrist's plane to the skin of the palm
@@ -68,7 +68,7 @@ class Scene:
     swell_m: np.ndarray  # (ARM_RINGS - 1,)
     forearm_width: float
     sway: np.ndarray  # (2, 3): amplitude rad, frequency 1/s, phase of the wrist's flexion and deviation
-    thing: Thing | None
+    things: tuple[Thing, ...]
     seed: int
     fps: float = 30.0
 
@@ -79,14 +79,14 @@ class Scene:
         return float(flexion), float(deviation)
 
     def mesh(self, vertices_world_m: np.ndarray, joints_world_m: np.ndarray, frame: int = 0) -> np.ndarray:
-        """All vertices of the scene, (N, 3) m: the hand's own first, then forearm and object."""
+        """All vertices of the scene, (N, 3) m: the hand's own first, then forearm and objects."""
         parts = [vertices_world_m]
         palm = palm_frame(joints_world_m)
         ring = vertices_world_m[self.wrist_loop]
         parts.append(forearm_vertices(ring, palm, self.wrist_bend(frame), self.forearm_width, self.swell_m))
-        if self.thing is not None:
-            local = self.thing.vertices_m + self.thing.centre_m
-            parts.append(local @ palm + joints_world_m[0] if self.thing.grasped else local)
+        for thing in self.things:
+            local = thing.vertices_m + thing.centre_m
+            parts.append(local @ palm + joints_world_m[0] if thing.grasped else local)
         return np.concatenate(parts)
 
     def draw(
@@ -226,28 +226,31 @@ def sample_scene(
     rng: np.random.Generator,
     rig: Rig,
     surface: HandSurface,
-    occluder: str = "none",
+    occluders: Sequence[str] = (),
     fps: float = 30.0,
 ) -> Scene:
-    """Draw all that is not the hand's motion: skin, forearm or sleeve, lights, backgrounds, sensors, an object.
+    """Draw all that is not the hand's motion: skin, forearm or sleeve, lights, backgrounds, sensors, objects.
 
-    occluder: `none`; `static`, something that stands between the hand and one of the cameras; or `cylinder`, `box` or
+    occluders: each `static`, something that stands between the hand and one of the cameras; or `cylinder`, `box` or
     `sphere`, held in the palm.
 
     Raises:
         UserError: for an occluder that does not exist.
     """
-    if occluder not in OCCLUDERS:
-        raise UserError(f"there is no occluder {occluder!r}", f"they are {', '.join(OCCLUDERS)}", "choose one of these")
+    for occluder in occluders:
+        if occluder not in OCCLUDERS:
+            raise UserError(f"there is no occluder {occluder!r}", f"they are {', '.join(OCCLUDERS)}", "choose one of these")
     skin = sample_skin(rng)
     parts = [render.Part(surface.faces, render.HAND, hand_texels(surface, skin), render.SKIN)]
     palette = sample_palette(rng)
     arm_parts, swell, width, n_vertices = _sample_forearm(rng, surface, skin.tone)
     parts += arm_parts
-    thing = None
-    if occluder != "none":
+    things = []
+    for occluder in occluders:
         thing, faces, texels = sample_thing(rng, rig, occluder)
         parts.append(render.Part(faces + n_vertices, render.OBJECT, texels, PLASTIC))
+        n_vertices += len(thing.vertices_m)
+        things.append(thing)
     backgrounds = tuple(sample_background(rng, c.height, c.width, palette) for c in rig.cameras)
     sensors = tuple(sample_sensor(rng, c.width) for c in rig.cameras)
     sway = np.stack(
@@ -255,7 +258,7 @@ def sample_scene(
     )
     return Scene(
         rig, render.merge(parts), sample_lights(rng), backgrounds, sensors, surface.wrist_loop, swell, width, sway,
-        thing, int(rng.integers(2**31)), fps,
+        tuple(things), int(rng.integers(2**31)), fps,
     )  # fmt: skip
 
 

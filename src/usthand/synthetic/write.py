@@ -34,6 +34,7 @@ from usthand.synthetic.surface import hand_surface
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
 QUEUED = 8  # frames that wait for an encoder
 THREADS = 2  # that render
+OBJECTS = ("none", "held", "standing", "any", "many")
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class SynthConfig:
     size: int = 256
     """Width and height of the images, px; even."""
     fps: float = 30.0
-    occluder: bool = False
-    """The hand holds an object, or something stands between it and a camera."""
+    objects: str = "none"
+    """What there is beside the hand: none; held, an object in the hand; standing, something between it and a camera;
+    any, one of these; many, an object in the hand and two things that stand in the way."""
     layout: str = "dome"
     """Where the cameras stand: dome or side."""
     side: str = "right"
@@ -86,6 +88,9 @@ def _check(out: Path, config: SynthConfig) -> None:
         raise UserError(f"no label level is called {config.labels!r}", "a typing error", f"choose one of {known}")
     if config.side not in ("right", "left"):
         raise UserError(f"no side is called '{config.side}'", "a typing error", "choose right or left")
+    if config.objects not in OBJECTS:
+        known = ", ".join(OBJECTS)
+        raise UserError(f"nothing is known of objects {config.objects!r}", "a typing error", f"choose one of {known}")
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
         raise UserError("a capture of nothing was asked for", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
@@ -98,11 +103,10 @@ def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:
     )
     hand = load_hand(side="right")
     rig = sample_rig(rng_rig, config.views, config.layout, config.size)
-    occluder = str(rng_scene.choice(("static", *GRASPED))) if config.occluder else "none"
+    occluders = sample_occluders(rng_scene, config.objects)
     shape = sample_shape(rng_motion)
-    scene = sample_scene(rng_scene, rig, hand_surface(hand, shape), occluder, config.fps)
-    thing = scene.thing
-    held = thing.vertices_m + thing.centre_m if thing is not None and thing.grasped else None
+    scene = sample_scene(rng_scene, rig, hand_surface(hand, shape), occluders, config.fps)
+    held = next((thing.vertices_m + thing.centre_m for thing in scene.things if thing.grasped), None)
     motion = sample_motion(hand, config.frames, config.fps, rng_motion, held, shape)
     vertices, joints = pose_hand(hand, motion)
     left = config.side == "left"
@@ -131,6 +135,15 @@ def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:
         labels = {one.side: one for one in (right.mirrored(widths) for right in labels.values())}
         truth = mirrored_truth(truth)
     _save(folder, labels, truth, config.side)
+
+
+def sample_occluders(rng: np.random.Generator, objects: str) -> list[str]:
+    """Kinds of the objects of a scene, as `sample_scene` takes them."""
+    if objects == "none":
+        return []
+    kinds = {"any": ("static", *GRASPED), "standing": ("static",)}.get(objects, GRASPED)
+    first = str(rng.choice(kinds))
+    return [first, "static", "static"] if objects == "many" else [first]
 
 
 def _save(folder: Path, labels: dict[str, Labels], truth: Truth, side: str) -> None:

@@ -1,0 +1,127 @@
+"""One cell of a table: a regime, a label level, a number of views, a method and a seed; run once, then read.
+
+A cell's numbers are a JSON file of its own, so tables fill up cell by cell, and a run that is interrupted goes on: the
+captures and the training's last checkpoint lie in the cache.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from usthand import metrics
+from usthand.bench.methods import Method, method
+from usthand.bench.regimes import SIDE, captures, load_regime
+from usthand.capture import Capture, load_truth, open_capture
+from usthand.fit import FitConfig, fit_labels
+from usthand.labels import load_labels
+from usthand.overlay import progress_bar
+from usthand.train import train
+
+KEYS = (
+    "mpjpe_mm", "mpvpe_mm", "mpjpe_wrist_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpjpe_pa_mm", "mpvpe_pa_mm", "auc_v",
+    "f5", "f15", "accel_mm_s2", "coverage90",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a number belongs to."""
+
+    regime: str
+    method: str
+    seed: int = 0
+    labels: str = "heavy"
+    views: int | None = None
+    """None for all of the regime's."""
+
+    @property
+    def name(self) -> str:
+        """The cell's file name, without its ending."""
+        views = "" if self.views is None else f".{self.views}-views"
+        return f"{self.regime}.{self.labels}{views}.{self.method}.{self.seed}"
+
+    def settled(self) -> Cell:
+        """Methods without training have no randomness: all seeds are one cell."""
+        return self if method(self.method).learner else replace(self, seed=0)
+
+
+def read_cell(cell: Cell, results: Path) -> dict | None:
+    """The numbers of a cell, by the names that its method gives; None if it has not been run."""
+    path = results / "cells" / f"{cell.settled().name}.json"
+    return json.loads(path.read_text())["rows"] if path.is_file() else None
+
+
+def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False) -> dict:
+    """Run a cell, or what is left of it, and write its numbers."""
+    cell = cell.settled()
+    began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
+    views = cell.views or regime.views
+    bar = (lambda done, total: None) if quiet else progress_bar(f"captures of {cell.regime}")
+    run = _trained(cell, chosen, cache, views, quiet) if chosen.learner else None
+    trained_s = time.monotonic() - began
+    tests = [open_capture(path) for path in captures(regime, "test", cell.labels, views, cache, bar)]
+    measured = [_measure(capture, chosen.results(capture, run, cell.seed), cache) for capture in tests]
+    rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
+    data = {
+        "cell": vars(cell), "rows": rows, "test_captures": len(tests), "seconds": round(time.monotonic() - began, 1),
+        "training_seconds": round(trained_s, 1) if run else None, **provenance(),
+    }  # fmt: skip
+    path = results / "cells" / f"{cell.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(data, indent=1) + "\n")
+    part.replace(path)
+    if run:
+        shutil.rmtree(run)
+    return rows
+
+
+def _trained(cell: Cell, chosen: Method, cache: Path, views: int, quiet: bool) -> Path:
+    paths = captures(load_regime(cell.regime), "train", cell.labels, views, cache)
+    preset = replace(chosen.preset, train=replace(chosen.preset.train, seed=cell.seed))
+    run = cache / "runs" / cell.name
+    train(paths, run, preset, SIDE, quiet=quiet, learner=chosen.learner)
+    return run
+
+
+def _measure(capture: Capture, results: dict, cache: Path) -> dict[str, dict[str, float]]:
+    """Numbers over the frames that the labels place by themselves: the same frames for every method."""
+    truth = load_truth(capture.path, SIDE)
+    frames = reference_frames(capture)
+    return {name: metrics.evaluate_truth(result, truth, frames, fps=capture.fps) for name, result in results.items()}
+
+
+def reference_frames(capture: Capture) -> np.ndarray:
+    """Frames in which two views or more have labels."""
+    known = capture.path / "reference_frames.npy"
+    if not known.is_file():
+        fit = fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))
+        np.save(known, fit.frame[fit.valid])
+    return np.load(known)
+
+
+def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+    """Over the test captures, weighted by their frames."""
+    weight = np.array([row["frames"] for row in rows], float)
+    means = {
+        key: round(float(np.average([row[key] for row in rows], weights=weight)), 4)
+        for key in KEYS
+        if all(row[key] is not None for row in rows)
+    }
+    return means | {"frames": int(weight.sum())}
+
+
+def provenance() -> dict[str, str]:
+    """Machine and version, for the record."""
+    here = Path(__file__).parent
+    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
+    return {"machine": f"{os.cpu_count()} {platform.machine()} cores", "git": git.stdout.strip() or "unknown"}

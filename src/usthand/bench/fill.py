@@ -1,0 +1,40 @@
+"""One command a table: run what is missing, write its JSON, give its Markdown."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from usthand.bench.cells import read_cell, run_cell
+from usthand.bench.tables import as_json, labels_of, make_table, markdown, put_into
+
+SCALE = "cpu"  # the tiny preset; results of the paper's would be "gpu"
+
+
+def fill(
+    name: str, cache: Path, results: Path, seeds: tuple[int, ...], run: bool = True, minutes: float | None = None,
+    into: Path | None = None,
+) -> str:  # fmt: skip
+    """Fill a table as far as time allows; returns its Markdown.
+
+    Args:
+        minutes: no cell is begun after so long; None for no limit.
+        into: a document whose table of this name is replaced.
+    """
+    console, began = Console(stderr=True), time.monotonic()
+    table = make_table(name, tuple(seeds))
+    missing = [cell for cell in table.cells() if read_cell(cell, results) is None]
+    for number, cell in enumerate(missing if run else []):
+        if minutes is not None and time.monotonic() - began > 60 * minutes:
+            break
+        console.print(f"cell {number + 1} of {len(missing)}: {cell.name}")
+        run_cell(cell, cache, results)
+    data = as_json(table, results)
+    (results / f"{name}-{SCALE}.json").write_text(json.dumps(data, indent=1) + "\n")
+    text = markdown(data, labels_of(name))
+    if into is not None:
+        into.write_text(put_into(into.read_text(), name, text))
+    return text

@@ -1,0 +1,113 @@
+"""What is compared. Trained methods share data, labels, batches, steps and the weights that their backbone starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from usthand.baselines.hamuco import HamucoLearner
+from usthand.baselines.hamuco_result import reconstruct_hamuco
+from usthand.bench.regimes import SIDE
+from usthand.capture import Capture
+from usthand.errors import UserError
+from usthand.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.labels import load_labels
+from usthand.learner import Learner, UstHandLearner
+from usthand.presets import PRESETS, Preset, TrainConfig
+from usthand.reconstruct import reconstruct_both
+from usthand.result import Result
+
+STEPS = 1600
+SCHEDULE = TrainConfig(start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3)
+"""Of every trained method. Three frames a step: with eight cameras they are 24 images."""
+HAMUCO_RATE = 1e-3
+"""The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
+
+Results = dict[str, Result]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row (or two) of a table: how it is trained, if at all, and what it makes of a test capture."""
+
+    results: Callable[[Capture, Path | None, int], Results]
+    """From a capture, the run's folder and the seed; one result for each name in `gives`."""
+    gives: tuple[str, ...]
+    """The first name is the method's own; the others are what it yields on the way."""
+    preset: Preset | None = None
+    learner: Learner | None = None
+
+
+def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"raw": raw_triangulation(capture.rig, load_labels(capture, SIDE))}
+
+
+def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"fit": fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))}
+
+
+def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
+    both = reconstruct_both(capture, run, SIDE, seed=seed)
+    return {"usthand": both.final, "network": both.network}
+
+
+def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"hamuco": reconstruct_hamuco(capture, run, SIDE)}
+
+
+def usthand_preset(**changes) -> Preset:
+    """The tiny preset on the common schedule; changes are of the model, or of `train` and `loss` by a dict."""
+    preset = replace(PRESETS["tiny"], train=replace(SCHEDULE, **changes.pop("train", {})))
+    preset = replace(preset, loss=replace(preset.loss, **changes.pop("loss", {})))
+    return replace(preset, model=replace(preset.model, **changes))
+
+
+def hamuco_preset() -> Preset:
+    """The detector's labels as they are, single frames from first to last."""
+    train = replace(SCHEDULE, targets="labels", points_from=1.0, learning_rate=HAMUCO_RATE)
+    return replace(PRESETS["tiny"], train=train)
+
+
+def variant(**changes) -> Method:
+    """UST-Hand with something changed."""
+    return Method(_usthand, ("usthand", "network"), usthand_preset(**changes), UstHandLearner())
+
+
+METHODS: dict[str, Method] = {
+    "raw": Method(_raw, ("raw",)),
+    "fit": Method(_fit, ("fit",)),
+    "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(), HamucoLearner()),
+    "usthand": variant(),
+    "no-confidence": variant(use_confidence=False),
+    "no-fusion": variant(use_fusion=False),
+    "no-stpt": variant(attention=()),
+    "no-spatial": variant(attention=("temporal", "cross")),
+    "no-temporal": variant(attention=("spatial", "cross")),
+    "no-cross": variant(attention=("spatial", "temporal")),
+    "no-casa": variant(use_casa=False),
+    "no-gcn": variant(use_gcn=False),
+    "no-flow": variant(flow="none"),
+    "gaussian": variant(couplings=0),
+    "published-targets": variant(train={"targets": "labels"}),
+    "window-1": variant(window=1),
+    "window-5": variant(window=5, train={"clip_frames": 5}),
+    "window-7": variant(window=7, train={"clip_frames": 7}),
+    "blocks-1": variant(blocks=1),
+    "blocks-4": variant(blocks=4),
+    "blocks-6": variant(blocks=6),
+    "hypotheses-1": variant(hypotheses_train=1, hypotheses=1),
+    "hypotheses-4": variant(hypotheses=4),
+    "hypotheses-32": variant(hypotheses_train=8, hypotheses=32),
+}
+
+
+def method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in METHODS:
+        raise UserError(f"there is no method {name!r}", f"there are {', '.join(METHODS)}", "choose one of these")
+    return METHODS[name]

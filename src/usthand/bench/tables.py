@@ -1,0 +1,151 @@
+"""Tables from cells: what belongs to each, as JSON, and as the Markdown that the README holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from usthand.bench.cells import KEYS, Cell, provenance, read_cell
+from usthand.bench.regimes import LABEL_LEVELS, regime_names
+from usthand.errors import UserError
+
+MISSING = "missing"
+HEADLINE_METHODS = {"usthand": "**UST-Hand**", "network": "its network alone", "hamuco": "HaMuCo-like", "fit": "fit", "raw": "raw triangulation"}
+COLUMNS = {
+    "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
+    "f5": ("F@5", 3), "f15": ("F@15", 3),
+}  # fmt: skip
+ABLATIONS = {
+    "usthand": "all parts", "no-confidence": "no confidence", "no-fusion": "no projection fusion", "no-stpt": "no STPT attention",
+    "no-spatial": "no spatial attention", "no-temporal": "no temporal attention", "no-cross": "no cross-set attention",
+    "no-casa": "no CASA", "no-gcn": "no adaptive GCN", "gaussian": "Gaussian in place of the flow", "no-flow": "no distribution",
+    "published-targets": "each label as it is (published)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    group: str
+    label: str
+    cell: Cell
+    """Of any seed."""
+    of: str
+    """Which of the names that the cell's method gives."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its lines, and the seeds that they are the mean of."""
+
+    name: str
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+
+    def cells(self) -> list[Cell]:
+        """All distinct cells, first seeds first, so that a table is soon whole with one seed."""
+        wanted = [replace(row.cell, seed=seed).settled() for seed in self.seeds for row in self.rows]
+        return list(dict.fromkeys(wanted))
+
+
+def _four(regime: str, group: str, **settings) -> Iterator[Row]:
+    """The headline's methods in one setting."""
+    for of, label in HEADLINE_METHODS.items():
+        yield Row(group, label, Cell(regime, "usthand" if of == "network" else of, **settings), of)
+
+
+def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
+    return tuple(Row("hanco-like", label, Cell("hanco-like", name), of) for name, label in names.items())
+
+
+def make_table(name: str, seeds: tuple[int, ...]) -> Table:
+    """A table by its name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    makers = {
+        "headline": lambda: tuple(row for regime in regime_names() for row in _four(regime, regime)),
+        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _four("hanco-like", level, labels=level)),
+        "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _four("hanco-like", f"{n} views", views=None if n == 8 else n)),
+        # The parts are the network's: its own answer shows what they do, before the final fit evens it out.
+        "ablation": lambda: _variants(ABLATIONS, "network") + _variants(ABLATIONS, "usthand"),
+        "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
+        "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
+        "hypotheses": lambda: _variants(
+            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand": "16", "hypotheses-32": "32"}, "network"
+        ),
+    }  # fmt: skip
+    if name not in makers:
+        raise UserError(f"there is no table {name!r}", f"there are {', '.join(makers)}", "choose one of these")
+    return Table(name, makers[name](), seeds)
+
+
+def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
+    """Mean, spread and the seeds' numbers of a line, for the seeds that have been run."""
+    found = [read_cell(replace(row.cell, seed=seed), results) for seed in seeds]
+    found = [rows[row.of] for rows in found if rows is not None]
+    return {
+        key: {"mean": round(float(np.mean(v)), 4), "std": round(float(np.std(v)), 4), "seeds": v}
+        for key in KEYS
+        if (v := [numbers[key] for numbers in found if key in numbers])
+    }
+
+
+def as_json(table: Table, results: Path) -> dict:
+    """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null."""
+    groups: dict[str, dict] = {}
+    for row in table.rows:
+        name = row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}"
+        groups.setdefault(row.group, {})[name] = summary(row, table.seeds, results) or None
+    paths = [results / "cells" / f"{cell.name}.json" for cell in table.cells()]
+    times = [json.loads(path.read_text())["seconds"] for path in paths if path.is_file()]
+    return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
+
+
+def markdown(data: dict, labels: dict[str, str]) -> str:
+    """A table's JSON as Markdown, every group under its name."""
+    lines = ["| | " + " | ".join(title for title, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for group, methods in data["regimes"].items():
+        lines.append(f"| *{group}* |" + " |" * len(COLUMNS))
+        for name, numbers in methods.items():
+            shown = [_number(numbers, key, digits) for key, (_, digits) in COLUMNS.items()]
+            lines.append(f"| {labels.get(name, name)} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _number(numbers: dict | None, key: str, digits: int) -> str:
+    if numbers is None:
+        return MISSING
+    if key not in numbers:
+        return ""
+    mean, std, count = numbers[key]["mean"], numbers[key]["std"], len(numbers[key]["seeds"])
+    spread = f" ± {std:.{digits}f}" if count > 1 and std > 0 else ""
+    return f"{mean:.{digits}f}{spread}"
+
+
+def labels_of(name: str) -> dict[str, str]:
+    """What a table's lines are called, by their names in the JSON."""
+    if name in ("headline", "labels", "views"):
+        return HEADLINE_METHODS
+    table = make_table(name, (0,))
+    return {row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}": row.label for row in table.rows}
+
+
+def put_into(text: str, name: str, table: str) -> str:
+    """A document with the table between its markers replaced.
+
+    Raises:
+        UserError: if the document has no such markers.
+    """
+    begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise UserError(f"there is no place for the table {name!r}", "its markers are missing", f"add {begin} and {end}")
+    return pattern.sub(lambda _: f"{begin}\n{table}\n{end}", text)

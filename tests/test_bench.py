@@ -1,0 +1,210 @@
+"""The evidence: fair splits, equal terms, cells that are run once, tables that say what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from usthand.bench import cells, methods, regimes, tables
+from usthand.bench.cells import KEYS, Cell, read_cell, run_cell
+from usthand.bench.fill import fill
+from usthand.bench.methods import METHODS, SCHEDULE, Method
+from usthand.bench.regimes import captures, load_regime, regime_names
+from usthand.bench.tables import HEADLINE_METHODS, as_json, labels_of, make_table, markdown, put_into
+from usthand.capture import load_truth, open_capture
+from usthand.errors import UserError
+from usthand.geometry import Cameras, project
+from usthand.labels import load_labels, load_npz
+from usthand.network.model import ModelConfig
+from usthand.pretrain import FIRST_SEED, PretrainConfig
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+SMALL = dataclasses.replace(
+    load_regime("oakink-like"), name="oakink-like", size=96, train_frames=10, test_frames=10, train_seeds=(5,), test_seeds=(6, 7)
+)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Tiny captures and trainings in place of the real ones."""
+    for module in (regimes, cells):
+        monkeypatch.setattr(module, "load_regime", lambda name: replace(SMALL, name=name))
+    model = ModelConfig(width=8, image_size=64, map_channels=16, graph_width=32, flow_hidden=16, couplings=2, point_width=32, blocks=1)
+    for name in ("usthand", "hamuco"):
+        preset = METHODS[name].preset
+        preset = replace(preset, model=model, train=replace(preset.train, start="scratch", steps=3))
+        monkeypatch.setitem(METHODS, name, replace(METHODS[name], preset=preset))
+
+
+# ---- splits and terms --------------------------------------------------------------------------------------------------
+
+
+def test_no_seed_is_in_two_places():
+    """Training and test, the regimes, the shipped weights' captures and the demos' (below 100) share no seed."""
+    config = PretrainConfig(out=None)
+    pretraining = set(range(FIRST_SEED, FIRST_SEED + config.captures))
+    seen = pretraining | set(range(100))
+    for name in regime_names():
+        regime = load_regime(name)
+        for seed in regime.train_seeds + regime.test_seeds:
+            assert seed not in seen
+            seen.add(seed)
+
+
+def test_regimes_are_the_promised_ones():
+    assert regime_names() == ["dexycb-like", "hanco-like", "oakink-like"]
+    facts = {name: (load_regime(name).views, load_regime(name).objects) for name in regime_names()}
+    assert facts == {"hanco-like": (8, "none"), "dexycb-like": (8, "held"), "oakink-like": (4, "many")}
+    with pytest.raises(UserError, match="no regime"):
+        load_regime("freihand-like")
+
+
+def test_trained_methods_have_equal_terms():
+    """Same network sizes of the backbone, same start, same number of steps and of images a step."""
+    trained = [m for m in METHODS.values() if m.learner]
+    assert len(trained) > 10
+    for one in trained:
+        train, model = one.preset.train, one.preset.model
+        assert (model.backbone, model.width, model.image_size) == ("resnet18", 24, 96)
+        assert (train.start, train.steps, train.single_frames) == ("backbone", SCHEDULE.steps, 3)
+        assert train.view_dropout == SCHEDULE.view_dropout and train.label_dropout == SCHEDULE.label_dropout
+
+
+# ---- captures ----------------------------------------------------------------------------------------------------------
+
+
+def test_levels_and_views_share_the_images(tmp_path):
+    exact = captures(SMALL, "test", "exact", 4, tmp_path)
+    heavy = captures(SMALL, "test", "heavy", 4, tmp_path)
+    fewer = captures(SMALL, "test", "heavy", 2, tmp_path)
+    assert len(exact) == len(heavy) == len(fewer) == 2
+    for one, two, three in zip(exact, heavy, fewer, strict=True):
+        whole, noisy, part = open_capture(one), open_capture(two), open_capture(three)
+        assert whole.rig.names == noisy.rig.names and part.rig.names == ("cam0", "cam2")
+        for name in part.rig.names:
+            assert (one / f"{name}.mp4").samefile(three / f"{name}.mp4")
+        truth = load_truth(one, "right")
+        cameras = Cameras(*(t.expand(10, *t.shape) for t in whole.rig.tensors()))
+        uv = project(cameras, torch.from_numpy(truth.joints_world_m))[0].numpy()
+        np.testing.assert_allclose(load_labels(whole, "right").uv_px, uv, atol=5e-3)
+        labels, some = (load_npz(one.labels_path("right")) for one in (noisy, part))
+        assert not np.allclose(labels.uv_px, uv, atol=1.0)
+        np.testing.assert_array_equal(some.uv_px, labels.uv_px[:, [0, 2]])
+        np.testing.assert_array_equal(load_truth(three, "right").visible, truth.visible[:, [0, 2]])
+    stamps = [path.stat().st_mtime_ns for path in heavy]
+    assert captures(SMALL, "test", "heavy", 4, tmp_path) == heavy and [path.stat().st_mtime_ns for path in heavy] == stamps
+
+
+def test_a_changed_regime_is_another_capture(tmp_path):
+    one = captures(SMALL, "train", "exact", 4, tmp_path)
+    two = captures(replace(SMALL, objects="none"), "train", "exact", 4, tmp_path)
+    assert one != two and one[0].is_dir() and two[0].is_dir()
+    with pytest.raises(UserError, match="label level"):
+        captures(SMALL, "train", "medium", 4, tmp_path)
+
+
+# ---- cells -------------------------------------------------------------------------------------------------------------
+
+
+def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
+    cache, results = tmp_path / "cache", tmp_path / "results"
+    for name in ("raw", "hamuco", "usthand"):
+        rows = run_cell(Cell("oakink-like", name, 1), cache, results, quiet=True)
+        for of in METHODS[name].gives:
+            assert set(KEYS) <= set(rows[of]) and rows[of]["frames"] > 0
+            assert all(np.isfinite(value) for value in rows[of].values())
+        assert read_cell(Cell("oakink-like", name, 1), results) == rows
+    assert read_cell(Cell("oakink-like", "raw", 2), results) is not None, "without training all seeds are one"
+    assert read_cell(Cell("oakink-like", "usthand", 2), results) is None
+    assert not list((cache / "runs").iterdir()), "a finished cell leaves no training behind"
+    counts = {read_cell(Cell("oakink-like", name, 1), results)[name]["frames"] for name in ("raw", "hamuco", "usthand")}
+    assert len(counts) == 1, "all methods are measured on the same frames"
+
+
+def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
+    """A failure after the training leaves it in the cache; the next try does not train again."""
+    cell = Cell("oakink-like", "usthand", 0)
+    monkeypatch.setattr(cells, "_measure", lambda *a: (_ for _ in ()).throw(RuntimeError("power cut")))
+    with pytest.raises(RuntimeError, match="power cut"):
+        run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    log = tmp_path / "cache" / "runs" / cell.name / "metrics.jsonl"
+    assert read_cell(cell, tmp_path / "results") is None and log.is_file()
+    before, after, real = log.read_text(), [], cells.train
+    monkeypatch.setattr(cells, "train", lambda *a, **k: (real(*a, **k), after.append(log.read_text())))
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    assert after == [before], "not a step was taken again"
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------------
+
+
+def fake(results: Path, cell: Cell, value: float) -> None:
+    path = results / "cells" / f"{cell.name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = {of: dict.fromkeys(KEYS, value) for of in METHODS[cell.method].gives}
+    path.write_text(json.dumps({"rows": rows, "seconds": 2.0}))
+
+
+def test_a_missing_cell_is_printed_as_missing(tmp_path):
+    for seed, value in enumerate((3.0, 5.0)):
+        fake(tmp_path, Cell("hanco-like", "usthand", seed), value)
+    fake(tmp_path, Cell("hanco-like", "fit"), 6.0)
+    data = as_json(make_table("headline", (0, 1, 2)), tmp_path)
+    ours = data["regimes"]["hanco-like"]["usthand"]["mpvpe_mm"]
+    assert ours == {"mean": 4.0, "std": 1.0, "seeds": [3.0, 5.0]} and data["time_s"] == 6.0
+    assert data["regimes"]["hanco-like"]["hamuco"] is None
+    text = markdown(data, labels_of("headline"))
+    assert "| **UST-Hand** | 4.00 ± 1.00 |" in text and "| HaMuCo-like | missing |" in text and "| fit | 6.00 |" in text
+
+
+@pytest.mark.parametrize("name", ["headline", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
+def test_every_table_is_made_of_known_methods(name):
+    table = make_table(name, (0, 1))
+    assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)
+    for row in table.rows:
+        assert row.of in METHODS[row.cell.method].gives
+    wanted = table.cells()
+    assert len(set(wanted)) == len(wanted)
+    assert [cell.seed for cell in wanted] == sorted(cell.seed for cell in wanted), "whole with one seed first"
+    assert set(labels_of(name).values()) >= {row.label for row in table.rows}
+
+
+def test_filling_stops_in_time_and_writes_into_a_document(tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr("usthand.bench.fill.run_cell", lambda cell, cache, results: (ran.append(cell), fake(results, cell, 1.0)))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- table: window -->\nold\n<!-- end: window -->\nafter\n")
+    fill("window", tmp_path, tmp_path, (0,), minutes=0.0)
+    assert not ran
+    text = fill("window", tmp_path, tmp_path, (0,), into=page)
+    assert [cell.method for cell in ran] == ["window-1", "usthand", "window-5", "window-7"]
+    assert page.read_text() == f"before\n<!-- table: window -->\n{text}\n<!-- end: window -->\nafter\n"
+    assert (tmp_path / "window-cpu.json").is_file()
+    with pytest.raises(UserError, match="no place"):
+        put_into("nothing here", "window", text)
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*-cpu.json")), ids=lambda p: p.stem)
+def test_committed_tables_are_made_from_committed_cells(path):
+    """Nobody has typed a number: the JSON follows from the cells, and every page's table from the JSON."""
+    name = path.stem.removesuffix("-cpu")
+    data = json.loads(path.read_text())
+    made = as_json(make_table(name, tuple(data["seeds"])), RESULTS)
+    assert made["regimes"] == data["regimes"]
+    for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
+        text = page.read_text()
+        if f"<!-- table: {name} -->" in text:
+            assert put_into(text, name, markdown(data, labels_of(name))) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
+
+
+def test_headline_holds_what_was_asked_for():
+    assert set(HEADLINE_METHODS) >= {"usthand", "hamuco", "fit", "raw"}
+    assert isinstance(methods.METHODS["hamuco"], Method) and tables.COLUMNS.keys() <= set(KEYS)
