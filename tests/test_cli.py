@@ -160,7 +160,8 @@ def test_one_camera_only(copy, tmp_path, capsys):
     save_rig(rig.without("cam1").without("cam2"), copy / "rig.toml")
     labels = load_npz(copy / "labels" / "right.npz")
     labels.subset(["cam0"]).save(copy / "labels" / "right.npz")
-    fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+    assert "camera" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+    assert not (tmp_path / "r.npz").exists()
 
 
 def test_nan_in_labels(copy, tmp_path, capsys):

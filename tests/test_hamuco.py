@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rich.progress import Progress
 
 from usthand.baselines.hamuco import (
     ROOT,
@@ -32,7 +33,7 @@ from usthand.network.model import Inputs, ModelConfig
 from usthand.presets import Preset, TrainConfig
 from usthand.synthetic.scene import sample_rig
 from usthand.synthetic.write import SynthConfig, make_capture
-from usthand.train import draw_batch, start_course, train
+from usthand.train import draw_batch, prepare_footages, start_course, train
 from usthand.windows import CropConfig, Targets
 
 MODEL = ModelConfig(width=8, image_size=64, map_channels=16, graph_width=32, flow_hidden=16, couplings=2, point_width=32, blocks=1)
@@ -179,10 +180,6 @@ def test_it_is_trained_and_used_by_the_same_code(capture, tmp_path):
 
 def test_both_methods_see_the_same_batches(capture, tmp_path):
     """Equal terms: same images, cameras, crops and labels in every step."""
-    from rich.progress import Progress
-
-    from usthand.train import prepare_footages
-
     config = preset(points_from=1.0)
     with Progress(disable=True) as bar:
         footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
@@ -197,10 +194,6 @@ def test_both_methods_see_the_same_batches(capture, tmp_path):
 @pytest.mark.slow
 def test_one_small_batch_can_be_overfitted(capture, tmp_path):
     """2D joints of both predictions reach the labels to a fiftieth of the crop from 2D labels alone."""
-    from rich.progress import Progress
-
-    from usthand.train import prepare_footages
-
     config = replace(preset(), crop=CropConfig(rotation_deg=0.0, shift=0.0, colour=0.0, scale=(1.0, 1.0)))
     with Progress(disable=True) as bar:
         footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)

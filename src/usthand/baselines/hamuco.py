@@ -25,6 +25,7 @@ from usthand.hand.files import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.learner import Batch, shipped_backbone
 from usthand.network.backbone import ResNet, sample_map
+from usthand.network.hand_head import IDENTITY_6D, N_SHAPE
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import STRIDE, Inputs, ModelConfig
 from usthand.presets import Preset
@@ -33,8 +34,6 @@ from usthand.windows import Targets
 
 UNIT_M = 0.2  # half of the published 0.4 m box
 ROOT = 9  # the middle finger's knuckle, to which hands are relative
-N_SHAPE = 10
-IDENTITY_6D = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 START_SCALE = 1.4  # crop coordinates per unit: a hand of 0.18 m then spans two thirds of the crop
 GROUP_CHANNELS, PLACE_WIDTH, OUT_WIDTH, HEADS = 8, 64, 32, 4  # as published
 POSE_PRIOR, SHAPE_PRIOR = 0.01, 1.0
