@@ -27,6 +27,7 @@ from usthand.train import train
 
 FIRST_SEED = 10_000
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
+OBJECTS = ("none", "any", "none", "many")  # in turn
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class PretrainConfig:
 
     out: Positional[Path]
     """Folder for captures, training and weights."""
-    captures: int = 320
+    captures: int = 640
     frames: int = 40
     views: int = 4
     steps: int = 14_000
@@ -43,10 +44,10 @@ class PretrainConfig:
 
 
 def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
-    """The settings of one capture; every second one has an object, every fourth its cameras on one side."""
+    """The settings of one capture; every second one has objects, every fourth its cameras on one side."""
     return SynthConfig(
         views=config.views, frames=config.frames, fps=RATES[index % len(RATES)], labels="exact", seed=FIRST_SEED + index,
-        objects="any" if index % 2 else "none", layout="side" if index % 4 == 3 else "dome",
+        objects=OBJECTS[index % len(OBJECTS)], layout="side" if index % 8 in (1, 6) else "dome",
     )  # fmt: skip
 
 
