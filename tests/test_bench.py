@@ -14,7 +14,7 @@ import torch
 from usthand.bench import cells, methods, regimes, tables
 from usthand.bench.cells import KEYS, Cell, read_cell, run_cell
 from usthand.bench.fill import fill
-from usthand.bench.methods import METHODS, SCHEDULE, Method
+from usthand.bench.methods import FROM_BACKBONE, METHODS, PRETRAINED, Method
 from usthand.bench.regimes import captures, load_regime, regime_names
 from usthand.bench.tables import HEADLINE_METHODS, as_json, labels_of, make_table, markdown, put_into
 from usthand.capture import load_truth, open_capture
@@ -22,9 +22,10 @@ from usthand.errors import UserError
 from usthand.geometry import Cameras, project
 from usthand.labels import load_labels, load_npz
 from usthand.network.model import ModelConfig
-from usthand.pretrain import FIRST_SEED, PretrainConfig
+from usthand.pretrain import FIRST_SEED, PretrainConfig, pretraining_preset
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLES = ("headline", "backbone", "labels", "views", "ablation", "window", "blocks", "hypotheses")
 RESULTS = ROOT / "benchmarks" / "results"
 SMALL = dataclasses.replace(
     load_regime("oakink-like"), name="oakink-like", size=96, train_frames=10, test_frames=10, train_seeds=(5,), test_seeds=(6, 7)
@@ -73,8 +74,19 @@ def test_trained_methods_have_equal_terms():
     for one in trained:
         train, model = one.preset.train, one.preset.model
         assert (model.backbone, model.width, model.image_size) == ("resnet18", 24, 96)
-        assert (train.start, train.steps, train.single_frames) == ("backbone", SCHEDULE.steps, 3)
-        assert train.view_dropout == SCHEDULE.view_dropout and train.label_dropout == SCHEDULE.label_dropout
+        schedule = {"backbone": FROM_BACKBONE, "shipped": PRETRAINED}[train.start]
+        assert (train.steps, train.clips, train.single_frames) == (schedule.steps, 1, 3)
+        assert train.view_dropout == schedule.view_dropout and train.label_dropout == schedule.label_dropout
+
+
+def test_a_table_never_mixes_starts():
+    """All trained methods of a table start from the backbone alone, or all from weights pretrained alike."""
+    for name in TABLES:
+        trained = [METHODS[row.cell.method] for row in make_table(name, (0,)).rows]
+        assert len({one.preset.train.start for one in trained if one.learner}) == 1, name
+    ours, theirs = (pretraining_preset(PretrainConfig(None, method=name)) for name in ("usthand", "hamuco"))
+    assert (ours.crop, ours.model) == (theirs.crop, theirs.model)
+    assert (ours.train.targets, ours.train.single_frames, ours.train.average) == (theirs.train.targets, theirs.train.single_frames, theirs.train.average)
 
 
 # ---- captures ----------------------------------------------------------------------------------------------------------
@@ -165,7 +177,7 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     assert "| **UST-Hand** | 4.00 ± 1.00 |" in text and "| HaMuCo-like | missing |" in text and "| fit | 6.00 |" in text
 
 
-@pytest.mark.parametrize("name", ["headline", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
+@pytest.mark.parametrize("name", TABLES)
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)
@@ -185,7 +197,7 @@ def test_filling_stops_in_time_and_writes_into_a_document(tmp_path, monkeypatch)
     fill("window", tmp_path, tmp_path, (0,), minutes=0.0)
     assert not ran
     text = fill("window", tmp_path, tmp_path, (0,), into=page)
-    assert [cell.method for cell in ran] == ["window-1", "usthand", "window-5", "window-7"]
+    assert [cell.method for cell in ran] == ["window-1", "usthand-backbone", "window-5", "window-7"]
     assert page.read_text() == f"before\n<!-- table: window -->\n{text}\n<!-- end: window -->\nafter\n"
     assert (tmp_path / "window-cpu.json").is_file()
     with pytest.raises(UserError, match="no place"):

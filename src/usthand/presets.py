@@ -60,7 +60,7 @@ PRESETS: dict[str, Preset] = {
     # The published values; 30 epochs of 2500 windows, the size of the demo's capture times the paper's.
     "paper": Preset(
         PAPER,
-        CropConfig(factor=2.0, rotation_deg=180.0),
+        CropConfig(factor=2.0, rotation_deg=180.0, gate=0.0),
         LossConfig(cross_entropy=0.0),
         TrainConfig(steps=75_000, clips=8, clip_frames=5, learning_rate=3e-4, schedule="step", average=0.0, points_from=0.0, targets="labels"),
     ),

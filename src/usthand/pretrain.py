@@ -13,19 +13,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 import tyro
 from safetensors.torch import load_file, save_file
 from tyro.conf import Positional
 
+from usthand.baselines.hamuco import HamucoLearner
 from usthand.checkpoint import CONFIG, WEIGHTS
+from usthand.learner import UstHandLearner
 from usthand.overlay import progress_bar
 from usthand.presets import PRESETS, Preset
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import train
 
 FIRST_SEED = 10_000
+RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
+HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
 OBJECTS = ("none", "any", "none", "many")  # in turn
 
@@ -40,6 +45,10 @@ class PretrainConfig:
     frames: int = 40
     views: int = 4
     steps: int = 14_000
+    method: Literal["usthand", "hamuco"] = "usthand"
+    """The network of the package, or its rival in the benchmarks, from the package's backbone."""
+    start: Literal["scratch", "shipped"] = "scratch"
+    """From nothing, or on from the weights in the package, at a lower rate."""
     seed: int = 0
 
 
@@ -63,16 +72,15 @@ def make_captures(config: PretrainConfig) -> list[Path]:
 
 
 def pretraining_preset(config: PretrainConfig) -> Preset:
-    """The tiny network, from nothing, on labels as they are."""
+    """The tiny network on labels as they are."""
     tiny = PRESETS["tiny"]
-    return replace(
-        tiny,
-        crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3),
-        train=replace(
-            tiny.train, steps=config.steps, targets="labels", points_from=0.5, learning_rate=3e-3, start="scratch",
-            average=0.999, seed=config.seed,
-        ),
+    train = replace(
+        tiny.train, steps=config.steps, targets="labels", points_from=0.6, start=config.start,
+        learning_rate=RATE if config.start == "scratch" else RATE_ON, average=0.999, seed=config.seed,
     )  # fmt: skip
+    if config.method == "hamuco":
+        train = replace(train, start="backbone", points_from=1.0, learning_rate=HAMUCO_RATE)
+    return replace(tiny, crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3), train=train)
 
 
 def export_weights(checkpoint: Path, out: Path) -> None:
@@ -88,7 +96,8 @@ def export_weights(checkpoint: Path, out: Path) -> None:
 def pretrain(config: PretrainConfig) -> Path:
     """Captures, training, weights; returns their folder."""
     paths = make_captures(config)
-    best = train(paths, config.out / "run", pretraining_preset(config), "right")
+    learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
+    best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
     export_weights(best, config.out / "weights")
     return config.out / "weights"
 

@@ -172,7 +172,7 @@ def start_course(
     model = learner.build(preset)
     if weights is not None:
         model.backbone.resnet.load_imagenet(weights)
-    optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate, fused=True)
     average = {name: value.clone() for name, value in model.state_dict().items()}
     return Course(learner, model, optimizer, preset, footages, checks, out, average)
 

@@ -24,10 +24,12 @@ from usthand.geometry import Cameras, project
 from usthand.labels import Labels
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import Inputs
+from usthand.network.views import Gate
 from usthand.rig import Rig
 
 STORE_MARGIN = 1.3  # the stored crop is this much larger than the network's, room for shifts, turns and scales
 MIN_CROP_PX = 24.0
+GATE_DROPOUT = 0.25  # share of the clips that a training shows without their gate
 MIN_INSIDE = 0.5  # share of the joints that must project into the image for a view to count as one
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which its weights expect
 
@@ -45,6 +47,9 @@ class CropConfig:
     """Of the crop's side, either way."""
     colour: float = 0.2
     """Brightness, contrast and each channel vary by this share."""
+    gate: float = 0.14
+    """Standard deviation, crop coordinates, of the gate around the place where the labels' fit expects a joint; 0 for none
+    (the published network). Beyond the paper: docs/notes/gate.md."""
 
 
 class Crops(NamedTuple):
@@ -56,6 +61,8 @@ class Crops(NamedTuple):
     """Integers."""
     view_mask: Bool[np.ndarray, "T V"]
     """False where the hand lies outside the image or is not known in space."""
+    expected_px: Float[np.ndarray, "T V J 2"]
+    """Where the labels' fit expects the joints; zeros in masked views."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,8 @@ def place_crops(
     mask = (inside.mean(-1) >= MIN_INSIDE) & np.asarray(valid)[:, None]
     # Far outside, behind a camera, nothing is ever read: keep the numbers small.
     corner = np.where(mask[..., None], corner, 0.0)
-    return Crops(corner, np.where(mask, side, MIN_CROP_PX), mask)
+    expected = np.where(mask[..., None, None], uv, 0.0)
+    return Crops(corner, np.where(mask, side, MIN_CROP_PX), mask, expected)
 
 
 def cut_crop(image: np.ndarray, corner: np.ndarray, side: float, out: int) -> np.ndarray:
@@ -225,7 +233,7 @@ def make_batch(
     views = max(len(footage.rig) for footage, _ in clips)
     padded = [_padded_clip(footage, at, views) for footage, at in clips]
     stacked = [np.stack(parts) for parts in zip(*padded, strict=True)]
-    images, store_from_px, mask, *labels = (torch.from_numpy(x) for x in stacked)
+    images, store_from_px, mask, expected_px, *labels = (torch.from_numpy(x) for x in stacked)
     lead = tuple(mask.shape)
     store_from_crop = augmentation((lead[0], 1, views), config, rng)
     store_from_crop = torch.from_numpy(np.array(np.broadcast_to(store_from_crop, (*lead, 2, 3)))).float()
@@ -237,11 +245,30 @@ def make_batch(
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
     crop_from_px = compose(affine_inverse(store_from_crop.double()), store_from_px)
     cameras = _padded_cameras([footage.rig for footage, _ in clips], views, lead[1])
-    inputs = Inputs(((crops - mean) / std).float(), crop_from_px.float(), mask, cameras)
+    gate = make_gate(affine_apply(crop_from_px, expected_px), mask, config.gate, rng)
+    inputs = Inputs(((crops - mean) / std).float(), crop_from_px.float(), mask, cameras, gate)
     uv_px, weight, detected_px, detected_weight = labels
     return inputs, Targets(
         *_in_crop(crop_from_px, uv_px, weight, mask), *_in_crop(crop_from_px, detected_px, detected_weight, mask)
     )
+
+
+def make_gate(
+    expected_crop: Float[Tensor, "B T V J 2"], mask: Bool[Tensor, "B T V"], sigma: float, rng: np.random.Generator | None
+) -> Gate | None:
+    """The gate of a batch; None if it has no width.
+
+    In training (`rng` given) its middle is drawn from the very Gaussian that the gate is: the network then learns what the
+    images say, and never to copy the middle, which in training would be the answer. A share of the clips goes without.
+    """
+    if sigma <= 0:
+        return None
+    precision = mask / sigma**2
+    if rng is None:
+        return Gate(expected_crop.float(), precision.float())
+    middle = expected_crop + sigma * torch.from_numpy(rng.standard_normal(tuple(expected_crop.shape)))
+    kept = torch.from_numpy(rng.random((len(mask), 1, 1)) >= GATE_DROPOUT)
+    return Gate(middle.float(), (precision * kept).float())
 
 
 def _in_crop(crop_from_px: Tensor, uv_px: Tensor, weight: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -260,6 +287,7 @@ def _padded_clip(footage: Footage, at: np.ndarray, views: int) -> tuple[np.ndarr
         footage.images[at][:, index],
         footage.store_from_px[at][:, index],
         footage.crops.view_mask[at][:, index] & here,
+        footage.crops.expected_px[at][:, index],
         *_padded_labels(footage.labels, at, index, here),
         *_padded_labels(footage.detected, at, index, here),
     )

@@ -18,11 +18,13 @@ from usthand.presets import PRESETS, Preset, TrainConfig
 from usthand.reconstruct import reconstruct_both
 from usthand.result import Result
 
-STEPS = 1600
-SCHEDULE = TrainConfig(start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3)
-"""Of every trained method. Three frames a step: with eight cameras they are 24 images."""
+FROM_BACKBONE = TrainConfig(start="backbone", steps=1600, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3)
+"""Of every trained method whose table starts from the backbone alone. Three frames a step: with eight cameras 24 images."""
+PRETRAINED = replace(FROM_BACKBONE, start="shipped", steps=800, learning_rate=5e-4)
+"""Of both methods when each starts from its own weights, pretrained on the same captures, labels and steps."""
 HAMUCO_RATE = 1e-3
 """The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
+HAMUCO_WEIGHTS = Path("benchmarks/weights/hamuco")  # in a checkout, where the tables are filled
 
 Results = dict[str, Result]
 
@@ -56,29 +58,30 @@ def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"hamuco": reconstruct_hamuco(capture, run, SIDE)}
 
 
-def usthand_preset(**changes) -> Preset:
-    """The tiny preset on the common schedule; changes are of the model, or of `train` and `loss` by a dict."""
-    preset = replace(PRESETS["tiny"], train=replace(SCHEDULE, **changes.pop("train", {})))
+def usthand_preset(schedule: TrainConfig = FROM_BACKBONE, **changes) -> Preset:
+    """The tiny preset on a schedule; changes are of the model, or of `train` and `loss` by a dict."""
+    preset = replace(PRESETS["tiny"], train=replace(schedule, **changes.pop("train", {})))
     preset = replace(preset, loss=replace(preset.loss, **changes.pop("loss", {})))
     return replace(preset, model=replace(preset.model, **changes))
 
 
-def hamuco_preset() -> Preset:
+def hamuco_preset(schedule: TrainConfig, rate: float) -> Preset:
     """The detector's labels as they are, single frames from first to last."""
-    train = replace(SCHEDULE, targets="labels", points_from=1.0, learning_rate=HAMUCO_RATE)
-    return replace(PRESETS["tiny"], train=train)
+    return replace(PRESETS["tiny"], train=replace(schedule, targets="labels", points_from=1.0, learning_rate=rate))
 
 
-def variant(**changes) -> Method:
+def variant(schedule: TrainConfig = FROM_BACKBONE, **changes) -> Method:
     """UST-Hand with something changed."""
-    return Method(_usthand, ("usthand", "network"), usthand_preset(**changes), UstHandLearner())
+    return Method(_usthand, ("usthand", "network"), usthand_preset(schedule, **changes), UstHandLearner())
 
 
 METHODS: dict[str, Method] = {
     "raw": Method(_raw, ("raw",)),
     "fit": Method(_fit, ("fit",)),
-    "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(), HamucoLearner()),
-    "usthand": variant(),
+    "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(PRETRAINED, HAMUCO_RATE), HamucoLearner(HAMUCO_WEIGHTS)),
+    "usthand": variant(PRETRAINED),
+    "hamuco-backbone": Method(_hamuco, ("hamuco",), hamuco_preset(FROM_BACKBONE, HAMUCO_RATE), HamucoLearner()),
+    "usthand-backbone": variant(),
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),
     "no-stpt": variant(attention=()),

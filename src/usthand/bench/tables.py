@@ -21,7 +21,7 @@ COLUMNS = {
     "f5": ("F@5", 3), "f15": ("F@15", 3),
 }  # fmt: skip
 ABLATIONS = {
-    "usthand": "all parts", "no-confidence": "no confidence", "no-fusion": "no projection fusion", "no-stpt": "no STPT attention",
+    "usthand-backbone": "all parts", "no-confidence": "no confidence", "no-fusion": "no projection fusion", "no-stpt": "no STPT attention",
     "no-spatial": "no spatial attention", "no-temporal": "no temporal attention", "no-cross": "no cross-set attention",
     "no-casa": "no CASA", "no-gcn": "no adaptive GCN", "gaussian": "Gaussian in place of the flow", "no-flow": "no distribution",
     "published-targets": "each label as it is (published)",
@@ -39,6 +39,11 @@ class Row:
     of: str
     """Which of the names that the cell's method gives."""
 
+    @property
+    def name(self) -> str:
+        """What the line is called in the JSON: the method, or in tables of variants the variant and what it gave."""
+        return self.of if self.label in HEADLINE_METHODS.values() else f"{self.cell.method}/{self.of}"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -54,10 +59,11 @@ class Table:
         return list(dict.fromkeys(wanted))
 
 
-def _four(regime: str, group: str, **settings) -> Iterator[Row]:
-    """The headline's methods in one setting."""
+def _five(regime: str, group: str, start: str = "", **settings) -> Iterator[Row]:
+    """The headline's methods in one setting; `start` is added to the trained ones' names."""
     for of, label in HEADLINE_METHODS.items():
-        yield Row(group, label, Cell(regime, "usthand" if of == "network" else of, **settings), of)
+        method = {"network": "usthand"}.get(of, of) + ("" if of in ("fit", "raw") else start)
+        yield Row(group, label, Cell(regime, method, **settings), of)
 
 
 def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
@@ -71,15 +77,16 @@ def make_table(name: str, seeds: tuple[int, ...]) -> Table:
         UserError: if there is none.
     """
     makers = {
-        "headline": lambda: tuple(row for regime in regime_names() for row in _four(regime, regime)),
-        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _four("hanco-like", level, labels=level)),
-        "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _four("hanco-like", f"{n} views", views=None if n == 8 else n)),
+        "headline": lambda: tuple(row for regime in regime_names() for row in _five(regime, regime)),
+        "backbone": lambda: tuple(row for regime in regime_names() for row in _five(regime, regime, "-backbone")),
+        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _five("hanco-like", level, labels=level)),
+        "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _five("hanco-like", f"{n} views", views=None if n == 8 else n)),
         # The parts are the network's: its own answer shows what they do, before the final fit evens it out.
         "ablation": lambda: _variants(ABLATIONS, "network") + _variants(ABLATIONS, "usthand"),
-        "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
-        "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
+        "window": lambda: _variants({"window-1": "1", "usthand-backbone": "3", "window-5": "5", "window-7": "7"}, "network"),
+        "blocks": lambda: _variants({"blocks-1": "1", "usthand-backbone": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
         "hypotheses": lambda: _variants(
-            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand": "16", "hypotheses-32": "32"}, "network"
+            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand-backbone": "16", "hypotheses-32": "32"}, "network"
         ),
     }  # fmt: skip
     if name not in makers:
@@ -102,8 +109,7 @@ def as_json(table: Table, results: Path) -> dict:
     """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null."""
     groups: dict[str, dict] = {}
     for row in table.rows:
-        name = row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}"
-        groups.setdefault(row.group, {})[name] = summary(row, table.seeds, results) or None
+        groups.setdefault(row.group, {})[row.name] = summary(row, table.seeds, results) or None
     paths = [results / "cells" / f"{cell.name}.json" for cell in table.cells()]
     times = [json.loads(path.read_text())["seconds"] for path in paths if path.is_file()]
     return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
@@ -132,10 +138,7 @@ def _number(numbers: dict | None, key: str, digits: int) -> str:
 
 def labels_of(name: str) -> dict[str, str]:
     """What a table's lines are called, by their names in the JSON."""
-    if name in ("headline", "labels", "views"):
-        return HEADLINE_METHODS
-    table = make_table(name, (0,))
-    return {row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}": row.label for row in table.rows}
+    return {row.name: row.label for row in make_table(name, (0,)).rows}
 
 
 def put_into(text: str, name: str, table: str) -> str:

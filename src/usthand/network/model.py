@@ -16,7 +16,7 @@ from usthand.network.flow import ConditionalFlow
 from usthand.network.hand_head import HandHead, HandParameters
 from usthand.network.lift import Cloud, lift
 from usthand.network.points import Evidence, PointTransformer
-from usthand.network.views import ViewEstimates, Views
+from usthand.network.views import Gate, ViewEstimates, Views
 from usthand.skeleton import N_JOINTS
 
 STRIDE = 32  # of the backbone's deepest map
@@ -61,7 +61,8 @@ PAPER = ModelConfig(
 
 
 class Inputs(NamedTuple):
-    """A batch of clips: crops and where they come from. There is no field that could hold a label or truth."""
+    """A batch of clips: crops, where they come from and where in them to look. No field could hold truth, and of the labels
+    there is only what their fit says of the hand's place."""
 
     images: Float[Tensor, "B T V 3 S S"]
     """Normalised RGB crops."""
@@ -70,6 +71,8 @@ class Inputs(NamedTuple):
     view_mask: Bool[Tensor, "B T V"]
     cameras: Cameras
     """Leading axes B, T."""
+    gate: Gate | None = None
+    """Where to look for each joint; None for everywhere."""
 
 
 class Prediction(NamedTuple):
@@ -134,7 +137,7 @@ class UstHand(nn.Module):
         """Stages 1 to 3: what the views say, without going to 3D."""
         features = self.backbone(inputs.images.flatten(0, 2))
         features = Features(*(f.float() for f in features))
-        return features, self.views(features, inputs.view_mask)
+        return features, self.views(features, inputs.view_mask, inputs.gate)
 
     def forward(
         self, inputs: Inputs, noise: Tensor, anchor_keep: Bool[Tensor, "K"] | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -12,18 +13,38 @@ from torch import Tensor, nn
 from usthand.network.backbone import Features, sample_map
 from usthand.skeleton import N_JOINTS
 
+LOG_GATE_EDGE = -2.0  # two standard deviations: where a gate ends for the confidence
+NO_PEAK = -8.0  # logit of the confidence where the gate lies outside the crop
 START_LOGIT = -4.0  # heatmaps start near zero (sigmoid(-4) = 0.02), as most of a Gaussian target is
+
+
+class Gate(NamedTuple):
+    """A Gaussian around the place where each joint is expected: peaks of the heatmap far from it are not heard.
+
+    It is the prior that the heatmap, a likelihood, is multiplied by; wide enough that the image decides within it.
+    """
+
+    uv_crop: Float[Tensor, "B T V J 2"]
+    """Its middle, crop coordinates."""
+    precision: Float[Tensor, "B T V"]
+    """1 / variance; 0 for no gate."""
+
+    def log(self, side: int) -> Float[Tensor, "B T V J h h"]:
+        """Logarithm of the Gaussian, 0 in its middle, at the cells of a heatmap."""
+        axis = cell_centres(side, self.uv_crop.device, self.uv_crop.dtype)
+        x, y = (-0.5 * (axis - c.unsqueeze(-1)) ** 2 for c in self.uv_crop.unbind(-1))
+        return (y.unsqueeze(-1) + x.unsqueeze(-2)) * self.precision[..., None, None, None]
 
 
 class ViewEstimates(NamedTuple):
     """What each view says by itself, then fused over the views."""
 
     logits: Float[Tensor, "B T V J h h"]
-    """Of the heatmaps."""
+    """Of the heatmaps, which know no gate."""
     uv_crop: Float[Tensor, "B T V J 2"]
-    """Soft-argmax, crop coordinates."""
+    """Soft-argmax within the gate, crop coordinates."""
     confidence: Float[Tensor, "B T V J"]
-    """Maximum of the unnormalised heatmap, 0 to 1; 0 in a masked view."""
+    """Maximum of the unnormalised heatmap within the gate, 0 to 1; 0 in a masked view."""
     joint_features: Float[Tensor, "B T V J D"]
     """F: fused across views and joints."""
 
@@ -57,9 +78,12 @@ class HeatmapHead(nn.Module):
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.constant_(self.out.bias, START_LOGIT)
 
-    def forward(self, fine: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, fine: Float[Tensor, "n D h h"], log_gate: Float[Tensor, "n J h h"] | None) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.out(self.body(fine)).float()
-        return logits, soft_argmax(logits), logits.amax((-1, -2)).sigmoid()
+        if log_gate is None:
+            return logits, soft_argmax(logits), logits.amax((-1, -2)).sigmoid()
+        within = logits.masked_fill(log_gate < LOG_GATE_EDGE, -math.inf).amax((-1, -2)).clamp_min(NO_PEAK)
+        return logits, soft_argmax(logits + log_gate), within.sigmoid()
 
 
 class JointFeatures(nn.Module):
@@ -130,9 +154,10 @@ class Views(nn.Module):
         self.attention = nn.ModuleList(ConfidenceAttention(width, heads) for _ in range(layers if use_casa else 0))
         self.gcn = nn.ModuleList(AdaptiveGcn(width) for _ in range(layers if use_gcn else 0))
 
-    def forward(self, features: Features, view_mask: Bool[Tensor, "B T V"]) -> ViewEstimates:
+    def forward(self, features: Features, view_mask: Bool[Tensor, "B T V"], gate: Gate | None = None) -> ViewEstimates:
         batch, frames, views = view_mask.shape
-        logits, uv_crop, confidence = self.heatmap_head(features.fine)
+        log_gate = None if gate is None else gate.log(features.fine.shape[-1]).flatten(0, 2)
+        logits, uv_crop, confidence = self.heatmap_head(features.fine, log_gate)
         x = self.joint_features(features, uv_crop)
         if not self.use_confidence:
             confidence = torch.ones_like(confidence)
