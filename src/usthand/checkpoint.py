@@ -150,4 +150,8 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Te
     whole = optimizer.state_dict()
     whole["state"] = state
     optimizer.load_state_dict(whole)
+    for parameter, moments in optimizer.state.items():
+        # Files know no memory layout, and a fused Adam walks parameter and moments side by side through memory.
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments[key] = torch.empty_like(parameter).copy_(moments[key]).detach()
     return {name.removeprefix("extra."): value for name, value in tensors.items() if name.startswith("extra.")}

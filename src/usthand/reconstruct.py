@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from usthand.capture import Capture
-from usthand.checkpoint import load_checkpoint
+from usthand.checkpoint import SHIPPED, load_checkpoint
 from usthand.fit import FitConfig, fit_observations
 from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
 from usthand.hand.files import load_hand
@@ -33,8 +33,8 @@ from usthand.rig import Rig
 from usthand.windows import CropConfig, Footage, make_batch
 
 CHUNK = 12  # frames that go through the network at once
-# Both measured on the demo's capture, seed 0, and checked on other seeds (docs/notes/training.md).
-NETWORK_TEMPER = 8.0
+# Measured: docs/notes/gate.md.
+TEMPER, ADAPTED_TEMPER = 2.0, 16.0  # of a network by itself, and of one that learned the footage's own labels
 COVARIANCE_INFLATION = 1.9
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
@@ -169,19 +169,30 @@ def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Witness:
+    """What one network says of a hand, as evidence for the final fit."""
+
+    estimates: Estimates
+    temper: float
+    """Its variances are raised by this factor: errors of a network go together over frames, joints and views, where the fit
+    counts each as news, and those of a network that learned this footage's labels go with the labels', which testify too."""
+
+
+@dataclass(frozen=True)
 class Reconstruction:
     """The final result with what led to it."""
 
     final: Result
-    """The sequence fit on the network's distributions."""
+    """The sequence fit on the networks' distributions and the labels."""
     network: Result
-    """The network's own answer."""
+    """The trained network's own answer."""
     estimates: Estimates
+    """What the trained network says."""
 
 
 def reconstruct_both(
     capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0,
-    progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None,
+    progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None, shipped: bool = True,
 ) -> Reconstruction:  # fmt: skip
     """Hands of one side of a capture: the final result and the network's own.
 
@@ -189,43 +200,57 @@ def reconstruct_both(
         run: a training's folder, or one of its checkpoints.
         progress: called with (frames done, frames in all).
         fitted_hand: the hand that the final fit lays on the distributions; the network's own, the embedded one, if none.
+        shipped: hear the package's network, which did not learn this footage's label errors, as a second witness.
     """
     hand_model = load_hand()
-    model, crop, _ = load_checkpoint(run, hand_model)
     hand = load_hand_2d(capture, side, leave_out)
+    fit = fit_hand(hand, capture.fps)  # places crops and gates, and finds out whether joints are soft
+    witnesses, footages = [], {}
+    networks = _networks(Path(run), shipped)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        cache = Path(folder) / "crops.npy"
-        fit = fit_hand(hand, capture.fps)  # places the crops, and finds out whether joints are soft
-        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
-        estimates = estimate(model, footage, crop, seed, progress)
+        for number, (path, temper) in enumerate(networks):
+            model, crop, _ = load_checkpoint(path, hand_model)
+            cut = (crop.factor, model.config.image_size)
+            if cut not in footages:  # the footage is read once where the networks' crops are alike
+                cache = Path(folder) / f"crops-{number}.npy"
+                footages[cut] = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
+            bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
+            witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), temper))
+    estimates = witnesses[0].estimates
     network = network_result(hand.rig, estimates, hand_model)
-    final = polish_fit(hand, estimates, capture.fps, fit.joints, fitted_hand)
+    final = polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand)
     if hand.mirrored:
         final, network = final.mirrored(), network.mirrored()
     return Reconstruction(final, network, estimates)
 
 
-def polish_fit(hand: Hand2D, estimates: Estimates, fps: float, joints: str, model: HandModel | None = None) -> Result:
-    """The sequence fit on the network's distributions and, as evidence of its own, the labels.
+def _networks(run: Path, shipped: bool) -> list[tuple[Path, float]]:
+    """Networks to hear, the trained one first, and their tempers."""
+    if run.resolve() == SHIPPED.resolve() or not shipped:
+        return [(run, TEMPER)]
+    return [(run, ADAPTED_TEMPER), (SHIPPED, TEMPER)]
 
-    Each camera stands twice in the rig, once with what the network says and once with what the detector said. A network's
-    errors are smaller than a detector's but go together over frames, joints and views, where the fit counts each as news:
-    its variances are raised by `NETWORK_TEMPER` to make up for it, and the covariance that comes out by
-    `COVARIANCE_INFLATION`. `joints` is "rigid" or "soft", as the fit of the labels alone found to be right.
+
+def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, model: HandModel | None = None) -> Result:
+    """The sequence fit on the networks' distributions and, as evidence of its own, the labels.
+
+    Each camera stands in the rig once for each network and once for the detector. What is still too sure in the covariance
+    that comes out is mended by `COVARIANCE_INFLATION`. `joints` is "rigid" or "soft", as the fit of the labels alone found
+    to be right.
     """
-    rig, seen = hand.rig, observations(estimates)
-    labelled = Observations.from_labels(hand.labels)
-    copies = tuple(replace(camera, name=f"{camera.name} labels") for camera in rig.cameras)
+    labelled, cameras = Observations.from_labels(hand.labels), hand.rig.cameras
+    seen = [observations(witness.estimates) for witness in witnesses]
+    copies = [replace(camera, name=f"{camera.name} {number}") for number in range(len(seen)) for camera in cameras]
     both = Observations(
-        np.concatenate((seen.uv_px, labelled.uv_px), 1),
-        np.concatenate((seen.precision / NETWORK_TEMPER, labelled.precision), 1),
+        np.concatenate([one.uv_px for one in seen] + [labelled.uv_px], 1),
+        np.concatenate([one.precision / w.temper for one, w in zip(seen, witnesses, strict=True)] + [labelled.precision], 1),
     )
     config = FitConfig(fps=fps, joints=joints)
-    # The two kinds of stated precision are not on one scale: no common power could correct them.
+    # The kinds of stated precision are not on one scale: no common power could correct them.
     config = replace(config, trust=replace(config.trust, learn_power=False))
-    result = fit_observations(replace(rig, cameras=rig.cameras + copies), both, config, hand=model)
-    # Two pieces of evidence from one camera are one view.
-    valid = estimates.valid
+    result = fit_observations(replace(hand.rig, cameras=(*copies, *cameras)), both, config, hand=model)
+    # Several pieces of evidence from one camera are one view.
+    valid = witnesses[0].estimates.valid
     return replace(
         result, method="usthand", cameras=hand.rig.names, valid=valid & result.valid,
         joint_valid=result.joint_valid & valid[:, None], joints_cov_m2=COVARIANCE_INFLATION * result.joints_cov_m2,

@@ -54,6 +54,12 @@ def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"usthand": both.final, "network": both.network}
 
 
+def _from_backbone(capture: Capture, run: Path | None, seed: int) -> Results:
+    """Without the shipped network as a second witness: nothing but the backbone comes from other captures."""
+    both = reconstruct_both(capture, run, SIDE, seed=seed, shipped=False)
+    return {"usthand": both.final, "network": both.network}
+
+
 def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"hamuco": reconstruct_hamuco(capture, run, SIDE)}
 
@@ -72,7 +78,8 @@ def hamuco_preset(schedule: TrainConfig, rate: float) -> Preset:
 
 def variant(schedule: TrainConfig = FROM_BACKBONE, **changes) -> Method:
     """UST-Hand with something changed."""
-    return Method(_usthand, ("usthand", "network"), usthand_preset(schedule, **changes), UstHandLearner())
+    results = _from_backbone if schedule.start == "backbone" else _usthand
+    return Method(results, ("usthand", "network"), usthand_preset(schedule, **changes), UstHandLearner())
 
 
 METHODS: dict[str, Method] = {
