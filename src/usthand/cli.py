@@ -71,6 +71,32 @@ def synth(
     print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
 
 
+def import_dataset(
+    dataset: Positional[Annotated[str, arg(metavar="DATASET")]], root: Positional[Annotated[Path, arg(metavar="ROOT")]],
+    out: Positional[Annotated[Path, arg(metavar="OUT")]], split: str = "test", protocol: str = "", limit: int | None = None,
+    hand: str | None = None, annotated: bool = False,
+) -> None:  # fmt: skip
+    """Turn a public data set, as its makers released it, into captures; no image is copied.
+
+    For each sequence it prints how far the 2D joints are from the points triangulated from them, how far from the
+    projected truth, and how wide the palm is: a data set that was misread shows there. docs/datasets.md has the details.
+
+    Args:
+        dataset: hanco, dexycb, dexycb-mv, ...; docs/datasets.md lists them.
+        root: Folder of the data set.
+        out: Folder to write the captures into; those that are there already are kept.
+        split: train, val or test of the protocol.
+        protocol: Which one; the data set's usual one if left out.
+        limit: Import so many sequences at most.
+        hand: File of the hand in MANO's layout for the truth's meshes; by default the installed one, if there is one.
+        annotated: Write the makers' 2D ground truth as labels. Learning from it is no longer learning without labels.
+    """
+    from usthand.adapters import reader
+    from usthand.adapters.run import import_recordings
+
+    import_recordings(reader(dataset), root, out, split, protocol, limit, hand, annotated)
+
+
 def label(
     capture: Positional[CapturePath], detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False
 ) -> None:
@@ -320,6 +346,7 @@ def hand_export(path: Positional[Annotated[Path, arg(metavar="PATH")]], side: Si
 
 COMMANDS = {
     "synth": synth,
+    "import": import_dataset,
     "label": label,
     "fit": fit,
     "train": train,
