@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from usthand.adapters import ho3d, interhand, oakink
 from usthand.adapters.base import Reader
 from usthand.errors import UserError
 
-DATASETS: dict[str, Reader] = {}
+DATASETS: dict[str, Reader] = {
+    "oakink-image": oakink.image_recordings,
+    "oakink-mv": oakink.mv_recordings,
+    "ho3d-v2": ho3d.v2_recordings,
+    "ho3d-v3": ho3d.v3_recordings,
+    "ho3d-mv": ho3d.mv_recordings,
+    "interhand26m": interhand.recordings,
+}
 """What `usthand import` knows, by name; see `usthand.adapters.base` for what a reader is."""
 
 

@@ -56,6 +56,8 @@ class Recording:
     dataset: str
     protocol: str
     split: str
+    note: str = ""
+    """What the reader decided or left out, told in the report."""
 
     @property
     def present(self) -> np.ndarray:

@@ -71,7 +71,7 @@ def _check_same(folder: Path, recording: Recording) -> None:
 
 
 def report_lines(recording: Recording, kept: bool = False) -> list[str]:
-    """A line for each hand: frames, views, residual of the 2D joints, distance of the truth, width of the palm."""
+    """A line for each hand: frames, views, residual of the 2D joints, distance of the truth, width of the palm; a note."""
     views = recording.present.sum(1)
     span = f"{views.max()}" if views.min() == views.max() else f"{views.min()}-{views.max()}"
     lines = []
@@ -84,7 +84,7 @@ def report_lines(recording: Recording, kept: bool = False) -> list[str]:
             "kept as it was" if kept else "",
         ]  # fmt: skip
         lines.append(", ".join(part for part in parts if part))
-    return lines
+    return [*lines, f"  {recording.note}"] if recording.note else lines
 
 
 def _number(name: str, value: float | int | None, unit: str) -> str:
