@@ -13,7 +13,7 @@ ORDER = (
     "errors skeleton geometry rig capture labels unpickle "
     "hand.model hand.limits hand.unpickle hand.files hand "
     "detectors.base detectors associate detectors.run "
-    "synthetic result adapters.base "
+    "synthetic result adapters.base adapters.mano "
     "robust banded articulation covariance energy deviation initial trust fitter cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "
     "windows losses checkpoint prepare presets learner train reconstruct baselines metrics uncertainty draw overlay pretrain bench.regimes bench.methods bench.cells bench.tables bench figures measures report demo adapters.hanco adapters.dexycb adapters.percamera adapters.oakink adapters.ho3d adapters.interhand adapters adapters.run cli"
