@@ -27,9 +27,15 @@ from typing import Any
 import numpy as np
 
 from usthand.adapters.base import HandData, Recording, check_recording
+from usthand.adapters.mano import check_meshes, pose_meshes
 from usthand.adapters.percamera import (
-    annotated_joints, choose, joints_in_world, require_agreement, require_same_hand, skin, turn_root, world_from_camera,
-)  # fmt: skip
+    annotated_joints,
+    choose,
+    joints_in_world,
+    require_agreement,
+    turn_root,
+    world_from_camera,
+)
 from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
@@ -48,7 +54,6 @@ MV_CAMERAS = range(5)
 OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])
 CHECKED_FRAMES = 50  # enough for a median; all would only take longer
 MAX_RESIDUAL_PX = 5.0
-MAX_MESH_M = 0.005
 MEND = "download HO-3D again and keep its layout"
 
 
@@ -234,7 +239,8 @@ def _recording(
     found = joints_in_world(views.joints_cam_m, views.known, rig)
     note = require_agreement(found, views.known, name)
     annotated = annotated_joints(views.joints_cam_m, views.known, rig, SIDE, dataset)
-    truth = _truth(name, views, rig, found.joints_world_m, found.valid, annotated.mask, hand)
+    here = np.array([[path is not None for path in row] for row in views.images])
+    truth = _truth(name, views, rig, found.joints_world_m, found.valid, annotated.mask & here[..., None], hand)
     return Recording(name, rig, FPS, views.images, (HandData(SIDE, None, truth, annotated),), dataset, protocol, split, note)
 
 
@@ -255,10 +261,8 @@ def _truth(
         pose[at] = turn_root(given, camera.rotation.T * OPENCV_FROM_OPENGL)
         rest[at] = views.joints_cam_m[at, v, 0] * OPENCV_FROM_OPENGL - shift  # the wrist of the unposed hand
         if hand is not None:
-            mesh, joints = skin(hand, given, betas[at], shift, flat_hand_mean=True)
-            knuckles = [j for j in range(21) if j not in (4, 8, 12, 16, 20)]  # tips are chosen vertices, MANO's are not ours
-            expected = views.joints_cam_m[at, v] * OPENCV_FROM_OPENGL
-            require_same_hand(joints[:, knuckles], expected[:, knuckles], MAX_MESH_M, name)
+            mesh, joints = pose_meshes(hand, given, betas[at], shift)
+            check_meshes(joints, views.joints_cam_m[at, v] * OPENCV_FROM_OPENGL, np.ones(len(at), bool), name)
             vertices[at] = world_from_camera(mesh * OPENCV_FROM_OPENGL, camera)
     shape = np.median(betas[valid], axis=0) if valid.any() else np.zeros(10)
     translation = np.where(valid[:, None], joints_world_m[:, 0] - rest, 0.0)

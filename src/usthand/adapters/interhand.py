@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usthand.adapters.base import HandData, Recording
-from usthand.adapters.percamera import choose, require_same_hand, rest_wrist_m, skin
+from usthand.adapters.mano import check_meshes, flat_pose, pose_meshes
+from usthand.adapters.percamera import choose, rest_wrist_m
 from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
@@ -38,7 +39,6 @@ ANNOTATION_FOLDERS = {"all": ("{split}", "all"), "human": ("{split}", "human_ann
 OFFSETS = {"right": 0, "left": 21}
 MM_PER_M = 1000.0
 FPS, FPS_30 = 5.0, 30.0
-MAX_MESH_M = 0.025  # the makers give 5 mm, to joints that are defined a little differently
 MAX_WITHOUT_MESH = 0.1
 MEND = "download the annotations of InterHand2.6M again"
 
@@ -277,12 +277,12 @@ def _with_mesh(truth: Truth, fits: list[Mapping[str, Any] | None], model: HandMo
     at = np.flatnonzero(valid)
     given, shapes, shift = (np.stack([_parameter(fits[t], *want, name) for t in at]) for want in
                             (("pose", 48), ("shape", 10), ("trans", 3)))  # fmt: skip
-    mesh, joints = skin(model, given, shapes, shift, flat_hand_mean=False)
-    require_same_hand(joints, truth.joints_world_m[at], MAX_MESH_M, name)
+    given = flat_pose(model, given)
+    mesh, joints = pose_meshes(model, given, shapes, shift)
+    check_meshes(joints, truth.joints_world_m[at], np.ones(len(at), bool), name)
     count, shape = len(valid), np.median(shapes, axis=0)
     vertices, pose, translation = np.zeros((count, 778, 3), np.float32), np.zeros((count, 48)), np.zeros((count, 3))
     vertices[at], pose[at] = mesh, given
-    pose[at, 3:] += model.hands_mean.double().numpy()
     # One shape for all frames: the wrist stays where each frame's own shape puts it.
     translation[at] = shift + rest_wrist_m(model, shapes) - rest_wrist_m(model, shape[None])
     joints_world_m = np.where(valid[:, None, None], truth.joints_world_m, 0.0)

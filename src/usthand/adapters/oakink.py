@@ -26,8 +26,14 @@ from scipy.spatial.transform import Rotation
 
 from usthand.adapters.base import HandData, Recording
 from usthand.adapters.percamera import (
-    InWorld, annotated_joints, choose, joints_in_world, require_agreement, rest_wrist_m, world_from_camera,
-)  # fmt: skip
+    InWorld,
+    annotated_joints,
+    choose,
+    joints_in_world,
+    require_agreement,
+    rest_wrist_m,
+    world_from_camera,
+)
 from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
@@ -196,7 +202,8 @@ def _recording(
     found = joints_in_world(joints_cam_m, known, rig)
     note = require_agreement(found, known, reader.name)
     annotated = annotated_joints(joints_cam_m, known, rig, SIDE, dataset)
-    truth = _truth(reader, frames, views, known, rig, found, annotated.mask, hand)
+    here = np.array([[path is not None for path in row] for row in images])
+    truth = _truth(reader, frames, views, known, rig, found, annotated.mask & here[..., None], hand)
     hands = (HandData(SIDE, truth=truth, annotated=annotated),)
     return Recording(reader.name, rig, FPS, images, hands, dataset, protocol, split, note)
 

@@ -20,7 +20,6 @@ from usthand.rig import Camera, Rig
 
 AGREEMENT_M = 0.005
 """Views that place the same joint further apart than this do not show the same instant, or are not calibrated so."""
-CHUNK = 256  # frames that are skinned at once
 
 
 def choose(dataset: str, what: str, value: str, known: Sequence[str]) -> str:
@@ -115,35 +114,3 @@ def turn_root(pose: Float[np.ndarray, "T 48"], rotation: Float[np.ndarray, "3 3"
 def rest_wrist_m(hand: HandModel, shapes: Float[np.ndarray, "T 10"]) -> Float[np.ndarray, "T 3"]:
     """Where the wrist of the unposed hand lies: the translation of MANO is the wrist less this."""
     return hand.to(torch.float64).with_shape(torch.from_numpy(np.asarray(shapes, np.float64))).rest_joints[:, 0].numpy()
-
-
-def skin(
-    hand: HandModel, pose: Float[np.ndarray, "T 48"], shapes: Float[np.ndarray, "T 10"],
-    translation_m: Float[np.ndarray, "T 3"], flat_hand_mean: bool,
-) -> tuple[Float[np.ndarray, "T 778 3"], Float[np.ndarray, "T 21 3"]]:  # fmt: skip
-    """Vertices (float32) and joints of MANO's parameters, metres, in the frame of the translation."""
-    hand, vertices, joints = hand.to(torch.float64), [np.zeros((0, 778, 3), np.float32)], [np.zeros((0, 21, 3))]
-    for start in range(0, len(pose), CHUNK):
-        part = slice(start, start + CHUNK)
-        angles, betas, shift = (torch.from_numpy(np.asarray(a[part], np.float64)) for a in (pose, shapes, translation_m))
-        posed = hand.with_shape(betas).with_pose(hand.rotations(angles, flat_hand_mean), shift)
-        vertices.append(posed.vertices.numpy().astype(np.float32))
-        joints.append(posed.joints.numpy())
-    return np.concatenate(vertices), np.concatenate(joints)
-
-
-def require_same_hand(joints_m: np.ndarray, expected_m: np.ndarray, limit_m: float, name: str) -> None:
-    """The joints of a mesh must lie where the annotation has them.
-
-    Raises:
-        UserError: if they are further apart than `limit_m` in the median.
-    """
-    if not len(joints_m):
-        return
-    apart = float(np.median(np.linalg.norm(joints_m - expected_m, axis=-1)))
-    if apart > limit_m:
-        raise UserError(
-            f"the meshes of {name} lie {1000 * apart:.0f} mm from its joints",
-            "the installed hand is not MANO's right hand, which the annotation speaks of",
-            "run `usthand hand install` with MANO_RIGHT.pkl of https://mano.is.tue.mpg.de",
-        )
