@@ -56,7 +56,7 @@ def in_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
 
 def write_image(path: Path, size: tuple[int, int], grey: int = 40) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (grey, grey, grey)).save(path)
+    Image.new("RGB", size, (grey, grey, grey)).save(path, compress_level=1)
 
 
 def assert_same_cameras(found: Rig, wanted: Rig, atol: float = 1e-6) -> None:
