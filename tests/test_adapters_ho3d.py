@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_scene import Hand, Hostile, assert_same_cameras, in_camera, moving_hand, ring, skinned, write_image
 from scipy.spatial.transform import Rotation
 
-from dataset_scene import Hand, Hostile, assert_same_cameras, in_camera, moving_hand, ring, skinned, write_image
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
 from usthand.capture import load_truth, open_capture
@@ -191,6 +192,47 @@ def test_the_evaluation_split_has_no_truth(release):
         assert [r.name for r in found] == ["SB11", "SB13"]
         assert all(r.hands[0].truth is None and r.present.all() and "wrist alone" in r.note for r in found)
     assert [r.name for r in read(root, "ho3d-v3")] == [*names("ABF1"), "MC1", "SB10", "SB12", "SB14"]
+
+
+def write_released(root: Path, rigs, hands, where: Path) -> None:
+    """The truth of the evaluation split as the makers released it later: a row for each line of evaluation.txt."""
+    xyz, verts = [], []
+    for line in (root / "evaluation.txt").read_text().split():
+        name, number = line.split("/")
+        camera, t = rigs["SB1"].cameras[int(name[-1])], IDS.index(number)
+        joints = in_camera(hands["SB1"].joints_m[t], camera) @ OPENGL
+        xyz.append(joints[list(inverse_order(MANO_TO_OPENPOSE))].tolist())
+        verts.append((in_camera(hands["SB1"].vertices_m[t], camera) @ OPENGL).tolist())
+    where.mkdir(exist_ok=True)
+    (where / "evaluation_xyz.json").write_text(json.dumps(xyz))
+    (where / "evaluation_verts.json").write_text(json.dumps(verts))
+
+
+@pytest.mark.parametrize("folder", ["HO3D_v3", "HO3D_v3_official_gt"])
+def test_the_evaluation_splits_released_truth_is_taken_by_line(ho3d, folder):
+    root, rigs, hands = ho3d
+    write_released(root, rigs, hands, root.parent / folder)
+    for recording, view in zip(read(root, "ho3d-v3", "evaluation"), (1, 3), strict=True):
+        truth, camera = recording.hands[0].truth, rigs["SB1"].cameras[view]
+        assert truth.valid.all() and recording.note == ""
+        np.testing.assert_allclose(truth.joints_world_m, in_camera(hands["SB1"].joints_m, camera), atol=1e-6)
+        np.testing.assert_allclose(truth.vertices_world_m, in_camera(hands["SB1"].vertices_m, camera), atol=1e-6)
+        assert check_recording(recording)["right"]["truth_px"] < 0.01
+    (root.parent / folder / "evaluation_verts.json").unlink()
+    assert not read(root, "ho3d-v3", "evaluation")[0].hands[0].truth.has_mesh
+    assert len(read(root, split="test")) == 1
+
+
+def test_released_truth_of_other_lines_is_refused(ho3d):
+    root, rigs, hands = ho3d
+    write_released(root, rigs, hands, root)
+    rows = json.loads((root / "evaluation_xyz.json").read_text())
+    (root / "evaluation_xyz.json").write_text(json.dumps(rows[::-1]))
+    with pytest.raises(UserError, match="the released wrists of SB11 lie"):
+        read(root, "ho3d-v3", "evaluation")
+    (root / "evaluation_xyz.json").write_text(json.dumps(rows[:-1]))
+    with pytest.raises(UserError, match="has the shape"):
+        read(root, "ho3d-v3", "evaluation")
 
 
 def test_a_lost_image_loses_one_view_of_one_frame(ho3d):

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from dataset_scene import assert_same_cameras, moving_hand, ring, skinned, write_image
+
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
 from usthand.capture import load_truth, open_capture
@@ -253,7 +253,7 @@ def test_what_is_misspelt_missing_or_damaged_is_told(made):
         read(release)
     release.data["images"][0]["width"] = SIZE[0]
     del release.cameras["2"]["focal"]["400262"]
-    with pytest.raises(UserError, match="camera 400262 of Capture2.* has no usable pose"):
+    with pytest.raises(UserError, match=r"camera 400262 of Capture2.* has no usable pose"):
         read(release)
     release.write()
     for name, message in (("joint_3d", "cannot be read"), ("camera", "cannot be read"), ("data", "cannot be read")):

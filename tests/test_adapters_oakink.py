@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dataset_scene import Hostile, assert_same_cameras, in_camera, moving_hand, ring, skinned, write_image
 from scipy.spatial.transform import Rotation
 
-from dataset_scene import Hostile, assert_same_cameras, in_camera, moving_hand, ring, skinned, write_image
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
 from usthand.capture import load_truth, open_capture

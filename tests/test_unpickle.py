@@ -10,8 +10,8 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
-
 from dataset_scene import Hostile
+
 from usthand.errors import UserError
 from usthand.unpickle import ArrayUnpickler, TensorUnpickler, load_pickle
 

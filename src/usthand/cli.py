@@ -40,34 +40,49 @@ def _save(result: Result, out: Path) -> None:
 
 def synth(
     out: Positional[Path],
-    views: int = 4,
+    views: int | None = None,
     frames: int = 400,
     labels: Literal["heavy", "light", "exact"] = "heavy",
     seed: int = 0,
     occluder: bool = False,
     size: int = 256,
-    layout: Literal["dome", "side"] = "dome",
+    cameras: Literal["dome", "side"] = "dome",
     side: Side = "right",
+    layout: Literal["capture", "hanco"] = "capture",
+    sequences: int = 1,
 ) -> None:
     """Make a synthetic capture with exact truth.
 
     Args:
         out: Folder to write; must not exist yet.
-        views: Number of cameras.
+        views: Number of cameras: 4 if not given, and always 8 in HanCo's layout.
         frames: Number of frames, 30 a second.
         labels: How wrong the 2D labels are.
         seed: The same seed gives the same capture.
         occluder: The hand holds an object, or something stands between it and a camera.
         size: Width and height of the images, px.
-        layout: Cameras all round (dome) or on one side.
+        cameras: All round (dome) or on one side.
         side: Whose hand.
+        layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
+        sequences: With --layout hanco, so many sequences for training and as many for testing.
     """
     from usthand.synthetic.write import SynthConfig, make_capture
 
+    views = views or (8 if layout == "hanco" else 4)
     config = SynthConfig(
         views=views, frames=frames, labels=labels, seed=seed, objects="any" if occluder else "none", size=size,
-        layout=layout, side=side,
+        layout=cameras, side=side,
     )
+    if layout == "hanco":
+        from usthand.adapters.hanco_write import HAND_FILE, write_hanco
+
+        print(
+            f"{write_hanco(out, config, sequences)}: {sequences} sequences for training and {sequences} for testing, "
+            f"{frames} frames each, in HanCo's layout; their hand is {out / HAND_FILE}."
+        )
+        return
+    if sequences != 1:
+        raise UserError("a capture folder holds one sequence", "--sequences goes with --layout hanco", "add it, or leave it out")
     print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from usthand.adapters import ho3d, interhand, oakink
+from usthand.adapters import dexycb, hanco, ho3d, interhand, oakink
 from usthand.adapters.base import Reader
 from usthand.errors import UserError
 
 DATASETS: dict[str, Reader] = {
+    "hanco": hanco.recordings,
+    "dexycb": dexycb.recordings,
+    "dexycb-mv": dexycb.multi_view_recordings,
     "oakink-image": oakink.image_recordings,
     "oakink-mv": oakink.mv_recordings,
     "ho3d-v2": ho3d.v2_recordings,

@@ -6,7 +6,9 @@
     calibration/{stem}/calibration/{cam_orders.txt,trans_0.txt ...}        v3 only: camera to common frame, OpenCV axes
 
 Joints are in MANO's order and OpenGL's axes: y and z change their sign for ours. Poses have the flat hand as their zero.
-The evaluation split gives the wrist alone, so that a recording of it has no truth. Meshes come as MANO's parameters.
+Meshes come as MANO's parameters. The evaluation split gives the wrist alone: a recording of it has no truth, unless the
+files that the makers released later, evaluation_xyz.json and evaluation_verts.json (a row for each line of
+evaluation.txt, in the same order and axes), lie beside evaluation.txt.
 
 HO-3D v2 and v3 are single images: a recording is a sequence of one camera, which is the world. HO3D-MV is the multi-view
 footage of v3: the sequences ABF10 to ABF14 are the five cameras of ABF1.
@@ -18,6 +20,7 @@ the annotated joints decide, for each recording, by how well the cameras' rays m
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +32,7 @@ import numpy as np
 from usthand.adapters.base import HandData, Recording, check_recording
 from usthand.adapters.mano import check_meshes, pose_meshes
 from usthand.adapters.percamera import (
+    AGREEMENT_M,
     annotated_joints,
     choose,
     joints_in_world,
@@ -52,6 +56,7 @@ SPLITS = ("train", "evaluation", "test")
 MV_STEMS = {"train": ("ABF1", "BB1", "GSF1", "MDF1", "SiBF1"), "test": ("GPMF1", "SB1")}
 MV_CAMERAS = range(5)
 OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])
+XYZ_FILE, VERTS_FILE = "evaluation_xyz.json", "evaluation_verts.json"
 CHECKED_FRAMES = 50  # enough for a median; all would only take longer
 MAX_RESIDUAL_PX = 5.0
 MEND = "download HO-3D again and keep its layout"
@@ -75,9 +80,11 @@ def _single(dataset: str, root: Path, split: str, protocol: str, hand: HandModel
     protocol = choose(dataset, "protocol", protocol, ("single",))
     split = choose(dataset, "split", split, SPLITS)
     folder = "evaluation" if split == "test" else split
+    released = _read_released(root) if folder == "evaluation" else None
     for sequence, ids in sorted(_listed(root, folder).items()):
         views = _read_views({sequence: root / folder / sequence}, sorted(ids))
         if views is not None:
+            views = views if released is None else _with_released(views, sequence, sorted(ids), released)
             yield _recording(sequence, views, _single_rig(views), dataset, protocol, split, hand)
 
 
@@ -143,6 +150,10 @@ class _Views:
     """(T, V, 10)"""
     translation_m: np.ndarray
     """(T, V, 3) in OpenGL's axes"""
+    wrist_cam_m: np.ndarray
+    """(T, V, 3) where the annotation has it alone, else zero"""
+    mesh_cam_m: np.ndarray | None = None
+    """(T, V, 778, 3) where meshes were released instead of MANO's parameters; empty where joints alone were"""
 
 
 def _read_views(folders: Mapping[str, Path], ids: list[str]) -> _Views | None:
@@ -155,7 +166,7 @@ def _read_views(folders: Mapping[str, Path], ids: list[str]) -> _Views | None:
     shape = (len(ids), len(names))
     known, matrices = np.zeros(shape, bool), np.zeros((len(names), 3, 3))
     joints, pose = np.zeros((*shape, 21, 3)), np.zeros((*shape, 48))
-    betas, translation = np.zeros((*shape, 10)), np.zeros((*shape, 3))
+    betas, translation, wrist = np.zeros((*shape, 10)), np.zeros((*shape, 3)), np.zeros((*shape, 3))
     for v, name in enumerate(names):
         for t, number in enumerate(ids):
             path = folders[name] / "meta" / f"{number}.pkl"
@@ -163,7 +174,10 @@ def _read_views(folders: Mapping[str, Path], ids: list[str]) -> _Views | None:
                 continue
             meta = load_pickle(path, ArrayUnpickler, "an annotation of HO-3D", MEND)
             _take_matrix(matrices[v], meta, path)
-            if np.size(_entry(meta, "handJoints3D", path)) != 63:  # None, or the wrist alone
+            if np.size(_entry(meta, "handJoints3D", path)) == 3:
+                wrist[t, v] = _numbers(meta, "handJoints3D", (3,), path) * OPENCV_FROM_OPENGL
+                continue
+            if meta["handJoints3D"] is None:  # not annotated
                 continue
             known[t, v] = True
             joints[t, v] = _numbers(meta, "handJoints3D", (21, 3), path)[list(MANO_TO_OPENPOSE)] * OPENCV_FROM_OPENGL
@@ -171,7 +185,7 @@ def _read_views(folders: Mapping[str, Path], ids: list[str]) -> _Views | None:
             betas[t, v] = _numbers(meta, "handBeta", (10,), path)
             translation[t, v] = _numbers(meta, "handTrans", (3,), path)
     _require_matrices(matrices, folders)
-    return _Views(names, rows, matrices, known, joints, pose, betas, translation)
+    return _Views(names, rows, matrices, known, joints, pose, betas, translation, wrist)
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -214,6 +228,59 @@ def _require_matrices(matrices: np.ndarray, folders: Mapping[str, Path]) -> None
             raise UserError(f"{folders[name]} has no camMat", "its meta folder is missing", MEND)
 
 
+# ---- the evaluation split's truth, released later ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Released:
+    row: dict[tuple[str, str], int]
+    """The row of each sequence and id."""
+    joints_m: np.ndarray
+    """(rows, 21, 3), MANO's order, OpenGL's axes"""
+    vertices_m: np.ndarray
+    """(rows, 778, 3), or none"""
+
+
+def _read_released(root: Path) -> _Released | None:
+    """None where the joints are not there."""
+    places = [folder for folder in (root, root.with_name(f"{root.name}_official_gt")) if (folder / XYZ_FILE).is_file()]
+    if not places:
+        return None
+    lines = [tuple(line.split("/", 1)) for line in (root / "evaluation.txt").read_text().split()]
+    joints = _read_rows(places[0] / XYZ_FILE, (len(lines), 21, 3))
+    file = places[0] / VERTS_FILE
+    vertices = _read_rows(file, (len(lines), 778, 3)) if file.is_file() else np.zeros((0, 778, 3), np.float32)
+    return _Released({line: row for row, line in enumerate(lines)}, joints, vertices)
+
+
+def _read_rows(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        array = np.asarray(json.loads(file.read_text()), np.float32)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} cannot be read ({error})", "the download was cut short", MEND) from error
+    if array.shape != shape or not np.isfinite(array).all():
+        raise UserError(
+            f"{file} has the shape {array.shape}, not {shape}", "it is of the other version of HO-3D",
+            "take the file of the version that evaluation.txt is of, or remove it",
+        )  # fmt: skip
+    return array
+
+
+def _with_released(views: _Views, sequence: str, ids: list[str], released: _Released) -> _Views:
+    """The views of one camera with the released truth, which must have the wrist where the annotation has it."""
+    rows = [released.row[sequence, number] for number in ids]
+    joints = released.joints_m[rows][:, None, list(MANO_TO_OPENPOSE)] * OPENCV_FROM_OPENGL
+    given = views.wrist_cam_m.any(-1)
+    apart = np.linalg.norm(joints[:, :, 0] - views.wrist_cam_m, axis=-1)[given]
+    if len(apart) and np.median(apart) > AGREEMENT_M:
+        raise UserError(
+            f"the released wrists of {sequence} lie {1000 * np.median(apart):.0f} mm from the annotated ones",
+            "the rows of evaluation_xyz.json are not the lines of evaluation.txt", MEND,
+        )  # fmt: skip
+    mesh = released.vertices_m[rows][:, None] * OPENCV_FROM_OPENGL if len(released.vertices_m) else released.vertices_m
+    return replace(views, known=np.ones_like(views.known), joints_cam_m=joints, mesh_cam_m=mesh)
+
+
 # ---- recordings -----------------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +315,11 @@ def _truth(
     name: str, views: _Views, rig: Rig, joints_world_m: np.ndarray, valid: np.ndarray, visible: np.ndarray,
     hand: HandModel | None,
 ) -> Truth:  # fmt: skip
-    """Parameters and mesh from the first view that knows them, carried from its OpenGL frame into the world."""
+    """Released meshes, or parameters and mesh of the first view that knows them, carried from OpenGL's axes to the world."""
+    if views.mesh_cam_m is not None:
+        truth = Truth.of_joints(joints_world_m, visible, valid)
+        mesh = views.mesh_cam_m
+        return replace(truth, vertices_world_m=world_from_camera(mesh[:, 0], rig.cameras[0])) if len(mesh) else truth
     count = len(valid)
     pose, betas, rest = np.zeros((count, 48)), np.zeros((count, 10)), np.zeros((count, 3))
     vertices = np.zeros((count if hand else 0, 778, 3), np.float32)

@@ -49,8 +49,8 @@ def import_recordings(
     print(f"{out}: {len(folders)} captures.")
     if bare and model is None:
         print(
-            "The truth has joints only, no meshes: no MANO hand is installed. Run `usthand hand install PATH`, or add "
-            "--hand FILE, and import again for the mesh's numbers.", file=sys.stderr,
+            "The truth has joints only, no meshes: no MANO hand is installed. For the mesh's numbers run "
+            "`usthand hand install PATH`, or add --hand FILE, and import into a new folder.", file=sys.stderr,
         )  # fmt: skip
     return folders
 
