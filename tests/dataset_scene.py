@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +56,16 @@ def in_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
     return points_world_m @ camera.rotation.T + camera.translation
 
 
+@functools.cache
+def encoded(suffix: str, size: tuple[int, int], grey: int) -> bytes:
+    opened = io.BytesIO()
+    Image.new("RGB", size, (grey, grey, grey)).save(opened, {".png": "PNG", ".jpg": "JPEG"}[suffix])
+    return opened.getvalue()
+
+
 def write_image(path: Path, size: tuple[int, int], grey: int = 40) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (grey, grey, grey)).save(path, compress_level=1)
+    path.write_bytes(encoded(path.suffix, size, grey))
 
 
 def assert_same_cameras(found: Rig, wanted: Rig, atol: float = 1e-6) -> None:

@@ -22,7 +22,7 @@ from usthand.skeleton import MANO_TO_OPENPOSE, inverse_order
 
 SIZE = (640, 480)
 OPENGL = np.diag([1.0, -1.0, -1.0])
-IDS = ("0003", "0004", "0005", "0010")
+IDS = ("0008", "0009", "0010", "0011")
 ORDER = (1, 3, 0, 2, 4)  # of its own inverse it differs, so that the two readings of the calibration do
 
 
@@ -237,33 +237,45 @@ def test_released_truth_of_other_lines_is_refused(ho3d):
 
 def test_a_lost_image_loses_one_view_of_one_frame(ho3d):
     root, _, hands = ho3d
-    (root / "train" / "ABF12" / "rgb" / "0004.jpg").unlink()
+    (root / "train" / "ABF12" / "rgb" / "0009.jpg").unlink()
     (found,) = read(root)
     expected = np.ones((4, 5), bool)
     expected[1, 2] = False
     np.testing.assert_array_equal(found.present, expected)
-    assert [path.stem for path in found.images[2]] == ["0005"] * 5
+    assert [path.stem for path in found.images[2]] == ["0010"] * 5
     assert_same_hand(found.hands[0].truth, hands["ABF1"])
 
 
 def test_frames_are_matched_by_their_number(ho3d):
     root, _, hands = ho3d
-    lines = [x for x in (root / "train.txt").read_text().split() if x not in ("ABF10/0003", "ABF14/0004")]
+    lines = [x for x in (root / "train.txt").read_text().split() if x not in ("ABF10/0008", "ABF14/0009")]
     (root / "train.txt").write_text("\n".join(lines))
-    for name, number in (("ABF10", "0003"), ("ABF14", "0004")):
+    for name, number in (("ABF10", "0008"), ("ABF14", "0009")):
         (root / "train" / name / "rgb" / f"{number}.jpg").unlink()
         (root / "train" / name / "meta" / f"{number}.pkl").unlink()
     (found,) = read(root)
     assert [[path and path.stem for path in row] for row in found.images] == [
-        [None, *["0003"] * 4], [*["0004"] * 4, None], ["0005"] * 5, ["0010"] * 5,
+        [None, *["0008"] * 4], [*["0009"] * 4, None], ["0010"] * 5, ["0011"] * 5,
     ]  # fmt: skip
     assert_same_hand(found.hands[0].truth, hands["ABF1"])
+
+
+def test_frames_that_are_not_listed_stay_as_gaps_in_time(ho3d):
+    """Their images and annotations may be there: they are not in the split."""
+    root, _, hands = ho3d
+    lines = [line for line in (root / "train.txt").read_text().split() if not line.endswith("0009")]
+    (root / "train.txt").write_text("\n".join(lines))
+    (found,) = read(root)
+    np.testing.assert_array_equal(found.present, [[1] * 5, [0] * 5, [1] * 5, [1] * 5])
+    truth = found.hands[0].truth
+    np.testing.assert_array_equal(truth.valid, [True, False, True, True])
+    np.testing.assert_allclose(truth.joints_world_m[2:], hands["ABF1"].joints_m[2:], atol=3e-6)
 
 
 def test_frames_without_annotation_are_not_valid(ho3d):
     root, _, hands = ho3d
     for name in names("ABF1"):
-        path = root / "train" / name / "meta" / "0004.pkl"
+        path = root / "train" / name / "meta" / "0009.pkl"
         meta = pickle.loads(path.read_bytes())
         meta |= dict.fromkeys(("handJoints3D", "handPose", "handBeta", "handTrans", "camMat"))
         path.write_bytes(pickle.dumps(meta))
@@ -289,7 +301,7 @@ def test_another_hand_than_mano_is_refused(release):
 
 def test_a_hostile_pickle_is_refused_and_not_run(ho3d, tmp_path):
     root, _, _ = ho3d
-    (root / "train" / "ABF11" / "meta" / "0005.pkl").write_bytes(pickle.dumps({"camMat": Hostile(tmp_path / "marker")}))
+    (root / "train" / "ABF11" / "meta" / "0010.pkl").write_bytes(pickle.dumps({"camMat": Hostile(tmp_path / "marker")}))
     with pytest.raises(UserError, match="which was not run"):
         read(root)
     assert not (tmp_path / "marker").exists()
@@ -303,7 +315,7 @@ def test_what_is_misspelt_missing_or_damaged_is_told(ho3d):
         read(root, protocol="v3")
     with pytest.raises(UserError, match=r"there is no .*train.txt"):
         read(root.parent)
-    meta = root / "train" / "ABF11" / "meta" / "0005.pkl"
+    meta = root / "train" / "ABF11" / "meta" / "0010.pkl"
     whole = pickle.loads(meta.read_bytes())
     meta.write_bytes(pickle.dumps(whole | {"camMat": whole["camMat"] * 2}))
     with pytest.raises(UserError, match="another camMat"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
+from usthand.adapters.percamera import timeline
 from usthand.capture import load_truth, open_capture
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
@@ -22,7 +24,7 @@ from usthand.hand.files import load_hand
 CAMERAS = ("north_east", "south_east", "north_west", "south_west")
 SIZE = (848, 480)
 SOLO, HANDOVER = "A01001_0001_0000/2021-09-26-19-59-58", "C20001_0004_0001_0003/2021-10-01-10-00-00"
-FRAMES = (7, 8, 10, 11)
+FRAMES = (7, 8, 9, 10)
 
 
 def write_person(root: Path, sequence: str, person: int, rig, hand, frames=FRAMES) -> list[list]:
@@ -64,10 +66,10 @@ def write_split(root: Path, folder: str, split: str, rows: list[list]) -> None:
     path.write_text(json.dumps(rows))
 
 
-@pytest.fixture
-def oakink(tmp_path):
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
     """One person alone and a handover of two, four cameras; the test view of split 0 is the third."""
-    root, rig, other = tmp_path / "OakInk", ring(CAMERAS, SIZE, 1), ring(CAMERAS, SIZE, 2)
+    root, rig, other = tmp_path_factory.mktemp("made") / "OakInk", ring(CAMERAS, SIZE, 1), ring(CAMERAS, SIZE, 2)
     hands = {(SOLO, 0): moving_hand(4, 1), (HANDOVER, 0): moving_hand(4, 2), (HANDOVER, 1): moving_hand(4, 3)}
     rows = []
     for (sequence, person), hand in hands.items():
@@ -80,12 +82,19 @@ def oakink(tmp_path):
     return root, {SOLO: rig, HANDOVER: other}, hands
 
 
+@pytest.fixture
+def oakink(release, tmp_path):
+    """The release, to be spoilt."""
+    root, rigs, hands = release
+    return shutil.copytree(root, tmp_path / "OakInk"), rigs, hands
+
+
 def read(root, dataset="oakink-mv", split="test", protocol="", hand=None):
     return list(reader(dataset)(root, split, protocol, hand))
 
 
-def test_cameras_joints_meshes_and_poses_come_back(oakink):
-    root, rigs, hands = oakink
+def test_cameras_joints_meshes_and_poses_come_back(release):
+    root, rigs, hands = release
     (found,) = read(root, hand=load_hand())
     hand = hands[SOLO, 0]
     assert found.name == "A01001_0001_0000__2021-09-26-19-59-58__0"
@@ -102,16 +111,16 @@ def test_cameras_joints_meshes_and_poses_come_back(oakink):
     np.testing.assert_allclose(vertices, hand.vertices_m, atol=1e-5)
 
 
-def test_the_check_finds_exact_views_and_a_palm_of_human_width(oakink):
-    root, _, hands = oakink
+def test_the_check_finds_exact_views_and_a_palm_of_human_width(release):
+    root, _, hands = release
     numbers = check_recording(read(root)[0])["right"]
     assert numbers["frames"] == 4 and numbers["residual_px"] < 0.01 and numbers["truth_px"] < 0.01
     palm = np.linalg.norm(hands[SOLO, 0].joints_m[:, 5] - hands[SOLO, 0].joints_m[:, 17], axis=-1)
     assert numbers["palm_mm"] == pytest.approx(1000 * np.median(palm), abs=0.01)
 
 
-def test_a_capture_is_written_and_read_back(oakink, tmp_path):
-    root, rigs, hands = oakink
+def test_a_capture_is_written_and_read_back(release, tmp_path):
+    root, rigs, hands = release
     folder = write_recording(read(root)[0], tmp_path / "out")
     capture = open_capture(folder)
     assert_same_cameras(capture.rig, rigs[SOLO])
@@ -121,15 +130,15 @@ def test_a_capture_is_written_and_read_back(oakink, tmp_path):
     assert capture.label_sides() == ()  # truth does not become a label
 
 
-def test_the_multi_view_set_has_all_views_of_frames_of_which_the_split_has_any(oakink):
-    root, _, _ = oakink
+def test_the_multi_view_set_has_all_views_of_frames_of_which_the_split_has_any(release):
+    root, _, _ = release
     (single,), (multi,) = read(root, "oakink-image", protocol="objects"), read(root)
     np.testing.assert_array_equal(single.present, [[1, 1, 1, 1], [1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]])
     assert multi.present.all()
 
 
-def test_each_person_of_a_handover_is_a_recording_of_its_own(oakink):
-    root, rigs, hands = oakink
+def test_each_person_of_a_handover_is_a_recording_of_its_own(release):
+    root, rigs, hands = release
     found = read(root, split="train+val")
     assert [r.name[-3:] for r in found] == ["__0", "__1"]
     for person, recording in enumerate(found):
@@ -139,8 +148,8 @@ def test_each_person_of_a_handover_is_a_recording_of_its_own(oakink):
     assert found[0].images == found[1].images
 
 
-def test_split_0_keeps_one_view_for_the_test(oakink):
-    root, rigs, _ = oakink
+def test_split_0_keeps_one_view_for_the_test(release):
+    root, rigs, _ = release
     train, test = read(root, "oakink-image", "train+val"), read(root, "oakink-image", "test")
     assert [r.rig.names for r in test] == [("north_west",)] * 3
     assert [r.rig.names for r in train] == [tuple(c for c in CAMERAS if c != "north_west")] * 3
@@ -150,7 +159,7 @@ def test_split_0_keeps_one_view_for_the_test(oakink):
 def test_a_lost_image_loses_one_view_of_one_frame(oakink):
     root, _, hands = oakink
     whole = read(root)[0]
-    lost = root / "image" / "stream_release_v2" / SOLO / "south_east_color_10.png"
+    lost = root / "image" / "stream_release_v2" / SOLO / "south_east_color_9.png"
     lost.unlink()
     (found,) = read(root)
     expected = np.ones((4, 4), bool)
@@ -203,8 +212,27 @@ def test_one_frame_in_which_the_views_disagree_is_left_without_truth(oakink):
     assert "1 frames are left without truth" in found.note
 
 
-def test_without_mano_there_is_a_mesh_but_no_translation(oakink):
-    truth = read(oakink[0])[0].hands[0].truth
+def test_a_frame_that_is_not_in_the_split_stays_as_a_gap_in_time(oakink):
+    root, _, hands = oakink
+    file = root / "image" / "anno" / "split" / "split2" / "seq_test.json"
+    file.write_text(json.dumps([row for row in json.loads(file.read_text()) if row[2] != 8]))
+    (found,) = read(root)
+    np.testing.assert_array_equal(found.present, [[1] * 4, [0] * 4, [1] * 4, [1] * 4])
+    truth = found.hands[0].truth
+    np.testing.assert_array_equal(truth.valid, [True, False, True, True])
+    np.testing.assert_allclose(truth.joints_world_m[2:], hands[SOLO, 0].joints_m[2:], atol=2e-6)
+
+
+@pytest.mark.parametrize("numbers, rows", [
+    ([], []), ([5], [5]), ([9, 12, 18, 15], [9, 12, 15, 18]), ([1, 2, 5, 6], [1, 2, 3, 4, 5, 6]),
+    ([3, 6, 12], [3, 6, 9, 12]), ([3, 6, 9, 10], [3, 6, 9, 10]), ([1, 2, 100], [1, 2, 100]),
+])  # fmt: skip
+def test_the_timeline_has_the_lost_frames_but_no_long_breaks(numbers, rows):
+    assert timeline(numbers) == rows
+
+
+def test_without_mano_there_is_a_mesh_but_no_translation(release):
+    truth = read(release[0])[0].hands[0].truth
     assert truth.has_mesh and truth.pose.shape == (4, 48) and truth.translation_m.shape == (0, 3)
 
 

@@ -37,6 +37,7 @@ from usthand.adapters.percamera import (
     choose,
     joints_in_world,
     require_agreement,
+    timeline,
     turn_root,
     world_from_camera,
 )
@@ -82,9 +83,9 @@ def _single(dataset: str, root: Path, split: str, protocol: str, hand: HandModel
     folder = "evaluation" if split == "test" else split
     released = _read_released(root) if folder == "evaluation" else None
     for sequence, ids in sorted(_listed(root, folder).items()):
-        views = _read_views({sequence: root / folder / sequence}, sorted(ids))
+        views = _read_views(root, {sequence: (folder, ids)})
         if views is not None:
-            views = views if released is None else _with_released(views, sequence, sorted(ids), released)
+            views = views if released is None else _with_released(views, sequence, released)
             yield _recording(sequence, views, _single_rig(views), dataset, protocol, split, hand)
 
 
@@ -101,14 +102,8 @@ def mv_recordings(root: Path, split: str, protocol: str = "", hand: HandModel | 
     folders = ("train",) if split == "train" else ("train", "evaluation")
     listed = {folder: _listed(root, folder) for folder in folders}
     for stem in MV_STEMS[split]:
-        sequences, ids = {}, set()
-        for camera in MV_CAMERAS:
-            for folder in folders:
-                name = f"{stem}{camera}"
-                if name in listed[folder]:
-                    sequences[name] = root / folder / name
-                    ids |= listed[folder][name]
-        views = _read_views(sequences, sorted(ids))
+        names = [f"{stem}{camera}" for camera in MV_CAMERAS]
+        views = _read_views(root, {n: (f, listed[f][n]) for n in names for f in folders if n in listed[f]})
         if views is None:
             continue
         recording, note = _calibrated(stem, views, root, split, protocol, hand)
@@ -137,6 +132,7 @@ class _Views:
     """One instant after the other as each camera has it; OpenCV's axes, metres."""
 
     names: tuple[str, ...]
+    ids: tuple[str, ...]
     images: tuple[tuple[Path | None, ...], ...]
     matrices: np.ndarray
     """(V, 3, 3)"""
@@ -156,21 +152,23 @@ class _Views:
     """(T, V, 778, 3) where meshes were released instead of MANO's parameters; empty where joints alone were"""
 
 
-def _read_views(folders: Mapping[str, Path], ids: list[str]) -> _Views | None:
-    """None where no image is on disk."""
-    names = tuple(folders)
-    images = [_images(folders[name]) for name in names]
-    rows = tuple(tuple(found.get(number) for found in images) for number in ids)
+def _read_views(root: Path, listed: Mapping[str, tuple[str, set[str]]]) -> _Views | None:
+    """The listed images and annotations of each sequence: its split's folder and its ids. None where no image is on disk."""
+    folders = {name: root / folder / name for name, (folder, _) in listed.items()}
+    ids = _times(set().union(*(numbers for _, numbers in listed.values())))
+    images = [_images(folder) for folder in folders.values()]
+    wanted = [numbers for _, numbers in listed.values()]
+    rows = tuple(tuple(i.get(n) if n in w else None for i, w in zip(images, wanted, strict=True)) for n in ids)
     if not any(path for row in rows for path in row):
         return None
-    shape = (len(ids), len(names))
-    known, matrices = np.zeros(shape, bool), np.zeros((len(names), 3, 3))
+    shape = (len(ids), len(folders))
+    known, matrices = np.zeros(shape, bool), np.zeros((len(folders), 3, 3))
     joints, pose = np.zeros((*shape, 21, 3)), np.zeros((*shape, 48))
     betas, translation, wrist = np.zeros((*shape, 10)), np.zeros((*shape, 3)), np.zeros((*shape, 3))
-    for v, name in enumerate(names):
+    for v, folder in enumerate(folders.values()):
         for t, number in enumerate(ids):
-            path = folders[name] / "meta" / f"{number}.pkl"
-            if not path.is_file():
+            path = folder / "meta" / f"{number}.pkl"
+            if number not in wanted[v] or not path.is_file():
                 continue
             meta = load_pickle(path, ArrayUnpickler, "an annotation of HO-3D", MEND)
             _take_matrix(matrices[v], meta, path)
@@ -185,7 +183,14 @@ def _read_views(folders: Mapping[str, Path], ids: list[str]) -> _Views | None:
             betas[t, v] = _numbers(meta, "handBeta", (10,), path)
             translation[t, v] = _numbers(meta, "handTrans", (3,), path)
     _require_matrices(matrices, folders)
-    return _Views(names, rows, matrices, known, joints, pose, betas, translation, wrist)
+    return _Views(tuple(folders), ids, rows, matrices, known, joints, pose, betas, translation, wrist)
+
+
+def _times(ids: set[str]) -> tuple[str, ...]:
+    """The ids in order and those between them that are not annotated."""
+    if not all(number.isdigit() for number in ids):
+        return tuple(sorted(ids))
+    return tuple(str(number).zfill(len(min(ids, key=len))) for number in timeline(map(int, ids)))
 
 
 def _images(folder: Path) -> dict[str, Path]:
@@ -266,9 +271,10 @@ def _read_rows(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     return array
 
 
-def _with_released(views: _Views, sequence: str, ids: list[str], released: _Released) -> _Views:
+def _with_released(views: _Views, sequence: str, released: _Released) -> _Views:
     """The views of one camera with the released truth, which must have the wrist where the annotation has it."""
-    rows = [released.row[sequence, number] for number in ids]
+    listed = np.array([(sequence, number) in released.row for number in views.ids])
+    rows = [released.row.get((sequence, number), 0) for number in views.ids]
     joints = released.joints_m[rows][:, None, list(MANO_TO_OPENPOSE)] * OPENCV_FROM_OPENGL
     given = views.wrist_cam_m.any(-1)
     apart = np.linalg.norm(joints[:, :, 0] - views.wrist_cam_m, axis=-1)[given]
@@ -278,7 +284,7 @@ def _with_released(views: _Views, sequence: str, ids: list[str], released: _Rele
             "the rows of evaluation_xyz.json are not the lines of evaluation.txt", MEND,
         )  # fmt: skip
     mesh = released.vertices_m[rows][:, None] * OPENCV_FROM_OPENGL if len(released.vertices_m) else released.vertices_m
-    return replace(views, known=np.ones_like(views.known), joints_cam_m=joints, mesh_cam_m=mesh)
+    return replace(views, known=listed[:, None], joints_cam_m=joints, mesh_cam_m=mesh)
 
 
 # ---- recordings -----------------------------------------------------------------------------------------------------------
@@ -319,7 +325,8 @@ def _truth(
     if views.mesh_cam_m is not None:
         truth = Truth.of_joints(joints_world_m, visible, valid)
         mesh = views.mesh_cam_m
-        return replace(truth, vertices_world_m=world_from_camera(mesh[:, 0], rig.cameras[0])) if len(mesh) else truth
+        mesh = np.where(valid[:, None, None], world_from_camera(mesh[:, 0], rig.cameras[0]), 0.0) if len(mesh) else mesh
+        return replace(truth, vertices_world_m=mesh)
     count = len(valid)
     pose, betas, rest = np.zeros((count, 48)), np.zeros((count, 10)), np.zeros((count, 3))
     vertices = np.zeros((count if hand else 0, 778, 3), np.float32)

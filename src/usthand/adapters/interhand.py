@@ -15,6 +15,7 @@ There is no 2D annotation: what the cameras' poses are worth shows in the share 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ import numpy as np
 
 from usthand.adapters.base import HandData, Recording
 from usthand.adapters.mano import check_meshes, flat_pose, pose_meshes
-from usthand.adapters.percamera import choose, rest_wrist_m
+from usthand.adapters.percamera import choose, rest_wrist_m, timeline
 from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
@@ -40,6 +41,7 @@ OFFSETS = {"right": 0, "left": 21}
 MM_PER_M = 1000.0
 FPS, FPS_30 = 5.0, 30.0
 MAX_WITHOUT_MESH = 0.1
+TOLD_BYTES, BYTES_PER_MINUTE = 1e8, 5e8  # parsing has no progress to show: say how long it takes on one slow core
 MEND = "download the annotations of InterHand2.6M again"
 
 Images = dict[int, dict[str, "_Image"]]
@@ -74,10 +76,11 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
     fps = FPS_30 if "30fps" in str(root.absolute()) else FPS
     for capture, sequence in sorted(grouped, key=lambda key: (int(key[0]), key[1])):
         images, name = grouped[capture, sequence], f"Capture{capture}_{sequence}"
+        images = {frame: images.get(frame, {}) for frame in timeline(images)}
         paths, rig = _rig(root / "images" / split, images, cameras.get(capture, {}), name)
         if rig is None:
             continue
-        frames = sorted(images)
+        frames = list(images)
         world = _world_joints(joints.get(capture, {}), frames, name)
         fits = mano.get(capture, {})
         found = [_hand(side, frames, images, rig, *world, fits, hand, name) for side in SIDES]
@@ -114,6 +117,9 @@ def _read(file: Path, *arrays: str) -> dict[str, Any]:
 
 def _load(file: Path, hook: Any) -> dict[str, Any]:
     try:
+        size = file.stat().st_size
+        if size > TOLD_BYTES:
+            print(f"Reading {file.name} ({size / 1e9:.1f} GB): about {max(1, round(size / BYTES_PER_MINUTE))} min.", file=sys.stderr)
         with file.open() as opened:
             content = json.load(opened, object_hook=hook)
     except FileNotFoundError:
@@ -148,7 +154,7 @@ def _group(file: Path, kept: set[int] | None) -> dict[tuple[str, str], Images]:
             place = (str(entry["capture"]), str(entry["seq_name"]), int(entry["frame_idx"]), str(entry["camera"]))
             return int(entry["id"]), place, entry["file_name"], (int(entry["width"]), int(entry["height"]))
         if "image_id" in entry:
-            valid = bytes(int(np.ravel(value)[0]) for value in entry["joint_valid"])
+            valid = bytes(int(v[0]) if isinstance(v, list) else int(v) for v in entry["joint_valid"])
             return int(entry["id"]), int(entry["image_id"]), valid, str(entry["hand_type"])
         return entry
 
@@ -186,7 +192,7 @@ def _rig(
         return path if path.name in there[parent] else None
 
     known = sorted({camera for row in images.values() for camera in row})
-    rows = {frame: {c: on_disk(images[frame].get(c)) for c in known} for frame in sorted(images)}
+    rows = {frame: {c: on_disk(images[frame].get(c)) for c in known} for frame in images}
     used = [c for c in known if any(row[c] for row in rows.values())]
     paths = tuple(tuple(row[c] for c in used) for row in rows.values())
     if not used:

@@ -32,6 +32,7 @@ from usthand.adapters.percamera import (
     joints_in_world,
     require_agreement,
     rest_wrist_m,
+    timeline,
     world_from_camera,
 )
 from usthand.capture import Truth
@@ -184,7 +185,8 @@ def _recording(
     reader: _Reader, wanted: Mapping[int, set[int]], dataset: str, protocol: str, split: str, hand: HandModel | None
 ) -> Recording | None:
     """None where no image is on disk."""
-    frames = sorted(wanted)
+    frames = timeline(wanted)
+    wanted = {frame: wanted.get(frame, set()) for frame in frames}
     known = np.array(
         [[v in wanted[f] and reader.file("hand_j", f, v).is_file() for v in range(len(CAMERAS))] for f in frames]
     )

@@ -1,11 +1,12 @@
-"""From annotations that each camera has in its own frame to one truth in the world, for data sets that store them so.
+"""From annotations that each camera has in its own frame to one truth in the world, for data sets that store them so,
+and what else several of them need.
 
 Legend: T frames, V views, J = 21 joints, N vertices. `cam` is OpenCV's camera frame, metres.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from usthand.rig import Camera, Rig
 AGREEMENT_M = 0.005
 """Views that place the same joint further apart than this do not show the same instant, or are not calibrated so."""
 
+MAX_STRETCH = 2
+
 
 def choose(dataset: str, what: str, value: str, known: Sequence[str]) -> str:
     """`value`, or the first of `known` where it is empty.
@@ -34,6 +37,21 @@ def choose(dataset: str, what: str, value: str, known: Sequence[str]) -> str:
             f"{dataset} has no {what} {value!r}", f"it has {', '.join(known)}", f"choose one of these with --{what}"
         )
     return value
+
+
+def timeline(frames: Iterable[int]) -> list[int]:
+    """The frames' numbers in order, with those between them that are lost, so that a row is a step in time everywhere.
+
+    The step is the commonest difference. Numbers that do not keep it, or of which most would be lost, stay as they are:
+    then it is a choice of images rather than footage with gaps.
+    """
+    numbers = sorted(set(frames))
+    steps = np.diff(numbers)
+    if not len(steps):
+        return numbers
+    step = int(np.bincount(steps).argmax())
+    whole = list(range(numbers[0], numbers[-1] + 1, step))
+    return whole if not (steps % step).any() and len(whole) <= MAX_STRETCH * len(numbers) else numbers
 
 
 def world_from_camera(points_cam_m: Float[np.ndarray, "*b 3"], camera: Camera) -> Float[np.ndarray, "*b 3"]:
