@@ -331,7 +331,7 @@ def test_what_is_written_has_the_official_files(written):
         assert len(list((root / "rgb_2D_keypoints" / number).glob("cam?/????????.json"))) == 16
         for kind in ("calib", "xyz", "shape"):
             assert len(list((root / kind / number).glob("????????.json"))) == 2
-    assert {p.name for p in root.iterdir()} == {"rgb", "rgb_merged", "rgb_2D_keypoints", "calib", "xyz", "shape", "meta.json", "mano"}
+    assert {p.name for p in root.iterdir()} == {"rgb", "rgb_merged", "rgb_2D_keypoints", "calib", "xyz", "shape", "meta.json", "mano", "synthetic.txt"}
     meta = json.loads((root / "meta.json").read_text())
     assert {len(table) for table in meta.values()} == {1518}
     assert meta["is_train"][0] == [True, True] and meta["is_train"][1200] == [False, False] and meta["is_train"][5] == []
@@ -345,6 +345,7 @@ def test_what_is_written_has_the_official_files(written):
 def test_what_is_written_is_read_back(written):
     root, source = written
     recording = only(hanco.recordings(root, "test", "", load_hand(root / "mano" / "MANO_RIGHT.pkl", dtype=torch.float64)))
+    assert recording.dataset == "hanco-synthetic"  # and so is never compared with what papers print for HanCo
     truth, exact = recording.hands[0].truth, load_truth(source, "right")
     np.testing.assert_allclose(truth.joints_world_m, exact.joints_world_m, atol=1e-7)
     np.testing.assert_allclose(truth.vertices_world_m, exact.vertices_world_m, atol=3e-6)  # written in single precision
