@@ -230,24 +230,33 @@ def evaluate(
 ) -> None:  # fmt: skip
     """How good a result is: against truth where there is one, else against the labels and by its steadiness.
 
+    For footage of a data set it also shows what papers print for the same protocol, and how far ours is from it.
+
     Args:
-        result: A result file.
-        capture: The capture it was made from, for truth, labels and frame rate.
+        result: A result file; or a folder of them, NAME.npz for each capture NAME, to be averaged over a data set.
+        capture: The capture it was made from, for truth, labels and frame rate; or the folder of captures.
         leave_out: Measure in this camera, which must have been left out when the result was made.
         json: Print JSON.
     """
+    from usthand.adapters.published import compare, comparison_table
     from usthand.capture import open_capture
     from usthand.result import load_result
 
-    loaded = load_result(result)
-    numbers = evaluate_numbers(loaded, open_capture(capture) if capture else None, leave_out)
+    if result.is_dir():
+        numbers, opened = evaluate_folder(result, capture)
+    else:
+        opened = open_capture(capture) if capture else None
+        numbers = evaluate_numbers(load_result(result), opened, leave_out)
+    rows = compare(numbers, opened.dataset, opened.protocol, opened.split) if opened is not None else []
     if json:
-        print(_json(numbers))
+        print(_json(numbers | ({"published": [row._asdict() for row in rows]} if rows else {})))
         return
     width = max(map(len, numbers))
     for name, value in numbers.items():
         if not isinstance(value, dict):
             print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+    if rows:
+        print(f"\n{comparison_table(rows, opened, numbers.get('recordings', 'one recording'))}")
 
 
 def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | None) -> dict:
@@ -272,6 +281,36 @@ def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | N
     if truth is not None:
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
     return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
+
+
+def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture]:
+    """Numbers against truth, averaged over all captures of a folder that have a result, and one of the captures."""
+    from usthand import metrics
+    from usthand.capture import load_truth, open_capture
+    from usthand.overlay import progress_bar
+    from usthand.result import load_result
+
+    if captures is None or not captures.is_dir():
+        raise UserError(f"{results} is a folder of results", "each is measured by the capture of its name", "add --capture FOLDER")
+    folders = sorted(path for path in captures.iterdir() if (path / "rig.toml").is_file())
+    found, kinds, opened, show = [], set(), None, progress_bar("measuring")
+    for done, folder in enumerate(folders, 1):
+        file = results / f"{folder.name}.npz"
+        result = load_result(file) if file.is_file() else None
+        truth = load_truth(folder, result.side) if result is not None else None
+        if truth is not None:
+            opened = open_capture(folder)
+            kinds.add((opened.dataset, opened.protocol, opened.split))
+            found.append(metrics.evaluate_truth(result, truth, fps=opened.fps))
+        show(done, len(folders))
+    if opened is None:
+        raise UserError(
+            f"no capture of {captures} has both a result in {results} and truth", "a result is named as its capture, NAME.npz",
+            "name them so, or give one result and its capture",
+        )  # fmt: skip
+    if len(kinds) > 1:
+        raise UserError(f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself")
+    return metrics.pooled(found) | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened
 
 
 def _json(data: dict) -> str:

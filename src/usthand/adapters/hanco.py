@@ -32,6 +32,8 @@ from usthand.rig import Camera, Rig
 from usthand.skeleton import N_JOINTS
 
 DATASET = "hanco"
+SYNTHETIC = "synthetic.txt"
+"""A file in the root of what `usthand synth --layout hanco` writes: no figure of a paper is set beside it."""
 PROTOCOLS = ("hamuco", "official")
 SPLITS = ("train", "test")
 IMAGE_PX = 224
@@ -142,7 +144,8 @@ def _recording(
     labels = _read_labels(root, name, images, rig, places)
     truth = _read_truth(root, name, set(calib) if valid is None else valid & set(calib), rig, places, rows, hand)
     rows = tuple(tuple(row) for row in rows)
-    return Recording(name, rig, FPS, rows, (HandData(SIDE, labels, truth),), DATASET, protocol, split)
+    dataset = f"{DATASET}-synthetic" if (root / SYNTHETIC).exists() else DATASET
+    return Recording(name, rig, FPS, rows, (HandData(SIDE, labels, truth),), dataset, protocol, split)
 
 
 def _ref(path: Path | None, place: np.ndarray) -> ImageRef | Path | None:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from usthand.adapters.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE
+from usthand.adapters.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
 from usthand.capture import Truth, load_truth, open_capture
 from usthand.errors import UserError
 from usthand.geometry import distort, to_camera, undistort
@@ -56,6 +56,7 @@ def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progre
             shutil.rmtree(rendered)
         _write_json(partial / "meta.json", _meta(numbers, config.frames))
         export(partial / HAND_FILE)
+        (partial / SYNTHETIC).write_text(f"Not HanCo: made by usthand synth --layout hanco, with {config}.\n")
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -57,7 +57,10 @@ def _block(file: Path, lines: list[tuple[int, int, str]], at: int) -> tuple[Valu
 def _sequence(file: Path, lines: list[tuple[int, int, str]], at: int) -> tuple[list, int]:
     indent, values = lines[at][1], []
     while at < len(lines) and lines[at][1] == indent and lines[at][2].startswith("- "):
-        values.append(_scalar(file, lines[at][0], lines[at][2][2:].strip()))
+        number, item = lines[at][0], lines[at][2][2:].strip()
+        if _LINE.match(item):
+            raise _refused(file, number, f"has a mapping in a list, {item!r}")
+        values.append(_scalar(file, number, item))
         at += 1
     if not values:
         raise _refused(file, lines[at][0], f"reads {lines[at][2]!r}")
