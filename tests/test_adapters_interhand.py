@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from dataset_scene import assert_same_cameras, moving_hand, ring, skinned, write_image
 
 from usthand.adapters import reader
@@ -125,19 +127,28 @@ def test_the_check_knows_a_wrong_camera_convention(made):
 
 
 def test_one_shape_for_all_frames_leaves_the_wrist_where_it_was(made):
-    """The release has a shape for each frame, truth has one for all."""
+    """The release has a shape for each frame, truth has one for all; and MANO's wrist at rest moves with the shape."""
     release, _, hands = made
-    other = moving_hand(4, 13)
+    plain, along = load_hand(dtype=torch.float64), torch.from_numpy(np.random.default_rng(0).normal(0, 0.01, (3, 10)))
+    model = replace(plain, shapedirs=plain.shapedirs + along, joints_shapedirs=plain.joints_shapedirs + along)
+
+    def posed(pose, shapes, shift):
+        pose, shapes, shift = (torch.from_numpy(np.asarray(a, np.float64)) for a in (pose, shapes, shift))
+        made = model.with_shape(shapes).with_pose(model.rotations(pose, flat_hand_mean=True), shift)
+        return made.vertices.numpy(), made.joints.numpy()
+
+    hand = hands["right"]
+    shapes = hand.shape + 0.3 * np.arange(4)[:, None]
+    vertices, joints = posed(hand.pose, shapes, hand.translation_m)
     for t, frame in enumerate(FRAMES[BOTH]):
-        shape = hands["right"].shape + 0.3 * t
-        vertices, joints = skinned(hands["right"].pose[t : t + 1], shape[None], hands["right"].translation_m[t : t + 1])
-        release.mano["10"][str(frame)]["right"]["shape"] = shape.tolist()
-        release.joints["10"][str(frame)]["world_coord"][:21] = (1000 * joints[0][TIP_TO_BASE]).tolist()
-        other.vertices_m[t], other.joints_m[t] = vertices[0], joints[0]
-    truth = sides(read(release, hand=load_hand())[1])["right"]
-    np.testing.assert_allclose(truth.vertices_world_m, other.vertices_m, atol=1e-6)
-    _, joints = skinned(truth.pose, truth.shape, truth.translation_m)
-    np.testing.assert_allclose(joints[:, 0], other.joints_m[:, 0], atol=1e-6)
+        release.mano["10"][str(frame)]["right"]["shape"] = shapes[t].tolist()
+        release.joints["10"][str(frame)]["world_coord"][:21] = (1000 * joints[t][TIP_TO_BASE]).tolist()
+        release.mano["10"][str(frame)]["left"] = None
+    release.mano["2"] = {}
+    truth = sides(read(release, hand=model)[1])["right"]
+    np.testing.assert_allclose(truth.vertices_world_m, vertices, atol=1e-6)
+    np.testing.assert_allclose(truth.shape, np.median(shapes, 0), atol=1e-9)
+    np.testing.assert_allclose(posed(truth.pose, truth.shape, truth.translation_m)[1][:, 0], joints[:, 0], atol=1e-6)
 
 
 def test_without_mano_there_are_joints_alone(made):
