@@ -96,6 +96,7 @@ def test_a_hostile_storage_inside_a_tensor_is_refused_and_not_run(tmp_path):
         assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
 @pytest.mark.parametrize("offset, size, stride", [(0, (4,), (1,)), (1, (3,), (1,)), (0, (2, 2), (2, 1)), (0, (2,), (-1,)),
                                                   (-1, (2,), (1,)), (0, (2, 2), (1,))])  # fmt: skip
 def test_a_tensor_reaches_nowhere_beyond_its_storage(tmp_path, offset, size, stride):
