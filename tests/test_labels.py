@@ -42,6 +42,7 @@ def capture_of(folder: Path, names: tuple[str, ...] = NAMES, n_frames: int = 5) 
         path=folder,
         rig=SimpleNamespace(names=names),
         n_frames=n_frames,
+        present=np.ones((n_frames, len(names)), bool),
         labels_path=lambda side: folder / "labels" / f"{side}.npz",
     )
 

@@ -1,13 +1,15 @@
-"""A capture: a folder with a rig and one video, or folder of images, for each camera. Read lazily.
+"""A capture: a folder with a rig and one video, folder of images or list of images for each camera. Read lazily.
 
     capture/
       rig.toml                 the cameras (ours, Caliscope/pyxy3d or Anipose)
-      capture.toml             optional: fps = 30.0
-      <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name
+      capture.toml             optional: fps = 30.0, and dataset, protocol and split for footage of a data set
+      <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name,
+      <camera>.txt             or a list of images, a line per frame (`ImageRef` says what a line may hold)
       labels/<side>.npz        2D pseudo-labels
-      truth/<side>.npz         optional, synthetic captures only: for metrics, never for learning
+      truth/<side>.npz         optional, of synthetic captures and data sets: for metrics, never for learning
 
-Frame k of every camera is one instant. Truth is an object of its own, which the capture does not hold.
+Frame k of every camera is one instant; in a list, an empty line is a frame that this camera lacks. Truth is an object of
+its own, which the capture does not hold.
 """
 
 from __future__ import annotations
@@ -15,10 +17,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from math import ceil, floor, isfinite
 from pathlib import Path
 
 import av
 import numpy as np
+from jaxtyping import Bool
 from PIL import Image
 
 from usthand.errors import UserError
@@ -32,8 +36,26 @@ else:  # pragma: no cover
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
-CAPTURE_KEYS = {"fps"}
+CAPTURE_KEYS = {"fps": float, "dataset": str, "protocol": str, "split": str}
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
+
+
+@dataclass(frozen=True)
+class ImageRef:
+    """An image of a list, and where it lies on its camera's canvas (the image that the rig speaks of).
+
+    A line of the list is `path`, relative to the capture's folder or absolute, or `path<TAB>x<TAB>y<TAB>scale`: the
+    image's pixel (u, v) then lies at (x + scale u, y + scale v) of the canvas, where pixel centres are at integers in
+    both. An image with the intrinsics K therefore is seen by a camera with scale fx, scale fy, x + scale cx,
+    y + scale cy. Without the three numbers the image is the canvas and must have its size.
+    """
+
+    path: Path
+    x: float = 0.0
+    """px of the canvas."""
+    y: float = 0.0
+    scale: float = 1.0
+    """px of the canvas per px of the image."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +64,12 @@ class Source:
 
     path: Path
     n_frames: int
-    images: tuple[Path, ...] = ()
+    size: tuple[int, int]
+    """Width and height of the camera, px."""
+    images: tuple[Path | None, ...] = ()
+    """Empty for a video; None where this camera lacks the frame."""
+    placements: tuple[tuple[float, float, float] | None, ...] = ()
+    """x, y and scale of an `ImageRef`; empty where no image has any, None where an image has the camera's own size."""
 
 
 @dataclass(frozen=True)
@@ -53,10 +80,23 @@ class Capture:
     rig: Rig
     sources: tuple[Source, ...]
     fps: float
+    dataset: str = ""
+    """The data set that the footage is of, by the name that `usthand import` knows; empty for one's own."""
+    protocol: str = ""
+    split: str = ""
 
     @property
     def n_frames(self) -> int:
         return self.sources[0].n_frames
+
+    @property
+    def present(self) -> Bool[np.ndarray, "T V"]:
+        """False where a camera lacks a frame; `read` gives a black image there."""
+        here = np.ones((self.n_frames, len(self.sources)), bool)
+        for view, source in enumerate(self.sources):
+            if source.images:
+                here[:, view] = [path is not None for path in source.images]
+        return here
 
     def labels_path(self, side: str) -> Path:
         """Where the labels of one side's hand are."""
@@ -69,8 +109,11 @@ class Capture:
     def read(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Frames `start` to `stop` of one camera: (frame, RGB uint8 (H, W, 3)), in constant memory.
 
+        A frame that the camera lacks is black.
+
         Raises:
-            UserError: if the file ends early or a frame has another size than the camera was calibrated for.
+            UserError: if the file ends early, an image is missing or unreadable, or a frame has another size than the
+                camera was calibrated for.
         """
         index = self.rig.index(camera)
         source, expected = self.sources[index], self.rig.cameras[index]
@@ -78,7 +121,8 @@ class Capture:
         frame = start
         for frame, image in _decode(source, start, stop):
             if image.shape[:2] != (expected.height, expected.width):
-                raise _wrong_size(source.path, image.shape[1], image.shape[0], expected.width, expected.height)
+                path = source.images[frame] if source.images else source.path
+                raise _wrong_size(path, image.shape[1], image.shape[0], expected.width, expected.height)
             yield frame, image
         if start < stop and frame != stop - 1:
             raise UserError(
@@ -91,7 +135,7 @@ class Capture:
 def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
     if source.images:
         for frame in range(start, stop):
-            yield frame, np.asarray(Image.open(source.images[frame]).convert("RGB"))
+            yield frame, _read_image(source, frame)
         return
     try:
         with av.open(str(source.path)) as container:
@@ -104,6 +148,48 @@ def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, np.nda
                     yield frame, picture.to_ndarray(format="rgb24")
     except av.error.FFmpegError as error:
         raise _damaged(source.path, error) from None
+
+
+def _read_image(source: Source, frame: int) -> np.ndarray:
+    path = source.images[frame]
+    if path is None:
+        return np.zeros((source.size[1], source.size[0], 3), np.uint8)
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise UserError(
+            f"frame {frame} of {source.path} cannot be read: {path}",
+            "the image is missing" if isinstance(error, FileNotFoundError) else "the image is cut short or no image",
+            "copy it again, or leave its line empty so that the view counts as missing",
+        ) from None
+    placement = source.placements[frame] if source.placements else None
+    return np.asarray(image if placement is None else place_image(image, *placement, source.size))
+
+
+def place_image(image: Image.Image, x: float, y: float, scale: float, size: tuple[int, int]) -> Image.Image:
+    """An RGB image laid on a black canvas of `size` (width, height), as `ImageRef` says; bilinear, anti-aliased.
+
+    A pixel of the canvas takes part only where the image covers it whole. With integers x, y and scale 1 the pixels are
+    copied.
+    """
+    canvas = Image.new("RGB", size)
+    spans = [_span(at, scale, length, limit) for at, length, limit in zip((x, y), image.size, size, strict=True)]
+    (left, right), (top, bottom) = spans
+    if left < right and top < bottom:
+        # Corners of the pixels lie half a pixel before their centres, in the canvas as in the image.
+        box = [(edge - 0.5 - at) / scale + 0.5 for edge, at in ((left, x), (top, y), (right, x), (bottom, y))]
+        box = [min(max(edge, 0.0), float(end)) for edge, end in zip(box, image.size * 2, strict=True)]  # rounding
+        canvas.paste(image.resize((right - left, bottom - top), Image.BILINEAR, box), (left, top))
+    return canvas
+
+
+def _span(at: float, scale: float, length: int, limit: int) -> tuple[int, int]:
+    """First and last-plus-one pixel of the canvas that an image of `length` pixels covers whole, along one axis."""
+    rounding = 1e-6
+    first = ceil(at + 0.5 - 0.5 * scale - rounding)
+    last = floor(at - 0.5 + scale * (length - 0.5) + rounding)
+    return max(first, 0), min(last + 1, limit)
 
 
 def _damaged(path: Path, error: Exception) -> UserError:
@@ -129,6 +215,8 @@ def _wrong_size(path: Path, width: int, height: int, want_width: int, want_heigh
 def open_capture(path: str | Path) -> Capture:
     """Open a capture folder: read the rig, find each camera's source, count frames. Decodes nothing.
 
+    Whether the images of a list exist is checked when they are read: lists may be long, and their disks slow.
+
     Raises:
         UserError: if the folder, a camera's source or a plausible size is missing, or the lengths differ.
     """
@@ -147,14 +235,16 @@ def open_capture(path: str | Path) -> Capture:
             "the videos are not cut alike, or one is truncated",
             "cut them so that frame k is the same instant in all, or copy the short one again",
         )
-    return Capture(path, rig, sources, _read_fps(path, sources[0]))
+    settings = _read_settings(path / "capture.toml")
+    fps = settings.pop("fps", None)
+    return Capture(path, rig, sources, _video_fps(sources[0]) if fps is None else fps, **settings)
 
 
 def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
     for suffix in VIDEO_SUFFIXES:
         video = folder / f"{name}{suffix}"
         if video.is_file():
-            return Source(video, _count_frames(video, size))
+            return Source(video, _count_frames(video, size), size)
     images = folder / name
     if images.is_dir():
         found = tuple(sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES))
@@ -162,10 +252,13 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
             with Image.open(found[0]) as image:
                 if image.size != size:
                     raise _wrong_size(found[0], *image.size, *size)
-            return Source(images, len(found), found)
+            return Source(images, len(found), size, found)
+    listed = folder / f"{name}.txt"
+    if listed.is_file():
+        return _read_list(listed, size)
     raise UserError(
         f"camera {name!r} of the rig has no video in {folder}",
-        f"neither {name}.mp4 nor a folder {name}/ with images is there",
+        f"neither {name}.mp4 nor a folder {name}/ with images nor a list {name}.txt is there",
         "add it, rename the video after the camera, or remove the camera from rig.toml",
     )
 
@@ -184,16 +277,66 @@ def _count_frames(video: Path, size: tuple[int, int]) -> int:
         raise _damaged(video, ValueError("no video stream")) from None
 
 
-def _read_fps(folder: Path, source: Source) -> float:
-    settings = folder / "capture.toml"
-    if settings.is_file():
-        data = tomllib.loads(settings.read_text())
-        unknown = set(data) - CAPTURE_KEYS
-        if unknown:
+def _read_list(file: Path, size: tuple[int, int]) -> Source:
+    try:
+        lines = file.read_text("utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise _bad_line(file, 0, f"is not text ({error.reason})") from None
+    if not lines[-1]:
+        lines.pop()  # what follows the last line's end
+    if not lines:
+        raise _bad_line(file, 0, "lists no frame")
+    folder = file.parent
+    images: list[Path | None] = []
+    placements: list[tuple[float, float, float] | None] = []
+    for number, line in enumerate(lines, 1):
+        path, tab, rest = line.partition("\t")
+        images.append(folder / path if path else None)
+        placements.append(_placement(file, number, rest) if tab else None)
+    placed = any(p is not None for p in placements)
+    return Source(file, len(images), size, tuple(images), tuple(placements) if placed else ())
+
+
+def _placement(file: Path, number: int, text: str) -> tuple[float, float, float]:
+    try:
+        x, y, scale = (float(value) for value in text.split("\t"))
+    except ValueError:
+        raise _bad_line(file, number, f"has {text!r} after the path") from None
+    if not (isfinite(x) and isfinite(y) and isfinite(scale) and scale > 0):
+        raise _bad_line(file, number, f"has the impossible place {text!r}")
+    return x, y, scale
+
+
+def _bad_line(file: Path, number: int, fact: str) -> UserError:
+    return UserError(
+        f"{file}{f', line {number},' if number else ''} {fact}",
+        "a line is a path, or a path, x, y and scale with tabs between, or empty where the image is missing",
+        "mend the list, or import the data set again",
+    )
+
+
+def _read_settings(file: Path) -> dict[str, float | str]:
+    """The checked entries of capture.toml; none where there is no such file."""
+    if not file.is_file():
+        return {}
+    try:
+        data = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} is not TOML ({error})", "it is damaged", "mend it, or remove it") from None
+    for key, value in data.items():
+        known = ", ".join(CAPTURE_KEYS)
+        if key not in CAPTURE_KEYS:
             raise UserError(
-                f"{settings} has the unknown key {min(unknown)!r}", "the only key is fps", "remove it or mend its spelling"
+                f"{file} has the unknown key {key!r}", f"the keys are {known}", "remove it or mend its spelling"
             )
-        return float(data.get("fps", DEFAULT_FPS))
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
+        if not (number if CAPTURE_KEYS[key] is float else isinstance(value, str)):
+            kind = "a positive number" if CAPTURE_KEYS[key] is float else "text in quotes"
+            raise UserError(f"{file} has {key} = {value!r}", f"{key} is {kind}", "mend the value")
+    return {key: CAPTURE_KEYS[key](value) for key, value in data.items()}
+
+
+def _video_fps(source: Source) -> float:
     if source.images:
         return DEFAULT_FPS
     with av.open(str(source.path)) as container:
@@ -205,20 +348,45 @@ def _read_fps(folder: Path, source: Source) -> float:
 
 @dataclass(frozen=True)
 class Truth:
-    """Ground truth of a synthetic capture: for metrics only. No network and no loss takes this type."""
+    """Ground truth of a synthetic capture or a data set: for metrics only. No network and no loss takes this type.
+
+    Some data sets have no meshes or no poses; those arrays are then empty. Frames without truth are zeros, not valid.
+    """
 
     joints_world_m: np.ndarray
     """(T, 21, 3)"""
     vertices_world_m: np.ndarray
-    """(T, 778, 3)"""
+    """(T, 778, 3), or (0, 778, 3)"""
     visible: np.ndarray
     """(T, V, 21) bool"""
     pose: np.ndarray
-    """(T, 48) axis-angle, radians, flat-hand mean; the first three are the wrist's"""
+    """(T, 48) axis-angle, radians, flat-hand mean; the first three are the wrist's; or (0, 48)"""
     shape: np.ndarray
-    """(10,)"""
+    """(10,), or (0,)"""
     translation_m: np.ndarray
-    """(T, 3)"""
+    """(T, 3), or (0, 3)"""
+    valid: np.ndarray | None = None
+    """(T,) bool: frames that have truth; None is turned into all of them."""
+
+    def __post_init__(self) -> None:
+        count = len(self.joints_world_m)
+        valid = np.ones(count, bool) if self.valid is None else np.asarray(self.valid, bool)
+        object.__setattr__(self, "valid", valid)
+        if valid.shape != (count,) or len(self.vertices_world_m) not in (0, count):
+            raise UserError(
+                f"truth has {count} frames of joints, {len(self.vertices_world_m)} of vertices and {valid.shape} of valid",
+                "the arrays belong to different captures", "write them with a row for each frame",
+            )  # fmt: skip
+
+    @property
+    def has_mesh(self) -> bool:
+        return len(self.vertices_world_m) > 0
+
+    @staticmethod
+    def of_joints(joints_world_m: np.ndarray, visible: np.ndarray, valid: np.ndarray | None = None) -> Truth:
+        """Truth without mesh and pose."""
+        nothing = np.zeros((0, 778, 3), np.float32), np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
+        return Truth(joints_world_m, nothing[0], visible, *nothing[1:], valid)
 
 
 def save_truth(path: str | Path, side: str, truth: Truth) -> None:
@@ -229,12 +397,13 @@ def save_truth(path: str | Path, side: str, truth: Truth) -> None:
 
 
 def load_truth(path: str | Path, side: str) -> Truth | None:
-    """The truth of a capture, or None where there is none (every real capture)."""
+    """The truth of a capture, or None where there is none (every capture of one's own)."""
     file = Path(path) / "truth" / f"{side}.npz"
     if not file.is_file():
         return None
     with np.load(file, allow_pickle=False) as data:
-        return Truth(**{f.name: data[f.name] for f in fields(Truth)})
+        # Files of before there was `valid` have truth in every frame.
+        return Truth(**{f.name: data[f.name] for f in fields(Truth) if f.name in data or f.name != "valid"})
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------

@@ -146,7 +146,8 @@ def load_npz(path: Path | str) -> Labels:
 def load_labels(capture: Capture, side: str) -> Labels:
     """Labels of one hand of a capture, aligned with `capture.rig.names` by camera name and with its frames.
 
-    A camera of the rig that the labels do not know becomes a view without labels. Raises `UserError` when the file is
+    A camera of the rig that the labels do not know becomes a view without labels, and so does a camera in a frame that
+    it lacks (`Capture.present`): nothing was seen there. Raises `UserError` when the file is
     missing or broken, names a camera that the rig lacks, has another number of frames, holds NaN, has no label at
     all or labels in one view only (nothing can be triangulated then).
     """
@@ -176,8 +177,10 @@ def load_labels(capture: Capture, side: str) -> Labels:
             "the videos were cut or replaced after labelling",
             again,
         )
+    labels = _aligned(labels, capture.rig.names)
+    labels = replace(labels, confidence=labels.confidence * capture.present[..., None])
     _check_enough(labels, path, again)
-    return _aligned(labels, capture.rig.names)
+    return labels
 
 
 def write_openpose_json(labels: Labels, folder: Path | str) -> None:

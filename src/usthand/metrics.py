@@ -13,7 +13,8 @@ Every name carries its alignment and unit:
 * ``coverage50``, ``coverage90``: share of joints inside their own 50 and 90 % credible region.
 
 Errors are taken over *all* 21 joints of the valid frames, also joints that the result marks as uncertain: leaving those
-out would reward a method for giving up. `select_frames` says which frames count.
+out would reward a method for giving up. `select_frames` says which frames count, `select_truth` which of them have
+truth: a frame without it is measured by no number, and is no fault of the method.
 """
 
 from __future__ import annotations
@@ -64,6 +65,23 @@ def select_frames(
     return np.flatnonzero(keep)
 
 
+def select_truth(
+    result: Result, truth: Truth, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Rows of ``result`` as `select_frames` gives them, less those without truth, and the rows of ``truth`` that belong
+    to them, by frame number. UserError if none is left, or the truth ends before the result."""
+    rows = select_frames(result, frames)
+    at, end = result.frame[rows], len(truth.joints_world_m)
+    if at.max() >= end:
+        raise UserError(f"the result reaches frame {at.max()}, the truth ends at {end - 1}",
+                        "result and truth are of different captures", "give the capture that the result was made from")
+    known = truth.valid[at]
+    if not known.any():
+        raise UserError("no frame is left to measure", "the data set has truth in none of the result's frames",
+                        "choose other frames, or measure without truth")
+    return rows[known], at[known]
+
+
 def common_frames(results: Sequence[Result]) -> Int[np.ndarray, "n"]:
     """Frame numbers in which every result is valid, so that a table compares like with like."""
     common = results[0].frame[results[0].valid]
@@ -81,12 +99,11 @@ def evaluate_truth(
 ) -> dict[str, float | int | None]:
     """All numbers against truth; see the module's head for what each means. Millimetres unless the name says more.
 
-    ``truth`` is indexed by frame number. A number that does not exist is None: those of the mesh without a mesh,
-    ``accel_mm_s2`` without three consecutive frames. UserError if no frame is left or truth is too short."""
-    rows = select_frames(result, frames)
-    at = truth_rows(result, rows, truth)
+    ``truth`` is indexed by frame number. A number that does not exist is None: those of the mesh where result or truth
+    has none, ``accel_mm_s2`` without three consecutive frames. UserError if no frame is left or truth is too short."""
+    rows, at = select_truth(result, truth, frames)
     joints, true_joints = result.joints_world_m[rows], np.asarray(truth.joints_world_m, np.float64)[at]
-    asked = len(result.frame) if frames is None else _count(frames)
+    asked = _count_asked(result, truth, frames)
     numbers: dict[str, float | int | None] = {
         **_point_errors("j", joints, true_joints, joints[:, :1], true_joints[:, :1]),
         "accel_mm_s2": acceleration_error(joints, true_joints, result.frame[rows], fps),
@@ -94,7 +111,7 @@ def evaluate_truth(
         "valid_fraction": float(len(rows) / max(asked, 1)),
         "frames": len(rows),
     }
-    if result.has_mesh:
+    if result.has_mesh and truth.has_mesh:
         vertices, true_vertices = result.vertices_world_m[rows], np.asarray(truth.vertices_world_m, np.float64)[at]
         numbers |= _point_errors("v", vertices, true_vertices, joints[:, :1], true_joints[:, :1])
         for ending, points in (("", vertices), ("_pa", procrustes(vertices, true_vertices))):
@@ -106,13 +123,26 @@ def evaluate_truth(
     return numbers
 
 
+def pooled(numbers: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
+    """One set of numbers for several recordings, each from `evaluate_truth`: means weighted by their frames, and the sum
+    of `frames`. A number that a recording lacks is averaged over the others."""
+    found: dict[str, float | int | None] = {}
+    for name in numbers[0]:
+        known = [(n[name], n["frames"]) for n in numbers if n[name] is not None]
+        weight = sum(frames for _, frames in known)
+        found[name] = sum(value * frames for value, frames in known) / weight if weight else None
+    # A recording in which the method gave up half the frames weighs as all that it was asked for.
+    asked = sum(n["frames"] / n["valid_fraction"] for n in numbers)
+    total = sum(n["frames"] for n in numbers)
+    return found | {"frames": total, "valid_fraction": total / asked}
+
+
 def joint_errors_mm(
     result: Result, truth: Truth, frames: np.ndarray | None = None
 ) -> tuple[Float[np.ndarray, "n 21"], Float[np.ndarray, "n 21"], Int[np.ndarray, "n"]]:
     """Absolute error and predicted standard deviation (`Result.std_mm`) of each joint in the selected frames, mm, and
     the frame numbers."""
-    rows = select_frames(result, frames)
-    at = truth_rows(result, rows, truth)
+    rows, at = select_truth(result, truth, frames)
     return distance_mm(result.joints_world_m[rows], truth.joints_world_m[at]), result.std_mm[rows], result.frame[rows]
 
 
@@ -298,15 +328,9 @@ def _second_difference(points: Points, frame: Int[np.ndarray, "T"]) -> Float[np.
     return points[middle - 1] - 2.0 * points[middle] + points[middle + 1]
 
 
-def truth_rows(result: Result, rows: np.ndarray, truth: Truth) -> Int[np.ndarray, "n"]:
-    """Rows of the truth that belong to these rows of the result, by frame number. UserError if the truth is shorter."""
-    at, end = result.frame[rows], len(truth.joints_world_m)
-    if at.max() >= end:
-        raise UserError(f"the result reaches frame {at.max()}, the truth ends at {end - 1}",
-                        "result and truth are of different captures", "give the capture that the result was made from")
-    return at
-
-
-def _count(frames: np.ndarray) -> int:
-    frames = np.asarray(frames)
-    return int(frames.sum()) if frames.dtype == bool else len(frames)
+def _count_asked(result: Result, truth: Truth, frames: np.ndarray | None) -> int:
+    """How many frames were to be measured: those asked for (the result's own by default) that have truth."""
+    asked = result.frame if frames is None else np.asarray(frames)
+    asked = np.flatnonzero(asked) if asked.dtype == bool else asked
+    inside = asked[(asked >= 0) & (asked < len(truth.valid))]
+    return int(truth.valid[inside].sum()) + len(asked) - len(inside)

@@ -300,8 +300,7 @@ def _honesty_text(curve: uncertainty.Reliability, name: str) -> str:
 
 
 def _promised(result: Result, truth: Truth, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    rows = metrics.select_frames(result, frames)
-    at = metrics.truth_rows(result, rows, truth)
+    rows, at = metrics.select_truth(result, truth, frames)
     error = metrics.distance_mm(result.joints_world_m[rows], truth.joints_world_m[at])
     return uncertainty.expected_error_mm(result.joints_cov_m2[rows]), error
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from scipy.special import gammaincinv
 
 from usthand.errors import UserError
-from usthand.metrics import mahalanobis2, select_frames, truth_rows
+from usthand.metrics import mahalanobis2, select_truth
 from usthand.result import MM_PER_M, Result
 
 LEVELS = (*np.round(np.arange(0.05, 1.0, 0.05), 2), 0.99)
@@ -66,8 +66,8 @@ def reliability(
 
 def reliability_of(result: Result, truth: object, frames: np.ndarray | None = None) -> Reliability:
     """`reliability` of all joints of a result's valid frames; ``truth`` is a `usthand.capture.Truth`."""
-    rows = select_frames(result, frames)
-    error = result.joints_world_m[rows] - truth.joints_world_m[truth_rows(result, rows, truth)]
+    rows, at = select_truth(result, truth, frames)
+    error = result.joints_world_m[rows] - truth.joints_world_m[at]
     return reliability(error, result.joints_cov_m2[rows])
 
 

@@ -60,7 +60,7 @@ class Crops(NamedTuple):
     side_px: Float[np.ndarray, "T V"]
     """Integers."""
     view_mask: Bool[np.ndarray, "T V"]
-    """False where the hand lies outside the image or is not known in space."""
+    """False where the hand lies outside the image or is not known in space, and where the camera lacks the frame."""
     expected_px: Float[np.ndarray, "T V J 2"]
     """Where the labels' fit expects the joints; zeros in masked views."""
 
@@ -105,9 +105,13 @@ class Targets(NamedTuple):
 
 
 def place_crops(
-    rig: Rig, joints_world_m: Float[np.ndarray, "T J 3"], valid: Bool[np.ndarray, "T"], factor: float
-) -> Crops:
-    """Squares around the projected joints, `factor` times `STORE_MARGIN` as wide as the hand's longer side."""
+    rig: Rig, joints_world_m: Float[np.ndarray, "T J 3"], valid: Bool[np.ndarray, "T"], factor: float,
+    present: Bool[np.ndarray, "T V"] | None = None,
+) -> Crops:  # fmt: skip
+    """Squares around the projected joints, `factor` times `STORE_MARGIN` as wide as the hand's longer side.
+
+    A view that is not `present` (all are by default) is masked.
+    """
     points = torch.from_numpy(np.asarray(joints_world_m, dtype=np.float64))
     cameras = rig.tensors(torch.float64)
     cameras = Cameras(*(t.expand(len(points), *t.shape) for t in cameras))
@@ -119,6 +123,8 @@ def place_crops(
     side = np.round(side)
     corner = np.round(((low + high) - side[..., None]) / 2)
     mask = (inside.mean(-1) >= MIN_INSIDE) & np.asarray(valid)[:, None]
+    if present is not None:
+        mask &= present
     # Far outside, behind a camera, nothing is ever read: keep the numbers small.
     corner = np.where(mask[..., None], corner, 0.0)
     expected = np.where(mask[..., None, None], uv, 0.0)
@@ -178,7 +184,8 @@ def make_footage(
         progress: called with (images done, images in all).
         cache: a file to hold the crops in place of memory.
     """
-    crops = place_crops(rig, joints_world_m, valid, config.factor)
+    present = capture.present[:, [capture.rig.index(name) for name in rig.names]]
+    crops = place_crops(rig, joints_world_m, valid, config.factor, present)
     side = store_size(image_size)
     shape = (*crops.side_px.shape, side, side, 3)
     store = np.lib.format.open_memmap(cache, "w+", np.uint8, shape) if cache else np.zeros(shape, np.uint8)

@@ -1,8 +1,7 @@
 """Reading a hand's pickle without running anything that is in it, and without chumpy.
 
-MANO's official files are Python 2 pickles that hold chumpy objects and scipy's sparse matrices. A pickle may name any
-function to call; this reader knows numpy's array constructors and nothing else. Chumpy's and scipy's classes become stubs
-that only keep their state, from which the arrays are taken.
+MANO's official files are Python 2 pickles that hold chumpy objects and scipy's sparse matrices. Beside numpy's arrays this
+reader knows chumpy's and scipy's classes, which become stubs that only keep their state, from which the arrays are taken.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ import numpy as np
 from scipy import sparse
 
 from usthand.errors import UserError
+from usthand.unpickle import ArrayUnpickler, load_pickle
 
-_NUMPY_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _SPARSE_FORMATS = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array", "coo_array")
 
 
@@ -44,20 +43,10 @@ def _reconstruct_object(cls: type, base: type, state: Any) -> Any:
     return object.__new__(cls)
 
 
-class HandUnpickler(pickle.Unpickler):
-    """Refuses every name that a hand does not need."""
+class HandUnpickler(ArrayUnpickler):
+    """Knows a hand's stubs besides arrays."""
 
-    refused: str | None = None
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in _NUMPY_MULTIARRAY and name == "_reconstruct":
-            return np.zeros(1).__reduce__()[0]
-        if module in _NUMPY_MULTIARRAY and name == "scalar":
-            return np.float64(0).__reduce__()[0]
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
-        if module == "_codecs" and name == "encode":
-            return _encode
+    def known(self, module: str, name: str) -> Any | None:
         if module in ("copy_reg", "copyreg") and name == "_reconstructor":
             return _reconstruct_object
         if module in ("__builtin__", "builtins") and name in ("object", "set"):
@@ -66,13 +55,7 @@ class HandUnpickler(pickle.Unpickler):
             return type(name, (ChumpyStub,), {})
         if module.split(".")[:2] == ["scipy", "sparse"] and name in _SPARSE_FORMATS:
             return type(name, (SparseStub,), {})
-        self.refused = f"{module}.{name}"
-        raise pickle.UnpicklingError(f"{module}.{name} is refused")
-
-
-def _encode(text: str, encoding: str = "latin1") -> bytes:
-    # How Python 3 writes bytes in protocol 2.
-    return text.encode("latin1") if encoding == "latin1" else text.encode("utf-8")
+        return super().known(module, name)
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -82,20 +65,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
         UserError: if it is no pickle of a hand, or names anything a hand does not need.
     """
     mend = "download MANO_RIGHT.pkl again from https://mano.is.tue.mpg.de and run `usthand hand install PATH`"
-    with open(path, "rb") as file:
-        reader = HandUnpickler(file, encoding="latin1")
-        try:
-            content = reader.load()
-        except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError) as error:
-            if reader.refused:
-                raise UserError(
-                    f"{path.name} asks for {reader.refused}, which was not run",
-                    "a hand needs only arrays, so this is another pickle or one that was tampered with",
-                    mend,
-                ) from error
-            raise UserError(
-                f"{path.name} is no readable pickle ({error})", "the download was cut short", mend
-            ) from error
+    content = load_pickle(path, HandUnpickler, "a hand", mend)
     if not isinstance(content, dict):
         raise UserError(f"{path.name} holds no dictionary", "it is not a hand's file", mend)
     return {str(key): _plain(value, path.name) for key, value in content.items()}

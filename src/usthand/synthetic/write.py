@@ -188,10 +188,10 @@ def project(rig: Rig, joints_world_m: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def mirrored_truth(truth: Truth) -> Truth:
     """The truth of the left hand that is the mirror of a right one: x -> -x."""
-    turned = truth.pose.reshape(len(truth.pose), -1, 3) * -MIRROR  # a mirror turns rotation vectors the other way round
+    turned = truth.pose.reshape(-1, 16, 3) * -MIRROR  # a mirror turns rotation vectors the other way round
     return Truth(
         truth.joints_world_m * MIRROR, truth.vertices_world_m * np.float32(MIRROR), truth.visible,
-        turned.reshape(truth.pose.shape), truth.shape, truth.translation_m * MIRROR,
+        turned.reshape(truth.pose.shape), truth.shape, truth.translation_m * MIRROR, truth.valid,
     )  # fmt: skip
 
 
