@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "usthand"
 
 ORDER = (
-    "errors skeleton geometry calibration.found calibration.tables rig calibration capture labels "
+    "errors skeleton geometry calibration.found calibration.tables rig calibration offset capture init labels "
     "hand.model hand.limits hand.unpickle hand.files hand "
     "detectors.base detectors associate detectors.run "
     "synthetic result "

@@ -1,20 +1,20 @@
 """A capture: a folder with a rig and one video, or folder of images, for each camera. Read lazily.
 
     capture/
-      rig.toml                 the cameras (ours, Caliscope/pyxy3d or Anipose)
-      capture.toml             optional: fps = 30.0
+      rig.toml                 the cameras (ours, Caliscope/pyxy3d, Anipose or FreeMoCap)
+      capture.toml             optional: fps = 30.0, and a table [offset] for cameras that did not start together
       <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name
       labels/<side>.npz        2D pseudo-labels
       truth/<side>.npz         optional, synthetic captures only: for metrics, never for learning
 
-Frame k of every camera is one instant. Truth is an object of its own, which the capture does not hold.
+Frame k of every camera is one instant: of videos with offsets, the overlap counts (`usthand.offset`). Truth is an object of its own, which the capture does not hold.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import av
@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image
 
 from usthand.errors import UserError
+from usthand.offset import Overlap, overlap, read_offsets
 from usthand.rig import Rig, load_rig
 
 if sys.version_info >= (3, 11):
@@ -32,7 +33,7 @@ else:  # pragma: no cover
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
-CAPTURE_KEYS = {"fps"}
+CAPTURE_KEYS = {"fps", "offset"}
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
@@ -43,6 +44,8 @@ class Source:
     path: Path
     n_frames: int
     images: tuple[Path, ...] = ()
+    start: int = 0
+    """Frame of the video at which the capture begins."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Capture:
     rig: Rig
     sources: tuple[Source, ...]
     fps: float
+    overlap: Overlap | None = None
+    """What offsets leave of the videos; None where none are stated."""
 
     @property
     def n_frames(self) -> int:
@@ -97,7 +102,7 @@ def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, np.nda
         with av.open(str(source.path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             # Decoding from the beginning is exact for every container; seeking is not, and captures are short.
-            for frame, picture in enumerate(container.decode(video=0)):
+            for frame, picture in enumerate(container.decode(video=0), -source.start):
                 if frame >= stop:
                     return
                 if frame >= start:
@@ -139,15 +144,18 @@ def open_capture(path: str | Path) -> Capture:
         )
     rig = load_rig(path / "rig.toml")
     sources = tuple(_find_source(path, camera.name, (camera.width, camera.height)) for camera in rig.cameras)
-    counts = {source.n_frames for source in sources}
-    if len(counts) > 1:
-        lengths = ", ".join(f"{source.path.name} {source.n_frames}" for source in sources)
-        raise UserError(
-            f"the cameras have different numbers of frames ({lengths})",
-            "the videos are not cut alike, or one is truncated",
-            "cut them so that frame k is the same instant in all, or copy the short one again",
-        )
-    return Capture(path, rig, sources, _read_fps(path, sources[0]))
+    fps = _read_fps(path, sources[0])
+    shared = overlap(rig.names, [source.n_frames for source in sources], read_offsets(path / "capture.toml", rig.names))
+    if shared is not None:
+        sources = tuple(_cut(source, *span) for source, span in zip(sources, shared.spans, strict=True))
+    return Capture(path, rig, sources, fps, shared)
+
+
+def _cut(source: Source, start: int, stop: int) -> Source:
+    """The part of a source that lies in the overlap."""
+    return replace(
+        source, n_frames=stop - start, start=0 if source.images else start, images=source.images[start:stop]
+    )
 
 
 def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
@@ -190,8 +198,9 @@ def _read_fps(folder: Path, source: Source) -> float:
         data = tomllib.loads(settings.read_text())
         unknown = set(data) - CAPTURE_KEYS
         if unknown:
+            known = ", ".join(sorted(CAPTURE_KEYS))
             raise UserError(
-                f"{settings} has the unknown key {min(unknown)!r}", "the only key is fps", "remove it or mend its spelling"
+                f"{settings} has the unknown key {min(unknown)!r}", f"the keys are {known}", "remove it or mend its spelling"
             )
         return float(data.get("fps", DEFAULT_FPS))
     if source.images:

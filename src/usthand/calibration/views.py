@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os.path
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -96,9 +95,11 @@ def _still(group: Sequence[PosedImage], images: Sequence[PosedImage]) -> bool:
 
 def _beginning(group: Sequence[PosedImage]) -> str:
     """cam0_0001, cam0_0002 -> cam0."""
-    common = os.path.commonprefix([image.stem for image in group])
+    first, last = min(image.stem for image in group), max(image.stem for image in group)
     if len(group) == 1:
-        return common
+        return first
+    alike = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    common = first[:alike]
     return re.sub(r"[_\-. ]*\d*$", "", common) or common or f"camera_{group[0].camera}"
 
 
