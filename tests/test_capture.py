@@ -117,7 +117,7 @@ def test_a_video_of_another_size(folder):
 
 def test_videos_of_different_lengths(folder):
     write_video(folder / "b.mp4", frames(9), 25)
-    with pytest.raises(UserError, match="a 12, b 9.*--offset a=0"):
+    with pytest.raises(UserError, match=r"a 12, b 9.*--offset a=0"):
         open_capture(folder)
 
 
