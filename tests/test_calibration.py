@@ -619,6 +619,9 @@ BROKEN = {
     "d.yaml": ("a: 1", "of no calibration format"),
     "d.csv": ("1,2", "of no calibration format"),
     "e.json": ('{"frames": [{"transform_matrix": [[1]], "file_path": "a"}], "w": 3, "h": 3}', "transform_matrix of a"),
+    "g.json": ('{"CameraCalibrations": [{"Label": "a", "Projection": {"Name": "FisheyeRadTanThinPrism", "Params": [1]}, '
+               '"T_Device_Camera": {"Translation": 1, "UnitQuaternion": 2}}]}', "cannot be read"),
+    "h.json": ('{"frames": [{"transform_matrix": [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]], "file_path": 3}], "w": 3, "h": 3, "fl_x": 2}', "cannot be read"),
     "f.json": ('{"cameras": [{}], "camera_to_world_transforms": [[[[1]]]]}', "camera_to_world_transforms cannot be read"),
 }
 

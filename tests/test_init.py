@@ -185,6 +185,14 @@ def test_a_camera_left_out_is_not_in_the_rig(raw, tmp_path):
     assert made.capture.rig.names == ("cam_0", "cam_2")
 
 
+@pytest.mark.parametrize("name", ["../cam_0", "a/b", ".."])
+def test_a_name_that_leads_elsewhere(raw, tmp_path, name):
+    save_rig(make_rig((name, "cam_1")), raw / "calibration.toml")
+    with pytest.raises(UserError, match="cannot be a file's"):
+        init_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={name: "cam_0"})
+    assert not (tmp_path / "cap").exists()
+
+
 def test_videos_given_one_by_one(raw, tmp_path):
     film(raw / "calibration_board.mp4")
     with pytest.raises(UserError, match=r"calibration_board\.mp4 has no camera"):

@@ -89,6 +89,7 @@ def init_capture(
     rig = build_rig(found, scale, {name: (part.width, part.height) for name, part in footage.items()})
     rig = Rig(tuple(camera for camera in rig.cameras if camera.name in footage), rig.metric, rig.scale)
     for camera in rig.cameras:
+        _check_name(camera.name)
         _check_size(camera, footage[camera.name])
     given = check_offsets(offsets or {}, rig.names, "--offset")
     overlap(rig.names, [footage[name].n_frames for name in rig.names], given)
@@ -252,6 +253,14 @@ def _unmatched(
 
 
 # ---- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _check_name(name: str) -> None:
+    """The name becomes a file's; it must not lead elsewhere."""
+    if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
+        raise UserError(
+            f"the camera name {name!r} cannot be a file's", "it holds a slash or nothing", "rename the camera in the calibration"
+        )
 
 
 def _check_size(camera: Camera, part: Footage) -> None:

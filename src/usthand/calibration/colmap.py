@@ -75,14 +75,11 @@ def read_colmap(path: Path, images: Sequence[str] = ()) -> Calibration:
         raise bad_calibration(path, "holds no COLMAP model", "cameras and images, .txt or .bin, must be in one folder", "check the path")
     # Of a folder with both, the text was exported last, by hand.
     text = (folder / "cameras.txt").is_file() and (folder / "images.txt").is_file()
-    try:
-        if text:
-            lenses, posed = _cameras_text(folder / "cameras.txt"), _images_text(folder / "images.txt")
-        else:
-            lenses = _cameras_binary((folder / "cameras.bin").read_bytes())
-            posed = _images_binary((folder / "images.bin").read_bytes())
-    except (struct.error, ValueError, IndexError, KeyError) as error:
-        raise bad_calibration(folder, f"cannot be read ({error})", "a file is cut short or of a newer version") from None
+    if text:
+        lenses, posed = _cameras_text(folder / "cameras.txt"), _images_text(folder / "images.txt")
+    else:
+        lenses = _cameras_binary((folder / "cameras.bin").read_bytes())
+        posed = _images_binary((folder / "images.bin").read_bytes())
     entries = [
         PosedImage(name, str(camera), _entry(folder, name, lenses, camera, quaternion, translation))
         for name, camera, quaternion, translation in posed

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ Format = Literal[
     "colmap", "dexycb",
 ]  # fmt: skip
 FORMATS: Final[tuple[str, ...]] = get_args(Format)
+_MISSHAPEN = (TypeError, ValueError, LookupError, AttributeError, struct.error)
 NAMED_IMAGES = ("nerfstudio", "colmap")
 
 _READERS: dict[str, Callable[[Path], Calibration]] = {
@@ -79,7 +81,12 @@ def find_calibration(path: str | Path, fmt: Format = "auto", images: Sequence[st
         raise UserError(f"{path} is of the format {chosen}", "only nerfstudio and COLMAP list images", "leave out --images")
     if chosen in _READERS:
         reader = _READERS[chosen]
-        found = (partial(reader, images=images) if chosen in NAMED_IMAGES else reader)(path)
+        reader = partial(reader, images=images) if chosen in NAMED_IMAGES else reader
+        try:
+            found = reader(path)
+        except _MISSHAPEN as error:  # what a reader did not foresee is still the file's fault, and no traceback
+            cause = "a value is missing or misshapen, or the file is cut short"
+            raise bad_calibration(path, f"cannot be read ({type(error).__name__}: {error})", cause) from error
     else:
         if path.is_dir():
             raise bad_calibration(path, "is a folder", f"the format {chosen} is one TOML file", "give the file")

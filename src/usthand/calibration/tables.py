@@ -45,7 +45,7 @@ def read_tables(path: Path, data: dict[str, Any], fmt: str = "auto") -> Calibrat
     cameras = tuple(_entry(key, found[key], kind != "caliscope") for key in sorted(found, key=natural))
     if kind == "freemocap":
         square = metadata.get("charuco_square_size")
-        if square is None or SMALLEST_SQUARE_MM <= float(square):
+        if not isinstance(square, (int, float)) or square >= SMALLEST_SQUARE_MM:
             return Calibration(path, "FreeMoCap", cameras, MM, "millimetres")
         return Calibration(path, "FreeMoCap", cameras, None, f"unit in which the board's square was given as {square:g}")
     if kind == "anipose":
