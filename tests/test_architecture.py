@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "usthand"
 
 ORDER = (
-    "errors skeleton geometry rig capture labels unpickle "
+    "errors skeleton geometry calibration.found calibration.tables rig calibration offset capture init labels unpickle "
     "hand.model hand.limits hand.unpickle hand.files hand "
     "detectors.base detectors associate detectors.run "
     "synthetic result adapters.base adapters.mano adapters.plain_yaml "

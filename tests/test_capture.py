@@ -118,7 +118,51 @@ def test_a_video_of_another_size(folder):
 
 def test_videos_of_different_lengths(folder):
     write_video(folder / "b.mp4", frames(9), 25)
-    with pytest.raises(UserError, match=r"a\.mp4 12, b\.mp4 9"):
+    with pytest.raises(UserError, match=r"a 12, b 9.*--offset a=0"):
+        open_capture(folder)
+
+
+@pytest.mark.parametrize(
+    "offsets, firsts, count",
+    [({"a": 0}, (0, 0), 9), ({"b": 2}, (2, 0), 9), ({"b": -4}, (0, 4), 5), ({"a": 5, "b": 9}, (4, 0), 8)],
+)
+def test_offsets_make_frame_k_one_instant(folder, offsets, firsts, count):
+    """a has 12 frames and b 9; a camera with offset n started n frames late."""
+    write_video(folder / "b.mp4", frames(9), 25)
+    (folder / "capture.toml").write_text("[offset]\n" + "".join(f"{k} = {v}\n" for k, v in offsets.items()))
+    capture = open_capture(folder)
+    assert capture.n_frames == count
+    for camera, first in zip(("a", "b"), firsts, strict=True):
+        seen = [(k, float(image.mean())) for k, image in capture.read(camera, 1, 4)]
+        assert [k for k, _ in seen] == [1, 2, 3]
+        assert all(abs(grey - (10 + 12 * (k + first))) < 5 for k, grey in seen)
+        assert len(list(capture.read(camera))) == count
+    outside = {name: first + (length - first - count) for name, first, length in zip("ab", firsts, (12, 9), strict=True)}
+    assert {name: sum(n) for name, n in capture.overlap.outside.items()} == {k: n for k, n in outside.items() if n}
+    assert f"{count} frames are shared" in str(capture.overlap)
+
+
+def test_offsets_of_images(folder):
+    (folder / "a.mp4").unlink()
+    (folder / "a").mkdir()
+    for k, image in enumerate(frames(14)):
+        Image.fromarray(image).save(folder / "a" / f"{k:04d}.png")
+    (folder / "capture.toml").write_text("[offset]\nb = 2\n")
+    capture = open_capture(folder)
+    assert capture.n_frames == 12 and str(capture.overlap).endswith("of each camera, a 2 before.")
+    assert [int(image.mean()) for _, image in capture.read("a", 0, 2)] == [34, 46]
+
+
+@pytest.mark.parametrize(
+    "line, fact",
+    [("b = 40", "no instant is in all videos"), ("c = 1", "offset for 'c'"), ("b = 1.5", "the offset 1.5 for b")],
+)
+def test_impossible_offsets(folder, line, fact):
+    (folder / "capture.toml").write_text(f"[offset]\n{line}\n")
+    with pytest.raises(UserError, match=fact):
+        open_capture(folder)
+    (folder / "capture.toml").write_text("offset = 3\n")
+    with pytest.raises(UserError, match="no table"):
         open_capture(folder)
 
 

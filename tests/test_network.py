@@ -29,8 +29,8 @@ def make_cameras(views: int) -> Cameras:
         turn = Rotation.from_euler("yx", [2 * np.pi * k / views + 0.3, 0.4 * (-1) ** k]).as_matrix()
         rows.append(np.c_[turn, [0, 0, 0.7]])
     intrinsics = torch.tensor([[300.0, 300, 128, 128]]).expand(views, 4)
-    distortion = torch.tensor([[-0.1, 0.02, 0.001, 0.002, 0, 0, 0, 0]]).expand(views, 8)
-    return Cameras(torch.tensor(np.stack(rows)).float(), intrinsics, distortion, torch.zeros(views, dtype=torch.bool))
+    distortion = torch.tensor([[-0.1, 0.02, 0.001, 0.002, *[0] * 8]]).expand(views, 12)
+    return Cameras(torch.tensor(np.stack(rows)).float(), intrinsics, distortion, torch.zeros(views, dtype=torch.long))
 
 
 def make_inputs(batch: int = 2, frames: int = 3, views: int = 3, seed: int = 0, size: int = 64) -> Inputs:

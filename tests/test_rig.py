@@ -1,4 +1,4 @@
-"""Rigs on disk, in three formats, and what is refused."""
+"""Rigs on disk and mirrored, and what is refused. tests/test_calibration.py has the formats of other programs."""
 
 from __future__ import annotations
 
@@ -45,11 +45,18 @@ adjusted = true
 """
 
 
-def rig(fisheye: bool = False) -> Rig:
+LENSES = {
+    "pinhole": ("pinhole", [-0.3, 0.05, -0.01, 0.02, 0.06]),
+    "thin prism": ("pinhole", [0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01, 0.04, -0.02, -0.03, 0.01]),
+    "fisheye": ("fisheye", [0.05, -0.02, 0.004, -0.001]),
+    "fisheye624": ("fisheye624", [-0.03, 0.1, -0.07, 0.01, 0.002, -0.001, 0.03, -0.02, 0.04, -0.01, -0.02, 0.03]),
+}
+
+
+def rig(lens: str = "pinhole") -> Rig:
     turns = Rotation.random(3, random_state=0).as_matrix()
-    k = np.array([0.05, -0.02, 0.004, -0.001]) if fisheye else np.array([-0.3, 0.05, -0.01, 0.02, 0.06])
+    model, k = LENSES[lens][0], np.array(LENSES[lens][1])
     matrix = np.array([[600.0, 0, 300.5], [0, 610, 250], [0, 0, 1]])
-    model = "fisheye" if fisheye else "pinhole"
     return Rig(tuple(Camera(f"c{i}", 640, 480, matrix, k, model, turns[i], np.array([0.01 * i, 0, 0.7])) for i in range(3)))
 
 
@@ -59,10 +66,10 @@ def write(tmp_path, text):
     return path
 
 
-@pytest.mark.parametrize("fisheye", [False, True])
-def test_own_format_keeps_every_bit(tmp_path, fisheye):
-    save_rig(rig(fisheye), tmp_path / "rig.toml")
-    for a, b in zip(rig(fisheye).cameras, load_rig(tmp_path / "rig.toml").cameras, strict=True):
+@pytest.mark.parametrize("lens", LENSES)
+def test_own_format_keeps_every_bit(tmp_path, lens):
+    save_rig(rig(lens), tmp_path / "rig.toml")
+    for a, b in zip(rig(lens).cameras, load_rig(tmp_path / "rig.toml").cameras, strict=True):
         assert (a.name, a.width, a.height, a.model) == (b.name, b.width, b.height, b.model)
         assert (a.matrix == b.matrix).all() and (a.distortion == b.distortion).all()
         assert (a.translation == b.translation).all()
@@ -88,18 +95,19 @@ def test_the_real_calibration_is_read(shared_data):
     assert found.names == ("cam_0", "cam_1", "cam_2", "cam_3") and found.metric
 
 
-@pytest.mark.parametrize("fisheye", [False, True])
-def test_the_mirrored_rig_sees_the_mirrored_world(fisheye):
+@pytest.mark.parametrize("lens", LENSES)
+def test_the_mirrored_rig_sees_the_mirrored_world(lens):
     points = torch.from_numpy(np.random.default_rng(0).uniform(-0.1, 0.1, (21, 3)))
-    uv, depth = project(rig(fisheye).tensors(torch.float64), points)
-    mirrored, same_depth = project(rig(fisheye).mirrored().tensors(torch.float64), points * torch.tensor([-1.0, 1, 1]))
+    uv, depth = project(rig(lens).tensors(torch.float64), points)
+    mirrored, same_depth = project(rig(lens).mirrored().tensors(torch.float64), points * torch.tensor([-1.0, 1, 1]))
     assert (mirrored[..., 0] - (639 - uv[..., 0])).abs().max() < 1e-9
     assert (mirrored[..., 1] - uv[..., 1]).abs().max() < 1e-9 and (depth - same_depth).abs().max() < 1e-12
 
 
-def test_mirroring_twice_is_the_same_rig():
-    twice = rig().mirrored().mirrored()
-    for a, b in zip(rig().cameras, twice.cameras, strict=True):
+@pytest.mark.parametrize("lens", LENSES)
+def test_mirroring_twice_is_the_same_rig(lens):
+    twice = rig(lens).mirrored().mirrored()
+    for a, b in zip(rig(lens).cameras, twice.cameras, strict=True):
         assert np.allclose(a.matrix, b.matrix, atol=1e-12) and (a.rotation == b.rotation).all()
         assert (a.distortion == b.distortion).all() and (a.translation == b.translation).all()
 
@@ -132,6 +140,9 @@ CAMERA_FAULTS = {
     "focal length of zero": {"matrix": np.diag([0.0, 600, 1])},
     "3 distortion coefficients": {"distortion": np.zeros(3)},
     "lens model 'wide'": {"model": "wide"},
+    "5 distortion coefficients": {"model": "fisheye624", "distortion": np.zeros(5)},
+    "more than focal lengths and a centre": {"matrix": np.array([[600.0, 5, 300], [0, 600, 240], [0, 0, 1]])},
+    "matrix of camera 'c0' has more": {"matrix": np.array([[600.0, 0, 0], [0, 600, 0], [300, 240, 1]])},
 }
 
 

@@ -1,22 +1,23 @@
 """A capture: a folder with a rig and one video, folder of images or list of images for each camera. Read lazily.
 
     capture/
-      rig.toml                 the cameras (ours, Caliscope/pyxy3d or Anipose)
-      capture.toml             optional: fps = 30.0, and dataset, protocol and split for footage of a data set
+      rig.toml                 the cameras (ours, Caliscope/pyxy3d, Anipose or FreeMoCap)
+      capture.toml             optional: fps = 30.0; dataset, protocol and split for footage of a data set; a table [offset]
+                               for cameras that did not start together
       <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name,
       <camera>.txt             or a list of images, a line per frame (`ImageRef` says what a line may hold)
       labels/<side>.npz        2D pseudo-labels
       truth/<side>.npz         optional, of synthetic captures and data sets: for metrics, never for learning
 
-Frame k of every camera is one instant; in a list, an empty line is a frame that this camera lacks. Truth is an object of
-its own, which the capture does not hold.
+Frame k of every camera is one instant: of videos with offsets, the overlap counts (`usthand.offset`). In a list, an empty
+line is a frame that this camera lacks. Truth is an object of its own, which the capture does not hold.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from math import ceil, floor, isfinite
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from jaxtyping import Bool
 from PIL import Image
 
 from usthand.errors import UserError
+from usthand.offset import Overlap, overlap, read_offsets
 from usthand.rig import Rig, load_rig
 
 if sys.version_info >= (3, 11):
@@ -37,6 +39,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
 CAPTURE_KEYS = {"fps": float, "dataset": str, "protocol": str, "split": str}
+OFFSET_KEY = "offset"  # a table, which `usthand.offset` reads
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
@@ -70,6 +73,8 @@ class Source:
     """Empty for a video; None where this camera lacks the frame."""
     placements: tuple[tuple[float, float, float] | None, ...] = ()
     """x, y and scale of an `ImageRef`; empty where no image has any, None where an image has the camera's own size."""
+    start: int = 0
+    """Frame of the video at which the capture begins."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,8 @@ class Capture:
     """The data set that the footage is of, by the name that `usthand import` knows; empty for one's own."""
     protocol: str = ""
     split: str = ""
+    overlap: Overlap | None = None
+    """What offsets leave of the videos; None where none are stated."""
 
     @property
     def n_frames(self) -> int:
@@ -141,7 +148,7 @@ def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, np.nda
         with av.open(str(source.path)) as container:
             container.streams.video[0].thread_type = "AUTO"
             # Decoding from the beginning is exact for every container; seeking is not, and captures are short.
-            for frame, picture in enumerate(container.decode(video=0)):
+            for frame, picture in enumerate(container.decode(video=0), -source.start):
                 if frame >= stop:
                     return
                 if frame >= start:
@@ -227,17 +234,20 @@ def open_capture(path: str | Path) -> Capture:
         )
     rig = load_rig(path / "rig.toml")
     sources = tuple(_find_source(path, camera.name, (camera.width, camera.height)) for camera in rig.cameras)
-    counts = {source.n_frames for source in sources}
-    if len(counts) > 1:
-        lengths = ", ".join(f"{source.path.name} {source.n_frames}" for source in sources)
-        raise UserError(
-            f"the cameras have different numbers of frames ({lengths})",
-            "the videos are not cut alike, or one is truncated",
-            "cut them so that frame k is the same instant in all, or copy the short one again",
-        )
+    shared = overlap(rig.names, [source.n_frames for source in sources], read_offsets(path / "capture.toml", rig.names))
+    if shared is not None:
+        sources = tuple(_cut(source, *span) for source, span in zip(sources, shared.spans, strict=True))
     settings = _read_settings(path / "capture.toml")
     fps = settings.pop("fps", None)
-    return Capture(path, rig, sources, _video_fps(sources[0]) if fps is None else fps, **settings)
+    return Capture(path, rig, sources, _video_fps(sources[0]) if fps is None else fps, **settings, overlap=shared)
+
+
+def _cut(source: Source, start: int, stop: int) -> Source:
+    """The part of a source that lies in the overlap."""
+    return replace(
+        source, n_frames=stop - start, start=0 if source.images else start, images=source.images[start:stop],
+        placements=source.placements[start:stop],
+    )  # fmt: skip
 
 
 def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
@@ -323,8 +333,9 @@ def _read_settings(file: Path) -> dict[str, float | str]:
         data = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{file} is not TOML ({error})", "it is damaged", "mend it, or remove it") from None
+    data.pop(OFFSET_KEY, None)
     for key, value in data.items():
-        known = ", ".join(CAPTURE_KEYS)
+        known = ", ".join((*CAPTURE_KEYS, OFFSET_KEY))
         if key not in CAPTURE_KEYS:
             raise UserError(
                 f"{file} has the unknown key {key!r}", f"the keys are {known}", "remove it or mend its spelling"

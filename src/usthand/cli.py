@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from usthand.result import Result
 
 Side = Literal["right", "left"]
+Format = Literal[
+    "auto", "usthand", "caliscope", "anipose", "freemocap", "easymocap", "kalibr", "fisheye624", "umetrack", "nerfstudio",
+    "colmap", "dexycb",
+]  # fmt: skip
+"""As `usthand.calibration.read.Format`, which is too heavy to import here; a test compares them."""
 CapturePath = Annotated[Path, arg(metavar="CAPTURE")]
 
 
@@ -112,6 +117,69 @@ def import_dataset(
     import_recordings(reader(dataset), root, out, split, protocol, limit, hand, annotated)
 
 
+def init(
+    videos: Positional[Annotated[list[Path], arg(metavar="VIDEOS")]], calibration: Path, out: Path,
+    format: Format = "auto", scale: float | None = None, names: tuple[str, ...] = (), offset: tuple[str, ...] = (),
+    fps: float | None = None, copy: bool = False, images: tuple[str, ...] = (),
+) -> None:  # fmt: skip
+    """Make a capture of your own videos and calibration; docs/calibrations.md has the formats.
+
+    Args:
+        videos: Folder of the videos, or of folders of images, or the videos themselves.
+        calibration: File or folder that your calibration program wrote.
+        out: Folder to write; the videos are linked, not copied.
+        format: Of the calibration; auto recognises it.
+        scale: Metres per unit of a calibration without a true scale (Anipose, EasyMocap, COLMAP, nerfstudio).
+        names: CAMERA=VIDEO for those whose names do not match; CAMERA=none leaves a camera out.
+        offset: CAMERA=FRAMES for one that started so many frames later than the others (negative: earlier).
+        fps: Frame rate, if the videos do not say it.
+        copy: Copy the videos instead of linking them.
+        images: Images to take as cameras, where a COLMAP or nerfstudio calibration has several of each.
+    """
+    from usthand.init import init_capture
+    from usthand.overlay import progress_bar
+
+    made = init_capture(
+        videos, calibration, out, format, scale, dict(_pairs("--names", names)),
+        {name: _whole("--offset", frames) for name, frames in _pairs("--offset", offset)},
+        fps, copy, images, progress_bar("copying" if copy else "linking"),
+    )  # fmt: skip
+    for camera in made.capture.rig.cameras:
+        part = made.footage[camera.name]
+        print(f"{camera.name:<12} {part.path}  {camera.width}x{camera.height}, {camera.model}, {part.n_frames} frames")
+    rig = made.capture.rig
+    print(f"Lengths: {rig.scale}" + ("." if rig.metric else "; without --scale the hand's own size gives the scale."))
+    print(f"Frame rate: {made.capture.fps:g}, {made.fps_from}.")
+    _tell_overlap(made.capture)
+    print(f"{out}: {made.capture.n_frames} frames from {len(rig)} cameras, videos {'copied' if made.copied else 'linked'}.")
+    print(f"Next: usthand label {out}")
+
+
+def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
+    """CAMERA=VALUE, each camera once."""
+    pairs = [tuple(value.split("=", 1)) for value in values]
+    for value, pair in zip(values, pairs, strict=True):
+        if len(pair) != 2 or not all(pair):
+            raise UserError(f"{option} {value} is no pair", "it wants CAMERA=VALUE", f"write {option} cam_0=..., without spaces")
+    twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
+    if twice:
+        raise UserError(f"{option} names {twice[0]} twice", "each camera has one value", "leave one of them out")
+    return pairs
+
+
+def _whole(option: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise UserError(f"{option} has {text!r}", "offsets are whole frames", "give a number such as 12 or -3") from None
+
+
+def _tell_overlap(capture: Capture) -> None:
+    """Frames are never cut silently."""
+    if capture.overlap is not None:
+        print(capture.overlap)
+
+
 def label(
     capture: Positional[CapturePath], detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False
 ) -> None:
@@ -125,7 +193,9 @@ def label(
     from usthand.capture import open_capture
     from usthand.detectors.run import label_capture
 
-    label_capture(open_capture(capture), detector, overwrite=overwrite)
+    opened = open_capture(capture)
+    _tell_overlap(opened)
+    label_capture(opened, detector, overwrite=overwrite)
 
 
 def fit(
@@ -155,6 +225,7 @@ def fit(
 
     _refuse_existing(out, overwrite)
     opened, model = open_capture(capture), load_hand(hand)
+    _tell_overlap(opened)
     labels = load_labels(opened, choose_side(opened, side))
     rig, labels = without_camera(opened.rig, labels, leave_out)
     if raw:
@@ -220,6 +291,7 @@ def reconstruct(
 
     _refuse_existing(out, overwrite)
     opened, model = open_capture(capture), load_hand(hand)
+    _tell_overlap(opened)
     bar = progress_bar("reconstructing")
     _save(use(opened, run or SHIPPED, choose_side(opened, side), leave_out, seed, polish, bar, model), out)
 
@@ -399,6 +471,7 @@ def hand_export(path: Positional[Annotated[Path, arg(metavar="PATH")]], side: Si
 
 
 COMMANDS = {
+    "init": init,
     "synth": synth,
     "import": import_dataset,
     "label": label,

@@ -65,8 +65,8 @@ def straighten(
     for axis in range(2):
         shift = torch.zeros(2, dtype=xy.dtype)
         shift[axis] = step
-        ahead = distort(xy + shift, cameras.distortion, cameras.fisheye)
-        behind = distort(xy - shift, cameras.distortion, cameras.fisheye)
+        ahead = distort(xy + shift, cameras.distortion, cameras.lens)
+        behind = distort(xy - shift, cameras.distortion, cameras.lens)
         columns.append((ahead - behind) / (2 * step) * focal)
     lens = torch.stack(columns, -1)
     return StraightViews(cameras, xy, lens.transpose(-1, -2) @ precision_px @ lens)

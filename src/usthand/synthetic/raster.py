@@ -9,6 +9,8 @@ import math
 import numpy as np
 from numba import njit
 
+from usthand.geometry import FISHEYE, PINHOLE, THIN_PRISM
+
 NEAR_M = 0.02  # triangles nearer to the camera than this are dropped, not clipped
 SAMPLES = 2  # supersampling per axis: 2 x 2 depth samples a pixel
 _OUTSIDE = -1.0  # depth that marks a vertex the lens cannot see
@@ -30,12 +32,38 @@ def _pinhole_limit(k):
 
 
 @njit(cache=True, nogil=True)
-def project_vertices(points, rotation, translation, matrix, k, fisheye, out):
+def _bend(x, y, k, lens):
+    """`usthand.geometry.distort` for one point: `lens` and the twelve coefficients `k` are as in `Cameras`."""
+    r2 = x * x + y * y
+    if lens == PINHOLE or lens == THIN_PRISM:
+        scale = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
+        xd = x * scale + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x)
+        yd = y * scale + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y
+        return xd + r2 * (k[8] + r2 * k[9]), yd + r2 * (k[10] + r2 * k[11])
+    r = math.sqrt(r2)
+    angle = math.atan(r)
+    a2 = angle * angle
+    growth = 0.0
+    for i in range(3 if lens == FISHEYE else 5, -1, -1):
+        growth = a2 * (k[i] + growth)
+    scale = angle * (1 + growth) / r if r > 1e-9 else 1.0
+    x *= scale
+    y *= scale
+    if lens == FISHEYE:
+        return x, y
+    r2 = x * x + y * y
+    xd = x + k[6] * (r2 + 2 * x * x) + 2 * k[7] * x * y + r2 * (k[8] + r2 * k[9])
+    yd = y + k[7] * (r2 + 2 * y * y) + 2 * k[6] * x * y + r2 * (k[10] + r2 * k[11])
+    return xd, yd
+
+
+@njit(cache=True, nogil=True)
+def project_vertices(points, rotation, translation, matrix, k, lens, out):
     """Project world points (N, 3) m into `out` (N, 3): u px, v px, depth m; depth -1 where the lens cannot see.
 
-    `k` holds eight OpenCV coefficients k1 k2 p1 p2 k3 k4 k5 k6; for a fisheye the first four are its k1 to k4.
+    `lens` and the twelve coefficients `k` are as in `usthand.geometry.Cameras`.
     """
-    limit = 4.0 if fisheye else _pinhole_limit(k)
+    limit = _pinhole_limit(k) if lens == PINHOLE or lens == THIN_PRISM else 4.0
     turn, shift = rotation, translation
     for i in range(points.shape[0]):
         px, py, pz = points[i, 0], points[i, 1], points[i, 2]
@@ -49,24 +77,11 @@ def project_vertices(points, rotation, translation, matrix, k, fisheye, out):
             continue
         x /= z
         y /= z
-        r2 = x * x + y * y
-        if r2 > limit * limit:
+        if x * x + y * y > limit * limit:
             z = _OUTSIDE
             x = 0.0
             y = 0.0
-            r2 = 0.0
-        if fisheye:
-            r = math.sqrt(r2)
-            angle = math.atan(r)
-            a2 = angle * angle
-            bent = angle * (1 + a2 * (k[0] + a2 * (k[1] + a2 * (k[2] + a2 * k[3]))))
-            scale = bent / r if r > 1e-9 else 1.0
-            xd = x * scale
-            yd = y * scale
-        else:
-            scale = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))
-            xd = x * scale + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x)
-            yd = y * scale + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y
+        xd, yd = _bend(x, y, k, lens)
         out[i, 0] = matrix[0, 0] * xd + matrix[0, 1] * yd + matrix[0, 2]
         out[i, 1] = matrix[1, 1] * yd + matrix[1, 2]
         out[i, 2] = z

@@ -195,14 +195,6 @@ def light_mesh(model: Model, vertices_world_m: np.ndarray, lights: Lights) -> Li
     return Lit(vertices, normals, openness, maps, frames, lows, texel_m, lights)
 
 
-def eight_coefficients(distortion: np.ndarray) -> np.ndarray:
-    """OpenCV's 4, 5 or 8 coefficients padded with zeros to eight."""
-    out = np.zeros(8)
-    given = np.asarray(distortion, float).ravel()[:8]
-    out[: len(given)] = given
-    return out
-
-
 def project_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
     """Points (N, 3) m to (N, 3): u px, v px, depth m; depth is -1 where the lens cannot see them."""
     out = np.empty((len(points_world_m), 3))
@@ -211,8 +203,8 @@ def project_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
         np.ascontiguousarray(camera.rotation, float),
         np.ascontiguousarray(camera.translation, float),
         np.ascontiguousarray(camera.matrix, float),
-        eight_coefficients(camera.distortion),
-        camera.model == "fisheye",
+        camera.coefficients,
+        camera.lens,
         out,
     )
     return out
