@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +15,18 @@ import torch
 from usthand.bench import cells, methods, regimes, tables
 from usthand.bench.cells import KEYS, Cell, read_cell, run_cell
 from usthand.bench.fill import fill
-from usthand.bench.methods import FROM_BACKBONE, METHODS, PRETRAINED, Method
+from usthand.bench.methods import METHODS, SCHEDULE, Method
 from usthand.bench.regimes import captures, load_regime, regime_names
 from usthand.bench.tables import HEADLINE_METHODS, as_json, labels_of, make_table, markdown, put_into
 from usthand.capture import load_truth, open_capture
+from usthand.checkpoint import SHIPPED
 from usthand.errors import UserError
 from usthand.geometry import Cameras, project
 from usthand.labels import load_labels, load_npz
 from usthand.network.model import ModelConfig
-from usthand.pretrain import FIRST_SEED, PretrainConfig, pretraining_preset
+from usthand.pretrain import FIRST_SEED, PretrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ("headline", "backbone", "labels", "views", "ablation", "window", "blocks", "hypotheses")
 RESULTS = ROOT / "benchmarks" / "results"
 SMALL = dataclasses.replace(
     load_regime("oakink-like"), name="oakink-like", size=96, train_frames=10, test_frames=10, train_seeds=(5,), test_seeds=(6, 7)
@@ -74,19 +75,21 @@ def test_trained_methods_have_equal_terms():
     for one in trained:
         train, model = one.preset.train, one.preset.model
         assert (model.backbone, model.width, model.image_size) == ("resnet18", 24, 96)
-        schedule = {"backbone": FROM_BACKBONE, "shipped": PRETRAINED}[train.start]
-        assert (train.steps, train.clips, train.single_frames) == (schedule.steps, 1, 3)
-        assert train.view_dropout == schedule.view_dropout and train.label_dropout == schedule.label_dropout
+        assert (train.start, train.steps, train.single_frames) == ("backbone", SCHEDULE.steps, 3)
+        assert train.view_dropout == SCHEDULE.view_dropout and train.label_dropout == SCHEDULE.label_dropout
 
 
-def test_a_table_never_mixes_starts():
-    """All trained methods of a table start from the backbone alone, or all from weights pretrained alike."""
-    for name in TABLES:
-        trained = [METHODS[row.cell.method] for row in make_table(name, (0,)).rows]
-        assert len({one.preset.train.start for one in trained if one.learner}) == 1, name
-    ours, theirs = (pretraining_preset(PretrainConfig(None, method=name)) for name in ("usthand", "hamuco"))
-    assert (ours.crop, ours.model) == (theirs.crop, theirs.model)
-    assert (ours.train.targets, ours.train.single_frames, ours.train.average) == (theirs.train.targets, theirs.train.single_frames, theirs.train.average)
+def test_equal_terms_end_with_equal_terms(monkeypatch):
+    """A method that starts from the backbone does not hear the shipped network; only the line that is called so does."""
+    heard = []
+    monkeypatch.setattr(methods, "reconstruct_both", lambda capture, run, side, **more: (heard.append((run, more)), Both(1, 2))[1])
+    Both = namedtuple("Both", "final network")
+    for one in METHODS.values():
+        if "network" in one.gives:
+            one.results(None, Path("run"), 0)
+    assert len(heard) > 15 and all(run == Path("run") and more["shipped"] is False for run, more in heard)
+    heard.clear()
+    assert METHODS["shipped"].results(None, None, 0) == {"shipped": 1, "shipped-network": 2} and heard == [(SHIPPED, {})]
 
 
 # ---- captures ----------------------------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     assert "| **UST-Hand** | 4.00 ± 1.00 |" in text and "| HaMuCo-like | missing |" in text and "| fit | 6.00 |" in text
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", ["headline", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)
@@ -197,7 +200,7 @@ def test_filling_stops_in_time_and_writes_into_a_document(tmp_path, monkeypatch)
     fill("window", tmp_path, tmp_path, (0,), minutes=0.0)
     assert not ran
     text = fill("window", tmp_path, tmp_path, (0,), into=page)
-    assert [cell.method for cell in ran] == ["window-1", "usthand-backbone", "window-5", "window-7"]
+    assert [cell.method for cell in ran] == ["window-1", "usthand", "window-5", "window-7"]
     assert page.read_text() == f"before\n<!-- table: window -->\n{text}\n<!-- end: window -->\nafter\n"
     assert (tmp_path / "window-cpu.json").is_file()
     with pytest.raises(UserError, match="no place"):

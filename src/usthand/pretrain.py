@@ -20,9 +20,7 @@ import tyro
 from safetensors.torch import load_file, save_file
 from tyro.conf import Positional
 
-from usthand.baselines.hamuco import HamucoLearner
 from usthand.checkpoint import CONFIG, WEIGHTS
-from usthand.learner import UstHandLearner
 from usthand.overlay import progress_bar
 from usthand.presets import PRESETS, Preset
 from usthand.synthetic.write import SynthConfig, make_capture
@@ -30,7 +28,6 @@ from usthand.train import train
 
 FIRST_SEED = 10_000
 RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
-HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
 OBJECTS = ("none", "any", "none", "many")  # in turn
 
@@ -45,8 +42,6 @@ class PretrainConfig:
     frames: int = 40
     views: int = 4
     steps: int = 14_000
-    method: Literal["usthand", "hamuco"] = "usthand"
-    """The network of the package, or its rival in the benchmarks, from the package's backbone."""
     start: Literal["scratch", "shipped"] = "scratch"
     """From nothing, or on from the weights in the package, at a lower rate."""
     seed: int = 0
@@ -78,8 +73,6 @@ def pretraining_preset(config: PretrainConfig) -> Preset:
         tiny.train, steps=config.steps, targets="labels", points_from=0.6, start=config.start,
         learning_rate=RATE if config.start == "scratch" else RATE_ON, average=0.999, seed=config.seed,
     )  # fmt: skip
-    if config.method == "hamuco":
-        train = replace(train, start="backbone", points_from=1.0, learning_rate=HAMUCO_RATE)
     return replace(tiny, crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3), train=train)
 
 
@@ -96,8 +89,7 @@ def export_weights(checkpoint: Path, out: Path) -> None:
 def pretrain(config: PretrainConfig) -> Path:
     """Captures, training, weights; returns their folder."""
     paths = make_captures(config)
-    learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
-    best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
+    best = train(paths, config.out / "run", pretraining_preset(config), "right")
     export_weights(best, config.out / "weights")
     return config.out / "weights"
 

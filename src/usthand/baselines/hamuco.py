@@ -13,8 +13,6 @@ has neither position nor scale, into the world.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -22,8 +20,6 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.checkpoint import load_state
-from usthand.errors import UserError
 from usthand.geometry import Cameras, rotation_from_6d, triangulate, undistort
 from usthand.hand.files import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
@@ -253,29 +249,14 @@ def hamuco_losses(prediction: HamucoPrediction, inputs: Inputs, targets: Targets
     }
 
 
-@dataclass(frozen=True)
 class HamucoLearner:
     """Trained by the same loop, on the same batches."""
 
-    weights: Path | None = None
-    """Folder of the weights that `start = "shipped"` means: pretrained as UST-Hand's in the package are
-    (`python -m usthand.pretrain OUT --method hamuco`)."""
-
     def build(self, preset: Preset) -> Hamuco:
         model = Hamuco(preset.model, load_hand())
-        if preset.train.start == "backbone":  # of the package's weights, only the ResNet has a place here
+        if preset.train.start != "scratch":  # of the shipped weights, only the ResNet has a place here
             model.resnet.load_state_dict(shipped_backbone(preset))
-        elif preset.train.start == "shipped":
-            model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_state(self._folder()).items()})
         return model
-
-    def _folder(self) -> Path:
-        if self.weights is None or not self.weights.is_dir():
-            raise UserError(
-                f"there are no pretrained weights of HaMuCo in {self.weights}", "they lie in the repository, not in the package",
-                "run from a checkout's folder, or make them: `python -m usthand.pretrain OUT --method hamuco`",
-            )  # fmt: skip
-        return self.weights
 
     def terms(self, model: Hamuco, batch: Batch, preset: Preset) -> dict[str, Tensor]:
         torch.manual_seed(int(batch.rng.integers(2**62)))  # of the dropout

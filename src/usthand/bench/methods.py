@@ -10,6 +10,7 @@ from usthand.baselines.hamuco import HamucoLearner
 from usthand.baselines.hamuco_result import reconstruct_hamuco
 from usthand.bench.regimes import SIDE
 from usthand.capture import Capture
+from usthand.checkpoint import SHIPPED
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.labels import load_labels
@@ -18,13 +19,11 @@ from usthand.presets import PRESETS, Preset, TrainConfig
 from usthand.reconstruct import reconstruct_both
 from usthand.result import Result
 
-FROM_BACKBONE = TrainConfig(start="backbone", steps=1600, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3)
-"""Of every trained method whose table starts from the backbone alone. Three frames a step: with eight cameras 24 images."""
-PRETRAINED = replace(FROM_BACKBONE, start="shipped", steps=800, learning_rate=5e-4)
-"""Of both methods when each starts from its own weights, pretrained on the same captures, labels and steps."""
+STEPS = 1600
+SCHEDULE = TrainConfig(start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3)
+"""Of every trained method. Three frames a step: with eight cameras they are 24 images."""
 HAMUCO_RATE = 1e-3
 """The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
-HAMUCO_WEIGHTS = Path("benchmarks/weights/hamuco")  # in a checkout, where the tables are filled
 
 Results = dict[str, Result]
 
@@ -50,45 +49,44 @@ def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
 
 
 def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
-    both = reconstruct_both(capture, run, SIDE, seed=seed)
-    return {"usthand": both.final, "network": both.network}
-
-
-def _from_backbone(capture: Capture, run: Path | None, seed: int) -> Results:
-    """Without the shipped network as a second witness: nothing but the backbone comes from other captures."""
     both = reconstruct_both(capture, run, SIDE, seed=seed, shipped=False)
     return {"usthand": both.final, "network": both.network}
+
+
+def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
+    """The package's weights as they are: not on equal terms, but what a user gets before any training."""
+    both = reconstruct_both(capture, SHIPPED, SIDE)
+    return {"shipped": both.final, "shipped-network": both.network}
 
 
 def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"hamuco": reconstruct_hamuco(capture, run, SIDE)}
 
 
-def usthand_preset(schedule: TrainConfig = FROM_BACKBONE, **changes) -> Preset:
-    """The tiny preset on a schedule; changes are of the model, or of `train` and `loss` by a dict."""
-    preset = replace(PRESETS["tiny"], train=replace(schedule, **changes.pop("train", {})))
-    preset = replace(preset, loss=replace(preset.loss, **changes.pop("loss", {})))
+def usthand_preset(**changes) -> Preset:
+    """The tiny preset on the common schedule; changes are of the model, or of `train` and `crop` by a dict."""
+    preset = replace(PRESETS["tiny"], train=replace(SCHEDULE, **changes.pop("train", {})))
+    preset = replace(preset, crop=replace(preset.crop, **changes.pop("crop", {})))
     return replace(preset, model=replace(preset.model, **changes))
 
 
-def hamuco_preset(schedule: TrainConfig, rate: float) -> Preset:
+def hamuco_preset() -> Preset:
     """The detector's labels as they are, single frames from first to last."""
-    return replace(PRESETS["tiny"], train=replace(schedule, targets="labels", points_from=1.0, learning_rate=rate))
+    train = replace(SCHEDULE, targets="labels", points_from=1.0, learning_rate=HAMUCO_RATE)
+    return replace(PRESETS["tiny"], train=train)
 
 
-def variant(schedule: TrainConfig = FROM_BACKBONE, **changes) -> Method:
+def variant(**changes) -> Method:
     """UST-Hand with something changed."""
-    results = _from_backbone if schedule.start == "backbone" else _usthand
-    return Method(results, ("usthand", "network"), usthand_preset(schedule, **changes), UstHandLearner())
+    return Method(_usthand, ("usthand", "network"), usthand_preset(**changes), UstHandLearner())
 
 
 METHODS: dict[str, Method] = {
     "raw": Method(_raw, ("raw",)),
     "fit": Method(_fit, ("fit",)),
-    "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(PRETRAINED, HAMUCO_RATE), HamucoLearner(HAMUCO_WEIGHTS)),
-    "usthand": variant(PRETRAINED),
-    "hamuco-backbone": Method(_hamuco, ("hamuco",), hamuco_preset(FROM_BACKBONE, HAMUCO_RATE), HamucoLearner()),
-    "usthand-backbone": variant(),
+    "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(), HamucoLearner()),
+    "usthand": variant(),
+    "shipped": Method(_shipped, ("shipped", "shipped-network")),
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),
     "no-stpt": variant(attention=()),
@@ -100,6 +98,7 @@ METHODS: dict[str, Method] = {
     "no-flow": variant(flow="none"),
     "gaussian": variant(couplings=0),
     "published-targets": variant(train={"targets": "labels"}),
+    "no-gate": variant(crop={"gate": 0.0}),
     "window-1": variant(window=1),
     "window-5": variant(window=5, train={"clip_frames": 5}),
     "window-7": variant(window=7, train={"clip_frames": 7}),

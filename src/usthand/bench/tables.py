@@ -15,16 +15,18 @@ from usthand.bench.regimes import LABEL_LEVELS, regime_names
 from usthand.errors import UserError
 
 MISSING = "missing"
-HEADLINE_METHODS = {"usthand": "**UST-Hand**", "network": "its network alone", "hamuco": "HaMuCo-like", "fit": "fit", "raw": "raw triangulation"}
+EQUAL_TERMS = {"usthand": "**UST-Hand**", "network": "its network alone", "hamuco": "HaMuCo-like", "fit": "fit", "raw": "raw triangulation"}
+HEADLINE_METHODS = {"shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone"} | EQUAL_TERMS
+PARTS_OF = {"network": "usthand", "shipped-network": "shipped"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
     "f5": ("F@5", 3), "f15": ("F@15", 3),
 }  # fmt: skip
 ABLATIONS = {
-    "usthand-backbone": "all parts", "no-confidence": "no confidence", "no-fusion": "no projection fusion", "no-stpt": "no STPT attention",
+    "usthand": "all parts", "no-confidence": "no confidence", "no-fusion": "no projection fusion", "no-stpt": "no STPT attention",
     "no-spatial": "no spatial attention", "no-temporal": "no temporal attention", "no-cross": "no cross-set attention",
     "no-casa": "no CASA", "no-gcn": "no adaptive GCN", "gaussian": "Gaussian in place of the flow", "no-flow": "no distribution",
-    "published-targets": "each label as it is (published)",
+    "published-targets": "each label as it is (published)", "no-gate": "no gate (published)",
 }  # fmt: skip
 
 
@@ -38,11 +40,6 @@ class Row:
     """Of any seed."""
     of: str
     """Which of the names that the cell's method gives."""
-
-    @property
-    def name(self) -> str:
-        """What the line is called in the JSON: the method, or in tables of variants the variant and what it gave."""
-        return self.of if self.label in HEADLINE_METHODS.values() else f"{self.cell.method}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -59,11 +56,10 @@ class Table:
         return list(dict.fromkeys(wanted))
 
 
-def _five(regime: str, group: str, start: str = "", **settings) -> Iterator[Row]:
-    """The headline's methods in one setting; `start` is added to the trained ones' names."""
+def _all_methods(regime: str, group: str, **settings) -> Iterator[Row]:
+    """The headline's methods in one setting."""
     for of, label in HEADLINE_METHODS.items():
-        method = {"network": "usthand"}.get(of, of) + ("" if of in ("fit", "raw") else start)
-        yield Row(group, label, Cell(regime, method, **settings), of)
+        yield Row(group, label, Cell(regime, PARTS_OF.get(of, of), **settings), of)
 
 
 def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
@@ -77,16 +73,15 @@ def make_table(name: str, seeds: tuple[int, ...]) -> Table:
         UserError: if there is none.
     """
     makers = {
-        "headline": lambda: tuple(row for regime in regime_names() for row in _five(regime, regime)),
-        "backbone": lambda: tuple(row for regime in regime_names() for row in _five(regime, regime, "-backbone")),
-        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _five("hanco-like", level, labels=level)),
-        "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _five("hanco-like", f"{n} views", views=None if n == 8 else n)),
+        "headline": lambda: tuple(row for regime in regime_names() for row in _all_methods(regime, regime)),
+        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _all_methods("hanco-like", level, labels=level)),
+        "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _all_methods("hanco-like", f"{n} views", views=None if n == 8 else n)),
         # The parts are the network's: its own answer shows what they do, before the final fit evens it out.
         "ablation": lambda: _variants(ABLATIONS, "network") + _variants(ABLATIONS, "usthand"),
-        "window": lambda: _variants({"window-1": "1", "usthand-backbone": "3", "window-5": "5", "window-7": "7"}, "network"),
-        "blocks": lambda: _variants({"blocks-1": "1", "usthand-backbone": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
+        "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
+        "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
         "hypotheses": lambda: _variants(
-            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand-backbone": "16", "hypotheses-32": "32"}, "network"
+            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand": "16", "hypotheses-32": "32"}, "network"
         ),
     }  # fmt: skip
     if name not in makers:
@@ -109,7 +104,8 @@ def as_json(table: Table, results: Path) -> dict:
     """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null."""
     groups: dict[str, dict] = {}
     for row in table.rows:
-        groups.setdefault(row.group, {})[row.name] = summary(row, table.seeds, results) or None
+        name = row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}"
+        groups.setdefault(row.group, {})[name] = summary(row, table.seeds, results) or None
     paths = [results / "cells" / f"{cell.name}.json" for cell in table.cells()]
     times = [json.loads(path.read_text())["seconds"] for path in paths if path.is_file()]
     return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
@@ -138,7 +134,10 @@ def _number(numbers: dict | None, key: str, digits: int) -> str:
 
 def labels_of(name: str) -> dict[str, str]:
     """What a table's lines are called, by their names in the JSON."""
-    return {row.name: row.label for row in make_table(name, (0,)).rows}
+    if name in ("headline", "labels", "views"):
+        return HEADLINE_METHODS
+    table = make_table(name, (0,))
+    return {row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}": row.label for row in table.rows}
 
 
 def put_into(text: str, name: str, table: str) -> str:
