@@ -216,6 +216,7 @@ def test_import_and_the_layouts_of_synth(tmp_path, capsys, monkeypatch):
     assert "no reader for the data set 'hanko'" in fails(capsys, "import", "hanko", tmp_path, tmp_path / "out")
     assert "not HanCo's" in fails(capsys, "import", "hanco", tmp_path, tmp_path / "out")
     assert "no hand model at" in fails(capsys, "import", "hanco", tmp_path, tmp_path / "out", "--hand", tmp_path / "m.pkl")
+    assert "a number of sequences" in fails(capsys, "import", "hanco", tmp_path, tmp_path / "out", "--limit", "0")
     assert "--layout hanco" in fails(capsys, "synth", tmp_path / "x", "--sequences", "2")
     assert "cannot hold 4 cameras" in fails(capsys, "synth", tmp_path / "x", "--layout", "hanco", "--views", "4")
     assert not (tmp_path / "x").exists() and not (tmp_path / "out").exists()

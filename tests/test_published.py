@@ -111,6 +111,11 @@ def test_a_folder_of_results_is_averaged_by_frames(tmp_path, truth, capsys):
     make_dataset_capture(tmp_path / "captures" / "0003", truth)
     main(["evaluate", str(tmp_path / "results"), "--capture", str(tmp_path / "captures"), "--json"])
     found = json.loads(capsys.readouterr().out)
+    nowhere = replace(moved(truth, 1.0), valid=np.zeros(12, bool))
+    nowhere.save(tmp_path / "results" / "0003.npz")
+    main(["evaluate", str(tmp_path / "results"), "--capture", str(tmp_path / "captures"), "--json"])
+    told = capsys.readouterr()
+    assert json.loads(told.out) == found and "0003 is left out: no frame is left" in told.err
     assert found["mpjpe_mm"] == pytest.approx((12 * 2 + 4 * 10) / 16) and found["frames"] == 16
     assert found["recordings"] == "2 of 3 recordings" and found["published"]
 

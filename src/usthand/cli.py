@@ -356,7 +356,10 @@ def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | N
 
 
 def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture]:
-    """Numbers against truth, averaged over all captures of a folder that have a result, and one of the captures."""
+    """Numbers against truth, averaged over all captures of a folder that have a result, and one of the captures.
+
+    A recording in which a result is valid nowhere is left out of the means, and told.
+    """
     from usthand import metrics
     from usthand.capture import load_truth, open_capture
     from usthand.overlay import progress_bar
@@ -373,9 +376,12 @@ def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture
         if truth is not None:
             opened = open_capture(folder)
             kinds.add((opened.dataset, opened.protocol, opened.split))
-            found.append(metrics.evaluate_truth(result, truth, fps=opened.fps))
+            try:
+                found.append(metrics.evaluate_truth(result, truth, fps=opened.fps))
+            except UserError as error:  # nothing to measure in this one; the count below says that it is missing
+                print(f"usthand: {folder.name} is left out: {error}", file=sys.stderr)
         show(done, len(folders))
-    if opened is None:
+    if not found:
         raise UserError(
             f"no capture of {captures} has both a result in {results} and truth", "a result is named as its capture, NAME.npz",
             "name them so, or give one result and its capture",
