@@ -121,7 +121,7 @@ def cut_straight(image: np.ndarray, camera: Camera, matrix: Float[np.ndarray, "3
     for dx, dy in _SUBPIXELS:
         u, v = column + dx, row + dy
         xy = np.stack(((u - matrix[0, 2]) / matrix[0, 0], (v - matrix[1, 2]) / matrix[1, 1]), -1).reshape(1, -1, 2)
-        bent = distort(torch.from_numpy(xy), lens.distortion, lens.fisheye)[0].numpy().reshape(IMAGE_PX, IMAGE_PX, 2)
+        bent = distort(torch.from_numpy(xy), lens.distortion, lens.lens)[0].numpy().reshape(IMAGE_PX, IMAGE_PX, 2)
         at = (bent[..., 1] * camera.matrix[1, 1] + camera.matrix[1, 2], bent[..., 0] * camera.matrix[0, 0] + camera.matrix[0, 2])
         for channel in range(3):
             total[..., channel] += map_coordinates(image[..., channel].astype(np.float32), at, order=1)
