@@ -7,6 +7,7 @@ confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views,
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -117,6 +118,21 @@ class Labels:
                 "name one of these cameras",
             )
         return self.cameras.index(camera)
+
+
+def hand_side(hand: str) -> str:
+    """The side of a hand by its name: "right", "left", or with several people a further one such as "right-2".
+
+    Raises:
+        UserError: if the name is none of these.
+    """
+    if not re.fullmatch(r"(right|left)(-([2-9]|[1-9]\d+))?", hand):
+        raise UserError(
+            f"side '{hand}' is unknown",
+            "a hand is right or left, or a further one of several people such as right-2",
+            "use --side right or --side left",
+        )
+    return hand.partition("-")[0]
 
 
 def load_npz(path: Path | str) -> Labels:
