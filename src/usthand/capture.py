@@ -4,7 +4,7 @@
       rig.toml                 the cameras (ours, Caliscope/pyxy3d or Anipose)
       capture.toml             optional: fps = 30.0
       <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name
-      labels/<side>.npz        2D pseudo-labels
+      labels/<side>.npz        2D pseudo-labels; of several people's further hands: labels/right-2.npz ...
       truth/<side>.npz         optional, synthetic captures only: for metrics, never for learning
 
 Frame k of every camera is one instant. Truth is an object of its own, which the capture does not hold.
@@ -59,12 +59,21 @@ class Capture:
         return self.sources[0].n_frames
 
     def labels_path(self, side: str) -> Path:
-        """Where the labels of one side's hand are."""
+        """Where the labels of one hand are: "right", "left", or a further one such as "right-2"."""
         return self.path / "labels" / f"{side}.npz"
 
     def label_sides(self) -> tuple[str, ...]:
         """The sides that have labels, right first."""
         return tuple(side for side in ("right", "left") if self.labels_path(side).is_file())
+
+    def label_hands(self) -> tuple[str, ...]:
+        """All hands that have labels: the sides, and with several people the further hands, "right-2" and so on."""
+        found = []
+        for side in ("right", "left"):
+            further = [p.stem for p in self.labels_path(side).parent.glob(f"{side}-*.npz") if p.stem[len(side) + 1 :].isdigit()]
+            found += [side] if self.labels_path(side).is_file() else []
+            found += sorted(further, key=lambda name: int(name.rpartition("-")[2]))
+        return tuple(found)
 
     def read(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Frames `start` to `stop` of one camera: (frame, RGB uint8 (H, W, 3)), in constant memory.
