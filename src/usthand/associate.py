@@ -111,7 +111,7 @@ def _named(tracks: Tracks) -> tuple[list[str], Int[np.ndarray, "T N"]]:
 def _hands(hypotheses: Hypotheses, pack: Pack, config: AssociateConfig) -> Hypotheses:
     """The best hypotheses of each frame, the first two as a pair, as (T, max_hands); score 0 where there is none."""
     palm = median_palm(hypotheses)
-    plausible = Hypotheses(hypotheses.member, hypotheses.points, plausible_score(hypotheses, palm))
+    plausible = Hypotheses(hypotheses.member, hypotheses.points, plausible_score(hypotheses))
     return Hypotheses.join(
         [_hands_of(plausible.frames(c), pack.frames(c), palm, config) for c in pack.chunks()]
     )

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 
 from usthand.geometry import Cameras, project, to_camera, triangulate_xy, undistort
 from usthand.labels import MIN_HAND_PX, Detection
-from usthand.skeleton import MIDDLE_MCP, N_JOINTS, WRIST
+from usthand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
 from usthand.tracks import TrackConfig
 
 FAR = 1e3  # hand sizes
@@ -271,15 +271,27 @@ def palm_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
     return np.linalg.norm(points[..., MIDDLE_MCP, :] - points[..., WRIST, :], axis=-1)
 
 
+def skeleton_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
+    """The 20 bones laid end to end: the same for every pose of a hand."""
+    start, end = np.array(BONES).T
+    return np.linalg.norm(points[..., end, :] - points[..., start, :], axis=-1).sum(axis=-1)
+
+
 def median_palm(hypotheses: Hypotheses) -> float:
     """Palm length of the hands that most views agree on, in the rig's unit."""
-    sure = hypotheses.score >= np.maximum(0.7 * hypotheses.score.max(axis=1, keepdims=True), 0.5)
-    if not sure.any():
-        return 1.0
-    return float(np.median(palm_length(hypotheses.points)[sure]))
+    return _typical(palm_length(hypotheses.points), hypotheses.score)
 
 
-def plausible_score(hypotheses: Hypotheses, palm: float) -> Float[np.ndarray, "T S"]:
-    """Scores with hands of impossible size put to zero: chance agreements of two views lie at odd depths."""
-    ratio = np.maximum(palm_length(hypotheses.points), 1e-9) / palm
-    return hypotheses.score * np.clip(2 - 2 * np.abs(np.log2(ratio)), 0, 1)
+def _typical(length: Float[np.ndarray, "T S"], score: Float[np.ndarray, "T S"]) -> float:
+    sure = score >= np.maximum(0.7 * score.max(axis=1, keepdims=True), 0.5)
+    return float(np.median(length[sure])) if sure.any() else 1.0
+
+
+def plausible_score(hypotheses: Hypotheses) -> Float[np.ndarray, "T S"]:
+    """Scores with hands of impossible size put to zero: chance agreements of two views lie at odd depths, and joints that
+    have nothing to do with each other make long bones."""
+    score = hypotheses.score
+    for length in (palm_length(hypotheses.points), skeleton_length(hypotheses.points)):
+        ratio = np.maximum(length, 1e-9) / _typical(length, hypotheses.score)
+        score = score * np.clip(2 - 2 * np.abs(np.log2(ratio)), 0, 1)
+    return score
