@@ -27,7 +27,7 @@ SUFFIXES = (".json", ".npz", ".csv")
 
 JUDGED_FRAMES = 300
 """Frames, spread over the capture, by which a detector's sides are judged."""
-JUDGED_HANDS = 20
+JUDGED_HANDS = 10
 """Least number of clearly bent hands for a judgement."""
 MIRRORED_BELOW = 0.2
 """Share of them that agree with the detector's sides below which it names sides as in a mirror."""

@@ -151,7 +151,7 @@ def _first(content: dict, keys: tuple[str, ...]) -> Any:
 
 def _to_pixels(hands: list[np.ndarray], camera: Camera) -> tuple[np.ndarray, float]:
     """Factor and shift that make the file's coordinates pixels with their centres at integers."""
-    largest = np.nanmedian([np.abs(points).max() for points in hands]) if hands else 0.0
-    if largest > NORMALISED_TO:
+    largest = [np.nanmax(np.abs(points)) for points in hands if np.isfinite(points).any()]
+    if largest and np.median(largest) > NORMALISED_TO:
         return np.ones(2), 0.0
     return np.array([camera.width, camera.height], dtype=np.float64), -0.5
