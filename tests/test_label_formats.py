@@ -209,7 +209,7 @@ def lay_mediapipe(seen: Seen, root: Path, kind: str) -> None:
                     "multi_hand_landmarks": [{"landmark": p} for p in points],
                     "multi_handedness": [{"classification": [{"index": 0, "score": 0.97, "label": w}]} for w in words],
                 },
-                "holistic": {f"{side}_hand_landmarks": p for (side, _), p in zip(hands, points, strict=True)},
+                "holistic": {"pose_landmarks": [], **{f"{side}_hand_landmarks": p for (side, _), p in zip(hands, points, strict=True)}},
                 "own": {"hands": [{"landmarks": uv.tolist(), "handedness": w} for w, (_, uv) in zip(words, hands, strict=True)]},
             }[kind])  # fmt: skip
         if kind == "own":
@@ -436,7 +436,7 @@ def test_names_of_files_and_folders(tmp_path):
     """cam_1 is not cam_10; prefixes and suffixes of programs do no harm; what is not asked for does not either."""
     for name in ("results_cam_1.json", "cam_10_json/a_0.json", "cam_2_000_keypoints.json", "cam_2_001_keypoints.json", "other.json"):
         write(tmp_path / name, {})
-    found = camera_files(tmp_path, ("cam_1", "cam_10", "cam_2"), "*.json")
+    found = camera_files(tmp_path, ("cam_1", "cam_10", "cam_2"), (".json",))
     assert {name: len(files) for name, files in found.items()} == {"cam_1": 1, "cam_10": 1, "cam_2": 2}
 
 

@@ -18,7 +18,7 @@ in pixels or of the palm's length in space, so nothing depends on the unit of th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -53,12 +53,14 @@ def associate(
     detections: Sequence[Sequence[Sequence[Detection]]],
     config: AssociateConfig = DEFAULT,
     detector: str = "",
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Labels]:
     """Labels of all hands from `detections[frame][view]`, views in the order of `rig`.
 
     Args:
         rig: at least two cameras.
         detector: written into the labels.
+        progress: called with (frames done, frames in all).
 
     Returns:
         {"right": Labels, "left": Labels}; a hand that never appears has no label in any frame. With the hands of several
@@ -66,7 +68,7 @@ def associate(
     """
     pack = pack_detections(detections, len(rig), config)
     cameras = rig.tensors(dtype=torch.float64)
-    hypotheses = find_hypotheses(cameras, pack, config)
+    hypotheses = find_hypotheses(cameras, pack, config, progress)
     hands = _hands(hypotheses, pack, config)
     votes, there = _votes(hands, pack), hands.score > 0
     tracks = follow(hands.points, there, votes, _bend(hands.points), median_palm(hypotheses), config.tracks)

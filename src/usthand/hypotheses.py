@@ -7,7 +7,7 @@ the rig.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -160,13 +160,17 @@ def _shared_odds(odds: np.ndarray, group: np.ndarray, present: np.ndarray) -> Fl
     return (member * odds[..., None, :]).sum(axis=-1) / np.maximum(member.sum(axis=-1), 1)
 
 
-def find_hypotheses(cameras: Cameras, pack: Pack, config: AssociateConfig) -> Hypotheses:
+def find_hypotheses(
+    cameras: Cameras, pack: Pack, config: AssociateConfig, progress: Callable[[int, int], None] | None = None
+) -> Hypotheses:
     """Pairs of detections of two views as seeds, grown over the other views and refined once."""
-    parts = []
+    parts, n_frames = [], len(pack.present)
     for frames in pack.chunks():
         part = pack.frames(frames)
         xy = _undistorted(cameras, part)
         parts.append(_grow(cameras, part, xy, _seeds(cameras, part, xy, config), config))
+        if progress:
+            progress(min(frames.stop, n_frames), n_frames)
     return Hypotheses.join(parts)
 
 

@@ -21,7 +21,7 @@ from usthand.rig import Rig
 from usthand.skeleton import SIDES
 
 PER_CAMERA = {"openpose": openpose, "mediapipe": mediapipe, "wholebody": wholebody, "mmpose": mmpose, "hands-npz": hands_npz}
-"""Formats of files per camera, each a module with `looks_like`, `read`, `PATTERN` and `WHAT`; the surest signs first."""
+"""Formats of files per camera, each a module with `looks_like`, `read`, `ENDINGS` and `WHAT`; the surest signs first."""
 FORMATS = (*PER_CAMERA, "holistic-csv")
 SUFFIXES = (".json", ".npz", ".csv")
 
@@ -68,7 +68,7 @@ def import_labels(
     if swap_sides == "yes" or (swap_sides == "auto" and _mirrored(capture.rig, detections, max_hands, console)):
         detections = [[[_other_side(one) for one in view] for view in frame] for frame in detections]
     counts = ", ".join(f"{name} {sum(map(len, views[name].values()))}" for name in capture.rig.names)
-    console.print(f"{chosen}: hands in single images of each camera: {counts}.")
+    console.print(f"{chosen}: hands in single images of each camera: {counts}.", soft_wrap=True)
     return write_labels(capture, detections, chosen, SIDES, max_hands, console)
 
 
@@ -114,7 +114,7 @@ def read_views(
     if format == "hands-npz" and source.is_file():
         return hands_npz.read_all(source, rig.names)
     module: Any = PER_CAMERA[format]
-    files = camera_files(source, rig.names, module.PATTERN)
+    files = camera_files(source, rig.names, module.ENDINGS)
     total, done = sum(map(len, files.values())), 0
     views: dict[str, View] = {name: {} for name in rig.names}
     for camera in rig.cameras:
@@ -163,7 +163,8 @@ def _mirrored(rig: Rig, detections: list[list[list[Detection]]], max_hands: int,
         return False
     console.print(
         f"Sides are swapped: only {agree} of {clear} clearly bent hands bend as the files' sides say, as if the images had "
-        "been mirrored (--swap-sides no keeps them)."
+        "been mirrored (--swap-sides no keeps them).",
+        soft_wrap=True,
     )
     return True
 

@@ -92,14 +92,15 @@ def _link(
     track = np.full(there.shape, -1)
     last_points: list[np.ndarray] = []
     last_frame: list[int] = []
-    odds: list[list[float]] = []
+    odds: list[float] = []
+    length: list[int] = []
     for t in range(len(there)):
         hands = np.flatnonzero(there[t])
         alive = [n for n, frame in enumerate(last_frame) if t - frame <= config.gap_frames]
         if len(hands) and alive:
             steps = t - np.array([last_frame[n] for n in alive])
             cost = _cost(np.stack([last_points[n] for n in alive]), points[t, hands], steps, config)
-            mean = np.array([np.mean(odds[n]) for n in alive])
+            mean = np.array([odds[n] / length[n] for n in alive])
             cost = cost + np.maximum(-np.tanh(mean)[:, None] * votes[t, hands], 0)  # of two near hands, the one of its side
             for i, j in zip(*linear_sum_assignment(cost), strict=True):
                 if cost[i, j] < IMPOSSIBLE:
@@ -110,9 +111,11 @@ def _link(
                 n = track[t, hand] = len(last_frame)
                 last_points.append(points[t, hand])
                 last_frame.append(t)
-                odds.append([])
+                odds.append(0.0)
+                length.append(0)
             last_points[n], last_frame[n] = points[t, hand], t
-            odds[n].append(float(votes[t, hand]))
+            odds[n] += float(votes[t, hand])
+            length[n] += 1
     return track
 
 

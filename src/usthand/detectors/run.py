@@ -31,6 +31,7 @@ MIN_SHARE = 0.02
 MIN_SHARE_OF_OTHER = 0.1
 """... and if its frames are at least this share of the other side's: a lone hand seen twice now and then makes no second."""
 
+BAR = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
 PEOPLE_TOGETHER = "the hands cannot be one person's: each was followed by itself, the most seen one of a side first"
 
 
@@ -85,7 +86,10 @@ def write_labels(
         UserError: no hand was seen by two views at once.
     """
     console = console or Console(quiet=True)
-    found = associate(capture.rig, detections, AssociateConfig(max_hands=max_hands), detector)
+    with Progress(*BAR, console=console, transient=True) as bar:
+        task = bar.add_task("telling hands apart", total=len(detections))
+        show = lambda done, _: bar.update(task, completed=done)  # noqa: E731
+        found = associate(capture.rig, detections, AssociateConfig(max_hands=max_hands), detector, show)
     shares = {hand: _two_view_share(labels) for hand, labels in found.items()}
     least = max(MIN_SHARE, MIN_SHARE_OF_OTHER * max(shares.values()))
     kept = {hand: found[hand] for hand in found if hand_side(hand) in sides and shares[hand] >= least}
@@ -104,7 +108,8 @@ def write_labels(
     console.print(summary_table(capture.rig, kept))
     further = [hand for hand in kept if hand not in SIDES]
     if further:
-        console.print(f"{len(kept)} hands: {PEOPLE_TOGETHER}. Choose one with --side, for instance --side {further[0]}.")
+        told = f"{len(kept)} hands: {PEOPLE_TOGETHER}. Choose one with --side, for instance --side {further[0]}."
+        console.print(told, soft_wrap=True)
     return kept
 
 
@@ -118,8 +123,7 @@ def refuse_existing_labels(capture: Capture, sides: Sequence[str], overwrite: bo
 def detect_capture(capture: Capture, detector: Detector, console: Console | None = None) -> list[list[list[Detection]]]:
     """Detections[frame][view] of a whole capture, one video after the other."""
     detections: list[list[list[Detection]]] = [[] for _ in range(capture.n_frames)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console or Console(quiet=True)) as bar:
+    with Progress(*BAR, console=console or Console(quiet=True)) as bar:
         task = bar.add_task("detecting hands", total=capture.n_frames * len(capture.rig))
         for camera in capture.rig.names:
             bar.update(task, description=f"detecting hands, camera {camera}")

@@ -113,8 +113,8 @@ def frame_number(path: Path, fallback: int | None = None) -> int:
     raise UserError(f"{path} has no frame number in its name", "it holds one frame, and nothing says which", "rename it")
 
 
-def camera_files(root: Path, cameras: Sequence[str], pattern: str) -> dict[str, list[Path]]:
-    """Each camera's files below `root`, which match `pattern` (such as "*.json").
+def camera_files(root: Path, cameras: Sequence[str], endings: tuple[str, ...]) -> dict[str, list[Path]]:
+    """Each camera's files below `root`, whose names end in one of `endings`.
 
     Either a folder named after the camera, or files that are: `cam_0.json`, `results_cam_0.json`, or, one file a frame,
     `cam_0_000000000012_keypoints.json`.
@@ -131,10 +131,10 @@ def camera_files(root: Path, cameras: Sequence[str], pattern: str) -> dict[str, 
     found: dict[str, list[Path]] = {}
     for entry in sorted(root.iterdir()):
         if entry.is_dir():
-            files = sorted(entry.rglob(pattern))
+            files = sorted(path for path in entry.rglob("*") if path.name.endswith(endings))
             if files:
                 found.setdefault(_owner(entry.name, cameras), []).extend(files)
-        elif entry.match(pattern):
+        elif entry.name.endswith(endings):
             found.setdefault(_owner(entry.stem, cameras), []).append(entry)
     missing = [name for name in cameras if name not in found]
     if missing:

@@ -26,7 +26,7 @@ from usthand.errors import UserError
 from usthand.label_formats.base import BODY_SIDE, UNKNOWN_CONFIDENCE, View, gather, hand, read_json, unreadable
 from usthand.rig import Camera
 
-PATTERN = "*"
+ENDINGS = (".npz", ".json")
 WHAT = "an npz or JSON of projected hands"
 KEYS = ("uv_px", "frame")
 

@@ -36,7 +36,7 @@ from usthand.label_formats.base import (
 )
 from usthand.rig import Camera
 
-PATTERN = "*.json"
+ENDINGS = (".json",)
 WHAT = "MediaPipe's landmarks"
 FRAME_LISTS = ("frames", "results", "data")
 FRAME_KEYS = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number")
@@ -47,6 +47,7 @@ PAIRS = (
     ("landmarks", "handednesses"),
 )
 SIDED = {"right_hand_landmarks": "right", "left_hand_landmarks": "left"}
+BODY_ONLY = ("pose_landmarks", "face_landmarks")  # a frame of Holistic without hands
 OTHER = {"right": "left", "left": "right"}
 NAME_KEYS = ("label", "category_name", "categoryName", "display_name", "displayName", "handedness", "hand", "side")
 NORMALISED_TO = 2.0
@@ -56,7 +57,7 @@ NORMALISED_TO = 2.0
 def looks_like(data: Any) -> bool:
     """Whether a file's content is of this format."""
     frames = _frames(data)
-    keys = {"hands", "hand_landmarks", "multi_hand_landmarks", "landmarks", *SIDED}
+    keys = {"hands", *BODY_ONLY, *SIDED, *(landmarks for landmarks, _ in PAIRS)}
     return any(isinstance(one, dict) and keys & set(one) for _, one in frames[:100])
 
 

@@ -30,7 +30,7 @@ from usthand.labels import Detection
 from usthand.rig import Camera
 from usthand.skeleton import BONES, INTERHAND_TO_OPENPOSE, N_JOINTS
 
-PATTERN = "*.json"
+ENDINGS = (".json",)
 WHAT = "MMPose's predictions"
 RHD_TO_OPENPOSE = (0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20, 19, 18, 17)
 ORDERS = (tuple(range(N_JOINTS)), RHD_TO_OPENPOSE, INTERHAND_TO_OPENPOSE)

@@ -18,7 +18,7 @@ from usthand.label_formats.wholebody import N_WHOLEBODY, wholebody_hands
 from usthand.labels import Labels
 from usthand.rig import Camera
 
-PATTERN = "*_keypoints.json"
+ENDINGS = ("_keypoints.json",)
 WHAT = "OpenPose's JSON"
 
 

@@ -26,7 +26,7 @@ from usthand.label_formats.base import (
 from usthand.labels import Detection
 from usthand.rig import Camera
 
-PATTERN = "*.json"
+ENDINGS = (".json",)
 WHAT = "COCO-WholeBody's JSON"
 N_WHOLEBODY = 133
 LEFT_HAND, RIGHT_HAND = slice(91, 112), slice(112, 133)
