@@ -289,16 +289,16 @@ def seen_by(rig: Rig, hands: dict[str, np.ndarray]) -> list[list[list[Detection]
 def whose(labels: dict[str, Labels], rig: Rig, hands: dict[str, np.ndarray]) -> dict[str, set[str]]:
     """For each file of labels, the hands whose exact projection its labels are; "nobody" for others.
 
-    Within 16 px, six standard deviations of the most noise that a test adds; two hands are further apart in some joint.
+    Within 10 px in the mean over the joints: of the most noise that a test adds (3.6 px) it is 2.9 px, give or take 0.3.
     """
     uv = {name: exact_uv(rig, joints) for name, joints in hands.items()}
     found = {}
     for key, one in labels.items():
         found[key] = set()
         for t, v in np.argwhere(one.mask.any(axis=-1)):
-            gaps = {name: np.abs(one.uv_px[t, v] - true[t, v])[one.mask[t, v]].max() for name, true in uv.items()}
+            gaps = {name: np.abs(one.uv_px[t, v] - true[t, v])[one.mask[t, v]].mean() for name, true in uv.items()}
             nearest = min(gaps, key=gaps.__getitem__)
-            found[key].add(nearest if gaps[nearest] < 16 else "nobody")
+            found[key].add(nearest if gaps[nearest] < 10 else "nobody")
     return found
 
 
@@ -352,17 +352,19 @@ def test_the_main_hand_is_the_most_seen(rig):
     assert labels["right-2"].mask.any(axis=(1, 2)).sum() == N_FRAMES // 2
 
 
-def test_people_whose_detections_are_spoilt(rig):
+@pytest.mark.parametrize("seed", [0, 8])
+def test_people_whose_detections_are_spoilt(rig, seed):
     """Noise, wrong sides, duplicates, inventions and missed hands at once: no file holds two people's hands."""
-    rng = np.random.default_rng(12)
-    hands, n_frames = people(24), 24
+    rng, n_frames = np.random.default_rng(seed), 40
+    hands = people(n_frames)
     detections = seen_by(rig, hands)
     for t in range(n_frames):
         for v in range(4):
-            kept = [replace(one, uv_px=one.uv_px + rng.normal(0, 1.5, (21, 2))) for one in detections[t][v] if rng.random() > 0.15]
+            kept = [replace(one, uv_px=one.uv_px + rng.normal(0, 3, (21, 2))) for one in detections[t][v] if rng.random() > 0.2]
             swapped = [replace(one, side="left" if one.side == "right" else "right") if rng.random() < 0.2 else one for one in kept]
-            again = [replace(one, uv_px=one.uv_px + rng.normal(0, 2.0, (21, 2)), score=0.6) for one in swapped if rng.random() < 0.3]
-            invented = [detect(rng.uniform([100, 60], [1100, 600]) + rng.uniform(0, 110, (21, 2)), "right", 0.95)]
+            again = [replace(one, uv_px=one.uv_px + rng.normal(0, 2, (21, 2)), score=0.6) for one in swapped if rng.random() < 0.3]
+            corners = rng.uniform([100, 60], [1100, 600], (rng.integers(0, 3), 1, 2))
+            invented = [detect(corner + rng.uniform(0, 110, (21, 2)), "right", 0.95) for corner in corners]
             detections[t][v] = [*again, *swapped, *invented]
     assert_told_apart(associate(rig, detections), rig, hands, least=0.7)
 

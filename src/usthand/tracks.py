@@ -22,7 +22,12 @@ class TrackConfig:
     """How hands are followed, and when they belong to several people."""
 
     palms_per_frame: float = 1.0
-    """Standard deviation of a hand's motion between two frames; it grows with the root of the frames between."""
+    """Standard deviation of a hand's motion between two frames; it grows with the root of the frames between. The hands of
+    several people are followed with less, where the footage shows that they move less:"""
+    usual_steps: float = 3.0
+    """... this many of the hands' median steps,"""
+    least_palms_per_frame: float = 0.25
+    """... but never less than this."""
     deviations: float = 3.0
     """A step of more standard deviations than this is another hand's,"""
     reach_palms: float = 4.0
@@ -90,6 +95,7 @@ def _link(
 ) -> Int[np.ndarray, "T K"]:
     """Frame after frame, the cheapest matching of hands to the tracks that are still followed."""
     track = np.full(there.shape, -1)
+    spread = _spread(points, there, config)
     last_points: list[np.ndarray] = []
     last_frame: list[int] = []
     odds: list[float] = []
@@ -99,11 +105,13 @@ def _link(
         alive = [n for n, frame in enumerate(last_frame) if t - frame <= config.gap_frames]
         if len(hands) and alive:
             steps = t - np.array([last_frame[n] for n in alive])
-            cost = _cost(np.stack([last_points[n] for n in alive]), points[t, hands], steps, config)
+            cost = _cost(np.stack([last_points[n] for n in alive]), points[t, hands], steps, spread, config)
             mean = np.array([odds[n] / length[n] for n in alive])
             cost = cost + np.maximum(-np.tanh(mean)[:, None] * votes[t, hands], 0)  # of two near hands, the one of its side
-            for i, j in zip(*linear_sum_assignment(cost), strict=True):
-                if cost[i, j] < IMPOSSIBLE:
+            # Every track may also go without a hand, or two tracks would trade theirs to make room for a chance agreement.
+            missed = np.full((len(alive), len(alive)), config.deviations**2 / 2)
+            for i, j in zip(*linear_sum_assignment(np.concatenate([cost, missed], axis=1)), strict=True):
+                if j < len(hands) and cost[i, j] < IMPOSSIBLE:
                     track[t, hands[j]] = alive[i]
         for hand in hands:
             n = track[t, hand]
@@ -119,12 +127,31 @@ def _link(
     return track
 
 
+def _distance(before: Float[np.ndarray, "N J 3"], now: Float[np.ndarray, "K J 3"]) -> Float[np.ndarray, "N K"]:
+    """Joint by joint (root mean square), so that a mirrored hand in one place is far."""
+    return np.sqrt(np.square(before[:, None] - now).sum(axis=-1).mean(axis=-1))
+
+
+def _spread(points: Float[np.ndarray, "T K J 3"], there: Bool[np.ndarray, "T K"], config: TrackConfig) -> float:
+    """The footage's own standard deviation of motion between two frames, palm lengths: from each hand's nearest next one."""
+    steps = [
+        _distance(points[t, there[t]], points[t + 1, there[t + 1]]).min(axis=1)
+        for t in range(len(there) - 1)
+        if there[t].any() and there[t + 1].any()
+    ]
+    if not steps:
+        return config.palms_per_frame
+    usual = config.usual_steps * float(np.median(np.concatenate(steps)))
+    return float(np.clip(usual, config.least_palms_per_frame, config.palms_per_frame))
+
+
 def _cost(
-    before: Float[np.ndarray, "N J 3"], now: Float[np.ndarray, "K J 3"], steps: Int[np.ndarray, " N"], config: TrackConfig
-) -> Float[np.ndarray, "N K"]:
-    """Half the squared motion in standard deviations; joint by joint, so that a mirrored hand in one place is far."""
-    distance = np.sqrt(np.square(before[:, None] - now).sum(axis=-1).mean(axis=-1))
-    spread = config.palms_per_frame * np.sqrt(steps)[:, None]
+    before: Float[np.ndarray, "N J 3"], now: Float[np.ndarray, "K J 3"], steps: Int[np.ndarray, " N"], spread: float,
+    config: TrackConfig,
+) -> Float[np.ndarray, "N K"]:  # fmt: skip
+    """Half the squared motion in standard deviations."""
+    distance = _distance(before, now)
+    spread = spread * np.sqrt(steps)[:, None]
     allowed = distance <= np.minimum(config.deviations * spread, config.reach_palms)
     return np.where(allowed, np.square(distance / spread) / 2, IMPOSSIBLE)
 

@@ -86,7 +86,7 @@ def write_labels(
         UserError: no hand was seen by two views at once.
     """
     console = console or Console(quiet=True)
-    with Progress(*BAR, console=console, transient=True) as bar:
+    with Progress(*BAR, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("telling hands apart", total=len(detections))
         show = lambda done, _: bar.update(task, completed=done)  # noqa: E731
         found = associate(capture.rig, detections, AssociateConfig(max_hands=max_hands), detector, show)
