@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,14 +13,14 @@ import numpy as np
 import pytest
 from test_associate import exact_uv, moving_hands, people, ring_rig
 
-from usthand.capture import Capture, Source
+from usthand.capture import Capture, open_capture, write_video
 from usthand.errors import UserError
 from usthand.label_formats import hands_npz, mediapipe, mmpose, openpose, wholebody
 from usthand.label_formats.base import UNKNOWN_CONFIDENCE, camera_files
 from usthand.label_formats.openpose import write_openpose_json
 from usthand.label_import import FORMATS, find_format, import_labels
 from usthand.labels import Labels, load_labels
-from usthand.rig import Rig
+from usthand.rig import Rig, save_rig
 from usthand.skeleton import INTERHAND_TO_OPENPOSE, inverse_order
 
 N_FRAMES = 6
@@ -56,10 +57,19 @@ def seen() -> Seen:
     return Seen(rig, uv, confidence)
 
 
+@pytest.fixture(scope="module")
+def footage(seen, tmp_path_factory) -> Path:
+    """A capture's folder with black videos: the import only counts their frames."""
+    folder = tmp_path_factory.mktemp("footage")
+    save_rig(seen.rig, folder / "rig.toml")
+    for camera in seen.rig.cameras:
+        write_video(folder / f"{camera.name}.mp4", [np.zeros((camera.height, camera.width, 3), np.uint8)] * N_FRAMES, fps=30)
+    return folder
+
+
 @pytest.fixture
-def capture(seen, tmp_path) -> Capture:
-    """A capture without footage: the import decodes none."""
-    return Capture(tmp_path / "capture", seen.rig, tuple(Source(tmp_path, N_FRAMES) for _ in seen.rig.cameras), 30.0)
+def capture(footage, tmp_path) -> Capture:
+    return open_capture(shutil.copytree(footage, tmp_path / "capture"))
 
 
 def told(error: pytest.ExceptionInfo, *words: str) -> None:
