@@ -12,7 +12,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "usthand"
 ORDER = (
     "errors skeleton geometry calibration.found calibration.tables rig calibration offset capture init labels unpickle "
     "hand.model hand.limits hand.unpickle hand.files hand "
-    "detectors.base detectors associate detectors.run "
+    "label_formats detectors.base detectors tracks hypotheses associate detectors.run label_import "
     "synthetic result adapters.base adapters.mano adapters.plain_yaml "
     "robust banded articulation covariance energy deviation initial trust fitter cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from usthand.capture import write_video
 from usthand.cli import COMMANDS, main
+from usthand.label_formats.openpose import write_openpose_json
 from usthand.labels import load_npz
 from usthand.result import load_result
 from usthand.rig import load_rig, save_rig
@@ -56,7 +58,9 @@ def spoil(path, **changes):
 
 
 def test_the_commands_are_the_promised_ones():
-    assert list(COMMANDS) == ["init", "synth", "import", "label", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench"]
+    assert list(COMMANDS) == [
+        "init", "synth", "import", "label", "import-labels", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench",
+    ]  # fmt: skip
 
 
 def test_fit_evaluate_and_raw(capture, fitted, tmp_path, capsys):
@@ -84,6 +88,36 @@ def test_joints_may_be_rigid_or_soft(capture, tmp_path, capsys):
         main(["fit", str(capture), "--joints", kind, "--out", str(tmp_path / f"{kind}.npz")])
         assert load_result(tmp_path / f"{kind}.npz").joints == kind
         assert ("soft joints" in capsys.readouterr().out) == (kind == "soft")
+
+
+def test_labels_imported_from_openpose_files(copy, tmp_path, capsys):
+    before = load_npz(copy / "labels" / "right.npz")
+    write_openpose_json(before, tmp_path / "json")
+    assert "--overwrite" in fails(capsys, "import-labels", copy, tmp_path / "json")
+    main(["import-labels", str(copy), str(tmp_path / "json"), "--overwrite"])
+    assert "openpose: hands in single images" in capsys.readouterr().out
+    after = load_npz(copy / "labels" / "right.npz")
+    kept = after.mask.any(axis=-1)
+    assert after.detector == "openpose" and kept.mean() > 0.9
+    assert np.allclose(after.uv_px[kept], before.uv_px[kept], atol=1e-4)
+
+
+def test_a_further_hand_is_chosen_by_name(copy, tmp_path, capsys):
+    """Two right hands of two people: neither is taken unasked, and the result is measured against its own labels."""
+    labels = load_npz(copy / "labels" / "right.npz")
+    later = replace(labels, uv_px=np.roll(labels.uv_px, 8, axis=0), confidence=np.roll(labels.confidence, 8, axis=0))
+    later.save(copy / "labels" / "right-2.npz")
+    assert "labels of 2 hands" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
+    main(["fit", str(copy), "--side", "right-2", "--out", str(tmp_path / "r.npz"), "--raw"])
+    assert load_result(tmp_path / "r.npz").side == "right"
+    assert "--side right-2" in fails(capsys, "evaluate", tmp_path / "r.npz", "--capture", copy)
+    numbers = {}
+    for side in ("right", "right-2"):
+        main(["evaluate", str(tmp_path / "r.npz"), "--capture", str(copy), "--side", side, "--json"])
+        numbers[side] = json.loads(capsys.readouterr().out)
+    assert numbers["right-2"]["label_residual_median_px"] < 0.1 < numbers["right"]["label_residual_median_px"]
+    assert "side 'third' is unknown" in fails(capsys, "fit", copy, "--side", "third", "--out", tmp_path / "s.npz")
+    assert "no labels of the left-2 hand" in fails(capsys, "fit", copy, "--side", "left-2", "--out", tmp_path / "s.npz")
 
 
 def test_overlay_draws_every_camera(capture, fitted, tmp_path):

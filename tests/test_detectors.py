@@ -316,6 +316,28 @@ def test_overwriting_leaves_no_labels_of_an_earlier_run(footage):
     assert open_capture(folder).label_sides() == ("left",)
 
 
+def test_people_that_a_detector_sees_get_a_file_each(footage, capsys):
+    """Two people, four hands; made again with one of them there, no file of the other is left."""
+    folder, views = footage
+    rig = open_capture(folder).rig
+    # The second person faces the first: turned by half a circle, 25 cm away.
+    uv = {side: hand_at(x, sign) for side, x, sign in (("right", -0.1, 1), ("left", 0.1, -1))}
+    turned = {side: project(rig.tensors(torch.float64), torch.from_numpy(p * [-1, 1, -1] + [0, 0, 0.25]))[0].numpy() for side, p in uv.items()}
+    both = [
+        [hands + [Detection(turned[s][t, v], np.ones(21), s, 0.95) for s in turned] for t, hands in enumerate(view)]
+        for v, view in enumerate(views)
+    ]
+    label_capture(open_capture(folder), Known(both), max_hands=4)
+    assert open_capture(folder).label_hands() == ("right", "right-2", "left", "left-2")
+    assert "4 hands" in capsys.readouterr().out
+    for hand in ("right-2", "left-2"):
+        assert load_labels(open_capture(folder), hand).mask.all()
+    with pytest.raises(UserError, match=r"exists.*--overwrite"):
+        label_capture(open_capture(folder), Known(both), sides=["left"], progress=False)
+    label_capture(open_capture(folder), Known(views), overwrite=True, progress=False)
+    assert open_capture(folder).label_hands() == ("right", "left")
+
+
 def test_no_hand_at_all(footage):
     folder, views = footage
     nobody = [[[] for _ in view] for view in views]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,11 +15,10 @@ from usthand.labels import (
     SIGMA_FRACTION,
     Labels,
     Observations,
+    hand_side,
     hand_size_px,
     load_labels,
     load_npz,
-    read_openpose_json,
-    write_openpose_json,
 )
 
 NAMES = ("front", "left_of_me", "top")
@@ -120,43 +118,6 @@ def test_npz_round_trip(labels, tmp_path):
     assert same(load_npz(path), labels)
 
 
-def test_openpose_round_trip_of_both_hands_in_one_folder(labels, tmp_path):
-    left = replace(labels, side="left", uv_px=labels.uv_px + 5)
-    write_openpose_json(labels, tmp_path)
-    write_openpose_json(left, tmp_path)
-    assert (tmp_path / "top" / "000004_keypoints.json").is_file()
-    for written in (labels, left):
-        assert same(read_openpose_json(tmp_path, NAMES, written.side), replace(written, detector="openpose"))
-
-
-def test_openpose_files_of_openpose_itself(tmp_path):
-    """Its own names, no person in a frame, a gap in the numbers."""
-    (tmp_path / "a").mkdir()
-    values = np.arange(63, dtype=float) / 63
-    write = lambda name, people: (tmp_path / "a" / name).write_text(json.dumps({"people": people}))  # noqa: E731
-    write("clip_000000000000_keypoints.json", [])
-    write("clip_000000000002_keypoints.json", [{"hand_right_keypoints_2d": values.tolist()}])
-    labels = read_openpose_json(tmp_path, ("a",), "right")
-    assert labels.n_frames == 3
-    assert not labels.mask[:2].any()
-    np.testing.assert_allclose(labels.uv_px[2, 0, 20], values[60:62], rtol=1e-6)
-
-
-def test_openpose_complaints(labels, tmp_path):
-    write_openpose_json(labels, tmp_path)
-    with pytest.raises(UserError) as error:
-        read_openpose_json(tmp_path, ("front", "back"), "right")
-    told(error, "back")
-    (tmp_path / "front" / "000000_keypoints.json").write_text('{"people": [{"hand_right_keypoints_2d": [1, 2, 3]}]}')
-    with pytest.raises(UserError) as error:
-        read_openpose_json(tmp_path, NAMES, "right")
-    told(error, "3 numbers", "63")
-    (tmp_path / "front" / "000000_keypoints.json").write_text("{")
-    with pytest.raises(UserError) as error:
-        read_openpose_json(tmp_path, NAMES, "right")
-    told(error, "000000_keypoints.json")
-
-
 # ---- with a capture -------------------------------------------------------------------------------------------------
 
 
@@ -239,6 +200,24 @@ def test_too_little_to_triangulate(labels, tmp_path, views, words):
     with pytest.raises(UserError) as error:
         load_labels(capture, "right")
     told(error, *words)
+
+
+def test_a_further_hand_of_several_people(labels, tmp_path):
+    capture = capture_of(tmp_path)
+    labels.save(capture.labels_path("right-2"))
+    assert same(load_labels(capture, "right-2"), labels)
+    replace(labels, side="left").save(capture.labels_path("right-3"))
+    with pytest.raises(UserError) as error:
+        load_labels(capture, "right-3")
+    told(error, "left hand")
+
+
+@pytest.mark.parametrize("name", ["both", "right-1", "right-02", "left-", "right-two", "../right"])
+def test_no_name_of_a_hand(name):
+    assert [hand_side(good) for good in ("right", "left-2", "right-12")] == ["right", "left", "right"]
+    with pytest.raises(UserError) as error:
+        hand_side(name)
+    told(error, name, "right-2")
 
 
 def test_file_of_the_other_hand(labels, tmp_path):

@@ -6,7 +6,7 @@
                                for cameras that did not start together
       <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name,
       <camera>.txt             or a list of images, a line per frame (`ImageRef` says what a line may hold)
-      labels/<side>.npz        2D pseudo-labels
+      labels/<side>.npz        2D pseudo-labels; of several people's further hands: labels/right-2.npz ...
       truth/<side>.npz         optional, of synthetic captures and data sets: for metrics, never for learning
 
 Frame k of every camera is one instant: of videos with offsets, the overlap counts (`usthand.offset`). In a list, an empty
@@ -106,12 +106,21 @@ class Capture:
         return here
 
     def labels_path(self, side: str) -> Path:
-        """Where the labels of one side's hand are."""
+        """Where the labels of one hand are: "right", "left", or a further one such as "right-2"."""
         return self.path / "labels" / f"{side}.npz"
 
     def label_sides(self) -> tuple[str, ...]:
         """The sides that have labels, right first."""
         return tuple(side for side in ("right", "left") if self.labels_path(side).is_file())
+
+    def label_hands(self) -> tuple[str, ...]:
+        """All hands that have labels: the sides, and with several people the further hands, "right-2" and so on."""
+        found = []
+        for side in ("right", "left"):
+            further = [p.stem for p in self.labels_path(side).parent.glob(f"{side}-*.npz") if p.stem[len(side) + 1 :].isdigit()]
+            found += [side] if self.labels_path(side).is_file() else []
+            found += sorted(further, key=lambda name: int(name.rpartition("-")[2]))
+        return tuple(found)
 
     def read(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
         """Frames `start` to `stop` of one camera: (frame, RGB uint8 (H, W, 3)), in constant memory.
@@ -234,11 +243,11 @@ def open_capture(path: str | Path) -> Capture:
         )
     rig = load_rig(path / "rig.toml")
     sources = tuple(_find_source(path, camera.name, (camera.width, camera.height)) for camera in rig.cameras)
+    settings = _read_settings(path / "capture.toml")
+    fps = settings.pop("fps", None)
     shared = overlap(rig.names, [source.n_frames for source in sources], read_offsets(path / "capture.toml", rig.names))
     if shared is not None:
         sources = tuple(_cut(source, *span) for source, span in zip(sources, shared.spans, strict=True))
-    settings = _read_settings(path / "capture.toml")
-    fps = settings.pop("fps", None)
     return Capture(path, rig, sources, _video_fps(sources[0]) if fps is None else fps, **settings, overlap=shared)
 
 

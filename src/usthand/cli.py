@@ -181,7 +181,7 @@ def _tell_overlap(capture: Capture) -> None:
 
 
 def label(
-    capture: Positional[CapturePath], detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False
+    capture: Positional[CapturePath], detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False, max_hands: int = 2
 ) -> None:
     """Detect the hands' 2D joints in all videos; writes CAPTURE/labels/right.npz and left.npz.
 
@@ -189,17 +189,43 @@ def label(
         capture: Folder with rig.toml and one video per camera.
         detector: What detects; install MediaPipe with `make detector`.
         overwrite: Write over labels that are there.
+        max_hands: Most hands in view at once; 4 for two people, whose further hands go to right-2.npz and left-2.npz.
     """
     from usthand.capture import open_capture
     from usthand.detectors.run import label_capture
 
     opened = open_capture(capture)
     _tell_overlap(opened)
-    label_capture(opened, detector, overwrite=overwrite)
+    label_capture(opened, detector, overwrite=overwrite, max_hands=max_hands)
+
+
+def import_labels(
+    capture: Positional[CapturePath], source: Positional[Annotated[Path, arg(metavar="FOLDER_OR_FILE")]],
+    format: Literal["auto", "openpose", "mediapipe", "wholebody", "mmpose", "holistic-csv", "hands-npz"] = "auto",
+    overwrite: bool = False, first_frame: int = 0, swap_sides: Literal["auto", "yes", "no"] = "auto", max_hands: int = 8,
+) -> None:  # fmt: skip
+    """2D joints from another detector's files; writes CAPTURE/labels/right.npz and left.npz (docs/labels.md).
+
+    Args:
+        capture: Folder with rig.toml and one video per camera.
+        source: Folder with one file or subfolder per camera, named as in rig.toml, or one file that holds all cameras.
+        format: What wrote the files; auto looks into them.
+        overwrite: Write over labels that are there.
+        first_frame: What the files call the videos' first frame.
+        swap_sides: Right for left, where the detector saw mirrored images; auto lets the hands' bend decide.
+        max_hands: Most hands in view at once; 2 says that all are one person's.
+    """
+    from usthand.capture import open_capture
+    from usthand.label_import import import_labels as read
+    from usthand.overlay import progress_bar
+
+    opened, bar = open_capture(capture), progress_bar("reading labels")
+    _tell_overlap(opened)
+    read(opened, source, format, overwrite, first_frame, swap_sides, max_hands, bar)
 
 
 def fit(
-    capture: Positional[CapturePath], out: Path, side: Side | None = None, leave_out: str | None = None, raw: bool = False,
+    capture: Positional[CapturePath], out: Path, side: str | None = None, leave_out: str | None = None, raw: bool = False,
     joints: Literal["auto", "rigid", "soft"] = "auto", hand: str = "embedded",
     seed: int = 0, overwrite: bool = False,
 ) -> None:  # fmt: skip
@@ -208,7 +234,7 @@ def fit(
     Args:
         capture: Folder with rig.toml, videos and labels.
         out: Result file (npz).
-        side: Which hand; may be left out if only one has labels.
+        side: Which hand, right, left or a further one such as right-2; may be left out if only one has labels.
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
         joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets cameras left out decide.
@@ -237,7 +263,7 @@ def fit(
 
 def train(
     captures: Positional[Annotated[list[Path], arg(metavar="CAPTURE...")]], out: Path,
-    preset: Literal["tiny", "paper"] = "tiny", side: Side | None = None, leave_out: str | None = None, seed: int = 0,
+    preset: Literal["tiny", "paper"] = "tiny", side: str | None = None, leave_out: str | None = None, seed: int = 0,
     steps: int | None = None, targets: Literal["consensus", "labels"] | None = None,
     from_scratch: bool = False, backbone_weights: Path | None = None,
 ) -> None:  # fmt: skip
@@ -247,7 +273,7 @@ def train(
         captures: One or more capture folders with labels.
         out: Folder of the run: config, metrics.jsonl, TensorBoard, best and last checkpoint.
         preset: `tiny` for a CPU, `paper` for the published sizes.
-        side: Which hand; may be left out if only one has labels.
+        side: Which hand, right, left or a further one such as right-2; may be left out if only one has labels.
         leave_out: A camera not to use.
         seed: Of weights, batches and augmentation.
         steps: Length of the training, if not the preset's.
@@ -266,7 +292,7 @@ def train(
 
 
 def reconstruct(
-    capture: Positional[CapturePath], out: Path, run: Path | None = None, side: Side | None = None, leave_out: str | None = None,
+    capture: Positional[CapturePath], out: Path, run: Path | None = None, side: str | None = None, leave_out: str | None = None,
     seed: int = 0, polish: bool = True, hand: str = "embedded", overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from a trained network: its 2D distributions, then the sequence fit on them.
@@ -275,7 +301,7 @@ def reconstruct(
         capture: Folder with rig.toml, videos and labels (which say where to look).
         out: Result file (npz).
         run: Folder of a training; without one the weights that come with usthand, not adapted to this footage.
-        side: Which hand; may be left out if only one has labels.
+        side: Which hand, right, left or a further one such as right-2; may be left out if only one has labels.
         leave_out: A camera not to use.
         seed: Of the hypotheses.
         polish: End with the sequence fit; --no-polish gives the network's own answer.
@@ -298,7 +324,7 @@ def reconstruct(
 
 def evaluate(
     result: Positional[Annotated[Path, arg(metavar="R.npz")]], capture: Path | None = None, leave_out: str | None = None,
-    json: bool = False,
+    side: str | None = None, json: bool = False,
 ) -> None:  # fmt: skip
     """How good a result is: against truth where there is one, else against the labels and by its steadiness.
 
@@ -308,6 +334,7 @@ def evaluate(
         result: A result file; or a folder of them, NAME.npz for each capture NAME, to be averaged over a data set.
         capture: The capture it was made from, for truth, labels and frame rate; or the folder of captures.
         leave_out: Measure in this camera, which must have been left out when the result was made.
+        side: Whose labels, where there are several hands of the result's side: right, right-2 ...
         json: Print JSON.
     """
     from usthand.adapters.published import compare, comparison_table
@@ -318,7 +345,7 @@ def evaluate(
         numbers, opened = evaluate_folder(result, capture)
     else:
         opened = open_capture(capture) if capture else None
-        numbers = evaluate_numbers(load_result(result), opened, leave_out)
+        numbers = evaluate_numbers(load_result(result), opened, leave_out, side)
     rows = compare(numbers, opened.dataset, opened.protocol, opened.split) if opened is not None else []
     if json:
         print(_json(numbers | ({"published": [row._asdict() for row in rows]} if rows else {})))
@@ -331,8 +358,8 @@ def evaluate(
         print(f"\n{comparison_table(rows, opened, numbers.get('recordings', 'one recording'))}")
 
 
-def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | None) -> dict:
-    """Everything that can be measured of a result with what is there."""
+def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | None, side: str | None = None) -> dict:
+    """Everything that can be measured of a result with what is there; `side` names the hand among several of one side."""
     from usthand import metrics
     from usthand.capture import load_truth
     from usthand.labels import load_labels
@@ -342,14 +369,15 @@ def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | N
             raise UserError("--leave-out needs the capture", "its labels are what is measured against", "add --capture CAPTURE")
         return {**metrics.steadiness(result, 1.0), "valid_fraction": float(result.valid.mean())}
     numbers: dict = {}
-    if capture.labels_path(result.side).is_file():
-        labels = load_labels(capture, result.side)
+    hand = _hand_of(result, capture, side)
+    if capture.labels_path(hand).is_file():
+        labels = load_labels(capture, hand)
         numbers |= metrics.evaluate_labels(result, capture.rig, labels, capture.fps)
         if leave_out is not None:
             numbers |= metrics.evaluate_left_out(result, capture.rig, labels, leave_out)
     else:
         numbers |= metrics.steadiness(result, capture.fps)
-    truth = load_truth(capture.path, result.side)
+    truth = load_truth(capture.path, hand)
     if truth is not None:
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
     return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
@@ -389,6 +417,21 @@ def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture
     if len(kinds) > 1:
         raise UserError(f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself")
     return metrics.pooled(found) | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened
+
+
+def _hand_of(result: Result, capture: Capture, side: str | None) -> str:
+    """The name of a result's hand in its capture; a result knows its side alone."""
+    from usthand.labels import hand_side
+
+    if side is not None:
+        hand_side(side)
+    own = [hand for hand in capture.label_hands() if hand_side(hand) == result.side]
+    if side is None and len(own) > 1:
+        raise UserError(
+            f"{capture.path} has labels of {len(own)} {result.side} hands", "the result does not say which of them it is",
+            f"add the --side that it was made with, --side {' or --side '.join(own)}",
+        )  # fmt: skip
+    return side or result.side
 
 
 def _json(data: dict) -> str:
@@ -481,6 +524,7 @@ COMMANDS = {
     "synth": synth,
     "import": import_dataset,
     "label": label,
+    "import-labels": import_labels,
     "fit": fit,
     "train": train,
     "reconstruct": reconstruct,

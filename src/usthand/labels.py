@@ -6,7 +6,7 @@ confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views,
 
 from __future__ import annotations
 
-import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -119,6 +119,21 @@ class Labels:
         return self.cameras.index(camera)
 
 
+def hand_side(hand: str) -> str:
+    """The side of a hand by its name: "right", "left", or with several people a further one such as "right-2".
+
+    Raises:
+        UserError: if the name is none of these.
+    """
+    if not re.fullmatch(r"(right|left)(-([2-9]|[1-9]\d+))?", hand):
+        raise UserError(
+            f"side '{hand}' is unknown",
+            "a hand is right or left, or a further one of several people such as right-2",
+            "use --side right or --side left",
+        )
+    return hand.partition("-")[0]
+
+
 def load_npz(path: Path | str) -> Labels:
     """Read labels written by `Labels.save`; raises `UserError` if the file is missing, foreign or broken."""
     path = Path(path)
@@ -146,13 +161,13 @@ def load_npz(path: Path | str) -> Labels:
 def load_labels(capture: Capture, side: str) -> Labels:
     """Labels of one hand of a capture, aligned with `capture.rig.names` by camera name and with its frames.
 
-    A camera of the rig that the labels do not know becomes a view without labels, and so does a camera in a frame that
-    it lacks (`Capture.present`): nothing was seen there. Raises `UserError` when the file is
+    `side` is "right" or "left", or with several people the name of a further hand, "right-2". A camera of the rig that the
+    labels do not know becomes a view without labels, and so does a camera in a frame that it lacks (`Capture.present`):
+    nothing was seen there. Raises `UserError` when the file is
     missing or broken, names a camera that the rig lacks, has another number of frames, holds NaN, has no label at
     all or labels in one view only (nothing can be triangulated then).
     """
-    if side not in SIDES:
-        raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use --side left or --side right")
+    hand_side(side)
     path = Path(capture.labels_path(side))
     again = f"run `usthand label {capture.path} --overwrite`"
     if not path.is_file():
@@ -162,7 +177,7 @@ def load_labels(capture: Capture, side: str) -> Labels:
             f"run `usthand label {capture.path}`",
         )
     labels = load_npz(path)
-    if labels.side != side:
+    if labels.side != hand_side(side):
         raise UserError(f"{path} holds labels of the {labels.side} hand", "the file was renamed or copied", again)
     strangers = [name for name in labels.cameras if name not in capture.rig.names]
     if strangers:
@@ -181,48 +196,6 @@ def load_labels(capture: Capture, side: str) -> Labels:
     labels = replace(labels, confidence=labels.confidence * capture.present[..., None])
     _check_enough(labels, path, again)
     return labels
-
-
-def write_openpose_json(labels: Labels, folder: Path | str) -> None:
-    """Write <folder>/<camera>/<frame:06d>_keypoints.json, OpenPose's layout of `people[0].hand_<side>_keypoints_2d`.
-
-    Files of the other hand that are already there keep it: both hands go to one folder by two calls.
-    """
-    key = f"hand_{labels.side}_keypoints_2d"
-    for view, camera in enumerate(labels.cameras):
-        (Path(folder) / camera).mkdir(parents=True, exist_ok=True)
-        for frame in range(labels.n_frames):
-            path = Path(folder) / camera / f"{frame:06d}_keypoints.json"
-            person = {"hand_left_keypoints_2d": [0.0] * 63, "hand_right_keypoints_2d": [0.0] * 63}
-            if path.is_file():
-                person.update(_first_person(path))
-            triples = np.concatenate([labels.uv_px[frame, view], labels.confidence[frame, view, :, None]], axis=-1)
-            person[key] = [float(value) for value in triples.reshape(-1)]
-            path.write_text(json.dumps({"version": 1.3, "people": [person]}))
-
-
-def read_openpose_json(folder: Path | str, cameras: Sequence[str], side: str) -> Labels:
-    """Read OpenPose JSON of one hand, the layout of `write_openpose_json`; a frame without file or person is missing.
-
-    Raises `UserError` when a camera has no files or a file does not hold 63 numbers for that hand.
-    """
-    key = f"hand_{side}_keypoints_2d"
-    found: list[dict[int, np.ndarray]] = []
-    for camera in cameras:
-        paths = sorted((Path(folder) / camera).glob("*_keypoints.json"))
-        if not paths:
-            raise UserError(
-                f"no *_keypoints.json in {Path(folder) / camera}",
-                "the folder needs one subfolder per camera, named as in the rig",
-                f"run OpenPose with --hand --write_json {Path(folder) / camera}",
-            )
-        found.append({_frame_number(path): _triples(path, key) for path in paths})
-    n_frames = 1 + max(max(frames) for frames in found)
-    triples = np.zeros((n_frames, len(cameras), N_JOINTS, 3), dtype=np.float32)
-    for view, frames in enumerate(found):
-        for frame, values in frames.items():
-            triples[frame, view] = values
-    return Labels(triples[..., :2], triples[..., 2], tuple(cameras), side, "openpose")
 
 
 @dataclass(frozen=True)
@@ -313,32 +286,3 @@ def _aligned(labels: Labels, names: Sequence[str]) -> Labels:
             uv[:, view] = labels.uv_px[:, labels.cameras.index(name)]
             confidence[:, view] = labels.confidence[:, labels.cameras.index(name)]
     return Labels(uv, confidence, tuple(names), labels.side, labels.detector)
-
-
-def _frame_number(path: Path) -> int:
-    """Frame of "000012_keypoints.json" or OpenPose's own "video_000000000012_keypoints.json"."""
-    digits = path.name.removesuffix("_keypoints.json").split("_")[-1]
-    if not digits.isdigit():
-        raise UserError(f"{path} has no frame number", "files are named <frame>_keypoints.json", "rename the file")
-    return int(digits)
-
-
-def _first_person(path: Path) -> dict:
-    try:
-        people = json.loads(path.read_text())["people"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not an OpenPose file", str(error), "write it again") from error
-    return people[0] if people else {}
-
-
-def _triples(path: Path, key: str) -> Float[np.ndarray, "J 3"]:
-    values = np.asarray(_first_person(path).get(key, []), dtype=np.float64)
-    if values.size == 0:
-        return np.zeros((N_JOINTS, 3))
-    if values.size != 3 * N_JOINTS:
-        raise UserError(
-            f"{path} has {values.size} numbers in {key}",
-            f"a hand has {3 * N_JOINTS}",
-            "write it again with OpenPose's --hand",
-        )
-    return values.reshape(N_JOINTS, 3)

@@ -38,14 +38,14 @@ class Hand2D:
 
 
 def choose_side(capture: Capture, side: str | None) -> str:
-    """The side asked for, or the only one that has labels.
+    """The hand asked for ("right", "left", or a further one such as "right-2"), or the only one that has labels.
 
     Raises:
-        UserError: if there are none, or both and no side was asked for.
+        UserError: if there are none, or several and none was asked for.
     """
     if side is not None:
         return side
-    sides = capture.label_sides()
+    sides = capture.label_hands()
     if not sides:
         raise UserError(
             f"{capture.path} has no labels", "no detector has been run on it", f"run `usthand label {capture.path}`"
@@ -54,9 +54,11 @@ def choose_side(capture: Capture, side: str | None) -> str:
         counts = {s: int(load_npz(capture.labels_path(s)).mask.any(-1).sum()) for s in sides}
         # Detectors now and then call a single hand by the wrong side: a handful of labels is not a second hand.
         main = max(counts, key=counts.__getitem__)
-        if min(counts.values()) > 0.2 * counts[main]:
+        sure = [s for s in sides if counts[s] > 0.2 * counts[main]]
+        if len(sure) > 1:
+            which = "both hands" if sure == ["right", "left"] else f"{len(sure)} hands"
             raise UserError(
-                f"{capture.path} has labels of both hands", "one run handles one hand", "add --side right or --side left"
+                f"{capture.path} has labels of {which}", "one run handles one hand", f"add --side {' or --side '.join(sure)}"
             )
         return main
     return sides[0]
