@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from usthand.adapters import dexycb, reader
 from usthand.adapters.base import check_recording, write_recording
-from usthand.adapters.plain_yaml import read_plain_yaml
 from usthand.adapters.run import import_recordings
+from usthand.calibration.documents import read_yaml
 from usthand.capture import load_truth, open_capture
 from usthand.errors import UserError
 from usthand.geometry import project
@@ -207,7 +207,7 @@ def test_the_check_finds_nothing_wrong_and_gives_the_palm(root, scenes):
 def test_the_check_finds_extrinsics_that_were_not_inverted(root):
     """What the toolkits' names suggest: the file's matrix taken as it is."""
     file = root / "calibration" / "extrinsics_20200702_151821" / "extrinsics.yml"
-    table = read_plain_yaml(file)["extrinsics"]
+    table = {serial: np.array(values, float) for serial, values in read_yaml(file)["extrinsics"].items()}
     text = "extrinsics:\n"
     for serial, values in table.items():
         inverse = np.linalg.inv(np.vstack((np.reshape(values, (3, 4)), (0, 0, 0, 1))))[:3]
@@ -331,10 +331,10 @@ def test_a_missing_sequence_would_shift_the_split_and_is_refused(root):
 @pytest.mark.parametrize(
     ("file", "text", "told"),
     [
-        ("calibration/extrinsics_20200702_151821/extrinsics.yml", "extrinsics:\n  '836212060125':\n  - 1.0\n", "no 12 numbers"),
-        ("calibration/intrinsics/836212060125_640x480.yml", "color:\n  fx: 600.0\n", "no fx, fy, ppx and ppy"),
-        (f"{SUBJECT}/20200820_100004/meta.yml", "num_frames: 6\nmano_sides: [right, left]\n", "not one side"),
-        (f"{SUBJECT}/20200820_100004/meta.yml", "num_frames: many\nmano_sides:\n- right\n", "num_frames 'many'"),
+        ("calibration/extrinsics_20200702_151821/extrinsics.yml", "extrinsics:\n  '836212060125':\n  - 1.0\n", "pose of 836212060125 cannot be read"),
+        ("calibration/intrinsics/836212060125_640x480.yml", "color:\n  fx: 600.0\n", "color lacks fy, ppx, ppy"),
+        (f"{SUBJECT}/20200820_100004/meta.yml", "extrinsics: x\nnum_frames: 6\nmano_sides: [right, left]\n", "not one side"),
+        (f"{SUBJECT}/20200820_100004/meta.yml", "extrinsics: x\nnum_frames: many\nmano_sides:\n- right\n", "num_frames 'many'"),
         (f"{SUBJECT}/20200820_100004/836212060125/labels_000000.npz", "torn", "cannot be read"),
     ],
 )
@@ -349,34 +349,3 @@ def test_another_hand_than_the_data_sets_is_refused(root):
     arrays = dict(embedded_arrays()) | {"hands_mean": np.zeros(45)}
     with pytest.raises(UserError, match="mm from its joints"):
         list(dexycb.recordings(root, "test", "", hand_from_arrays(arrays, torch.float64)))
-
-
-# ---- YAML -------------------------------------------------------------------------------------------------------------------
-
-
-def test_plain_yaml(tmp_path):
-    file = tmp_path / "a.yml"
-    file.write_text(
-        "# comment\n---\na: 1\nb: -2.5e-03  # five\n'c': '12'\nd: [1, 2.5, x]\nlist:\n- 1\n- 'two'\n"
-        "deep:\n  more:\n    end: .5\n  tuple: !!python/tuple\n  - -8.0e-06\n  - 0\n  indented:\n    - 3\nlast: 20200702_151821\n"
-    )
-    assert read_plain_yaml(file) == {
-        "a": 1, "b": -0.0025, "c": "12", "d": [1, 2.5, "x"], "list": [1, "two"],
-        "deep": {"more": {"end": 0.5}, "tuple": [-8e-6, 0], "indented": [3]}, "last": "20200702_151821",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "- 1\n", "a: !!python/object/apply:os.system [x]\n", "a: &x 1\n", "a: {b: 1}\n", "a:\n", "a: 1\na: 2\n", "a: 'x\n",
-     "a: 1\n\tb: 2\n", "a: 1\nwhatever\n", "a: |\n  text\n", "a: 1\n   b: 2\n", "a:\n- b: 1\n"],
-)  # fmt: skip
-def test_all_other_yaml_is_refused(tmp_path, text):
-    (tmp_path / "a.yml").write_text(text)
-    with pytest.raises(UserError):
-        print(read_plain_yaml(tmp_path / "a.yml"))
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"there is no .*b\.yml"):
-        read_plain_yaml(tmp_path / "b.yml")

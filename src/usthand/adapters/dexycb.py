@@ -16,19 +16,21 @@ from __future__ import annotations
 import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from usthand.adapters.base import HandData, Recording
 from usthand.adapters.mano import check_meshes, moved, official_left, pose_from_pca, pose_meshes
-from usthand.adapters.plain_yaml import Value, read_plain_yaml
+from usthand.calibration.dexycb import read_dexycb
+from usthand.calibration.documents import keys, numbers, read_yaml
 from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
 from usthand.labels import Labels
-from usthand.rig import Camera, Rig
+from usthand.rig import Rig, build_rig
 from usthand.skeleton import N_JOINTS, SIDES
 
 FPS = 30.0
@@ -143,8 +145,8 @@ def _recording(
     root: Path, folder: Path, serials: list[str], dataset: str, setup: str, split: str, hand: HandModel | None, drop: bool
 ) -> Recording:  # fmt: skip
     meta = _meta(folder)
-    side, frames = _side(folder, meta), _integer(folder, meta, "num_frames")
-    rig = _read_rig(root, str(meta.get("extrinsics", "")), serials)
+    side, frames = _side(folder, meta), _count(folder, meta)
+    rig = _read_rig(root, str(meta["extrinsics"]), serials)
     annotation = _read_annotation(folder, serials, frames)
     images = _find_images(folder, serials)
     keep = annotation.whole if drop else np.ones_like(annotation.known)
@@ -248,58 +250,40 @@ def _read_label(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
 
 
 def _read_rig(root: Path, extrinsics: str, serials: list[str]) -> Rig:
-    """The cameras of a sequence. The released extrinsics map a camera's points to the master's; a rig has the inverse."""
+    """The cameras of a sequence, in the order of `serials`."""
     file = root / "calibration" / f"extrinsics_{extrinsics}" / "extrinsics.yml"
-    table = read_plain_yaml(file).get("extrinsics")
-    cameras = []
-    for serial in serials:
-        raw = table.get(serial) if isinstance(table, dict) else None
-        master_from_cam = _numbers(file, raw, 12, f"no 12 numbers for camera {serial}").reshape(3, 4)
-        u, _, vh = np.linalg.svd(master_from_cam[:, :3])
-        rotation = (u @ vh).T
-        source = root / "calibration" / "intrinsics" / f"{serial}_{WIDTH}x{HEIGHT}.yml"
-        colour = read_plain_yaml(source).get("color")
-        colour = colour if isinstance(colour, dict) else {}
-        values = [colour.get(key) for key in ("fx", "fy", "ppx", "ppy")]
-        fx, fy, cx, cy = _numbers(source, values, 4, "no fx, fy, ppx and ppy under color")
-        matrix = np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
-        cameras.append(
-            Camera(serial, WIDTH, HEIGHT, matrix, np.zeros(0), "pinhole", rotation, -rotation @ master_from_cam[:, 3])
-        )
-    return Rig(tuple(cameras))
+    rig = build_rig(read_dexycb(file)) if file.is_file() else None
+    if rig is None or not set(serials) <= set(rig.names):
+        missing = serials if rig is None else sorted(set(serials) - set(rig.names))
+        raise _damaged(file, f"has no pose of {', '.join(missing)}" if rig else "is missing")
+    return replace(rig, cameras=tuple(rig.cameras[rig.index(serial)] for serial in serials))
 
 
-def _meta(folder: Path) -> dict[str, Value]:
-    return read_plain_yaml(folder / "meta.yml")
+def _meta(folder: Path) -> dict[str, Any]:
+    file = folder / "meta.yml"
+    return keys(file, "it", read_yaml(file), ("extrinsics", "num_frames", "mano_sides"))
 
 
-def _side(folder: Path, meta: dict[str, Value]) -> str:
-    sides = meta.get("mano_sides")
+def _side(folder: Path, meta: dict[str, Any]) -> str:
+    sides = meta["mano_sides"]
     if not isinstance(sides, list) or len(sides) != 1 or sides[0] not in SIDES:
         raise _damaged(folder / "meta.yml", f"has mano_sides {sides!r}, not one side")
     return sides[0]
 
 
-def _integer(folder: Path, meta: dict[str, Value], key: str) -> int:
-    value = meta.get(key)
-    if not isinstance(value, int) or value < 1:
-        raise _damaged(folder / "meta.yml", f"has {key} {value!r}")
-    return value
+def _count(folder: Path, meta: dict[str, Any]) -> int:
+    text = str(meta["num_frames"])
+    if not text.isdigit() or int(text) < 1:
+        raise _damaged(folder / "meta.yml", f"has num_frames {text!r}")
+    return int(text)
 
 
-def _betas(root: Path, folder: Path, meta: dict[str, Value]) -> np.ndarray:
+def _betas(root: Path, folder: Path, meta: dict[str, Any]) -> np.ndarray:
     names = meta.get("mano_calib")
     if not isinstance(names, list) or len(names) != 1:
         raise _damaged(folder / "meta.yml", f"has mano_calib {names!r}, not one name")
     file = root / "calibration" / f"mano_{names[0]}" / "mano.yml"
-    return _numbers(file, read_plain_yaml(file).get("betas"), 10, "no 10 betas")
-
-
-def _numbers(file: Path, values: object, count: int, fact: str) -> np.ndarray:
-    good = isinstance(values, list) and len(values) == count and all(isinstance(v, (int, float)) for v in values)
-    if not good:
-        raise _damaged(file, f"has {fact}")
-    return np.array(values, np.float64)
+    return numbers(file, "betas", keys(file, "it", read_yaml(file), ("betas",))["betas"], 10)
 
 
 def _damaged(file: Path, fact: str) -> UserError:
