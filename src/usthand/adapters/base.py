@@ -8,7 +8,6 @@ None: where meshes come only as MANO's parameters, it makes them, and without it
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from usthand.capture import ImageRef, Truth, save_truth
 from usthand.errors import UserError
+from usthand.folders import whole_folder
 from usthand.geometry import Cameras, project, triangulate
 from usthand.hand.model import HandModel
 from usthand.labels import Labels
@@ -81,17 +81,8 @@ def write_recording(recording: Recording, out: Path) -> Path:
     """
     _check(recording)
     folder = Path(out) / recording.name
-    if folder.exists():
-        raise UserError(f"{folder} exists", "a capture is never written over", "choose another folder, or remove it first")
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with whole_folder(folder, "a capture") as partial:
         _fill(partial, recording)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    partial.rename(folder)
     return folder
 
 

@@ -20,6 +20,7 @@ from scipy.ndimage import map_coordinates
 from usthand.adapters.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
 from usthand.capture import Truth, load_truth, open_capture
 from usthand.errors import UserError
+from usthand.folders import whole_folder
 from usthand.geometry import distort, to_camera, undistort
 from usthand.hand.files import export, load_hand
 from usthand.labels import Labels, load_npz
@@ -42,12 +43,8 @@ def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progre
     Raises:
         UserError: if something is there already, or the configuration is not HanCo's: eight cameras, a right hand.
     """
-    out = Path(out)
-    _check(out, config, sequences)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    _check(config, sequences)
+    with whole_folder(out, "a data set") as partial:
         numbers = [*range(sequences), *range(FIRST_TEST, FIRST_TEST + sequences)]
         for place, number in enumerate(numbers):
             rendered = partial / "rendered"
@@ -57,18 +54,10 @@ def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progre
         _write_json(partial / "meta.json", _meta(numbers, config.frames))
         export(partial / HAND_FILE)
         (partial / SYNTHETIC).write_text(f"Not HanCo: made by usthand synth --layout hanco, with {config}.\n")
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
-    return out
+    return Path(out)
 
 
-def _check(out: Path, config: SynthConfig, sequences: int) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists", "a data set is never written over", "choose another name, or remove it first")
+def _check(config: SynthConfig, sequences: int) -> None:
     if config.views != VIEWS or config.side != SIDE:
         raise UserError(
             f"HanCo's layout cannot hold {config.views} cameras and a {config.side} hand",

@@ -13,6 +13,7 @@ import numpy as np
 from usthand.capture import load_truth, open_capture, save_truth
 from usthand.detectors.run import label_capture
 from usthand.errors import UserError
+from usthand.folders import whole_folder
 from usthand.labels import Labels, load_npz
 from usthand.rig import Rig, save_rig
 from usthand.synthetic.noise import LEVELS, noisy_labels
@@ -148,17 +149,13 @@ def _save(labels: Labels, folder: Path) -> None:
 
 def _derived(source: Path, out: Path, rig: Rig, write_labels) -> Path:
     """A capture folder that shares another's videos; it appears under its name only once it is complete."""
-    partial = out.with_name(out.name + ".partial")
-    partial.mkdir(parents=True, exist_ok=True)
-    save_rig(rig, partial / "rig.toml")
-    (partial / "capture.toml").write_text((source / "capture.toml").read_text())
-    for camera in rig.cameras:
-        link = partial / f"{camera.name}.mp4"
-        link.unlink(missing_ok=True)
-        os.link((source / link.name).resolve(), link)
-    truth = load_truth(source, SIDE)
-    seen = [open_capture(source).rig.names.index(name) for name in rig.names]
-    save_truth(partial, SIDE, dataclasses.replace(truth, visible=truth.visible[:, seen]))
-    write_labels(partial)
-    partial.rename(out)
+    with whole_folder(out, "a capture") as partial:
+        save_rig(rig, partial / "rig.toml")
+        (partial / "capture.toml").write_text((source / "capture.toml").read_text())
+        for camera in rig.cameras:
+            os.link((source / f"{camera.name}.mp4").resolve(), partial / f"{camera.name}.mp4")
+        truth = load_truth(source, SIDE)
+        seen = [open_capture(source).rig.names.index(name) for name in rig.names]
+        save_truth(partial, SIDE, dataclasses.replace(truth, visible=truth.visible[:, seen]))
+        write_labels(partial)
     return out

@@ -7,7 +7,6 @@ the labels draw from streams of their own, so that another label level changes t
 from __future__ import annotations
 
 import queue
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usthand.capture import Truth, save_truth, write_video
 from usthand.errors import UserError
+from usthand.folders import whole_folder
 from usthand.hand.files import load_hand
 from usthand.hand.model import HandModel
 from usthand.labels import Labels
@@ -64,25 +64,13 @@ def make_capture(out: str | Path, config: SynthConfig, progress: bool = True) ->
     Raises:
         UserError: if something is there already, or the configuration makes no sense.
     """
-    out = Path(out)
-    _check(out, config)
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    _check(config)
+    with whole_folder(out, "a capture") as partial:
         _fill(partial, config, progress)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
-    return out
+    return Path(out)
 
 
-def _check(out: Path, config: SynthConfig) -> None:
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists", "a capture is never written over", "choose another name, or remove it first")
+def _check(config: SynthConfig) -> None:
     if config.labels not in LEVELS:
         known = ", ".join(LEVELS)
         raise UserError(f"no label level is called {config.labels!r}", "a typing error", f"choose one of {known}")
