@@ -18,7 +18,7 @@ from usthand.check.evidence import CAP, FLOOR, MIN_POINTS, Case, View, agreement
 from usthand.check.hypotheses import Hypothesis, lenses
 from usthand.rig import Camera
 
-MOVED_FRAMES = 60
+MOVED_FRAMES = 40
 MIN_SHIFT = 2.5
 """A moved camera must displace the labels by this many times the residual that is left, or no motion is reported."""
 

@@ -137,7 +137,7 @@ def from_found(found: Found, names: tuple[str, ...]) -> Finding:
         others = "; ".join(describe(other, names)[0] for other in found.alternatives)
         sentence += f"; as well possible: {others}"
     if len(names) == 2:
-        sentence += "; two cameras are little evidence, so look at the other causes too"
+        sentence += "; two cameras alone are little evidence, and another cause may do as well"
     numbers = {
         "before_px": evidence.before_px,
         "after_px": evidence.after_px,

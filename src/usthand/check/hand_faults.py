@@ -16,7 +16,7 @@ from usthand.robust import straighten, triangulate_robust
 from usthand.rig import Rig
 from usthand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
 
-HAND_FRAMES = 60
+HAND_FRAMES = 40
 DISTANCE_M = 0.6  # to which a rig of unknown unit is scaled, since triangulation has steps in metres
 
 PALM_M = (0.055, 0.125)

@@ -7,12 +7,13 @@ place in space.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from usthand.check import mends
-from usthand.check.camera_faults import better_lenses, moved_cameras
+from usthand.check.camera_faults import Lens, Moved, better_lenses, moved_cameras
 from usthand.check.evidence import FLOOR, Case, error_px, spread_frames
 from usthand.check.findings import Finding, from_found, from_lens, from_moved, from_order, from_timing, who
 from usthand.check.folder import CaptureFacts, VideoFacts
@@ -41,6 +42,10 @@ from usthand.rig import Rig
 from usthand.skeleton import N_JOINTS
 
 EVIDENCE_FRAMES = 40
+TRIED_WITH_MORE = 3
+LONGER = 1.25
+"""Factor by which more mends must explain a capture better than fewer."""
+
 MAX_MENDS = 5
 PROGRESS = 1.1
 """Factor by which one of several possible mends must lower the total residual to be taken."""
@@ -95,12 +100,17 @@ class _Work:
         self.labels_changed |= bool(hypothesis.labels)
 
 
-def check_capture(facts: CaptureFacts) -> Report:
+def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] | None = None) -> Report:
     """Look for every known fault.
+
+    Args:
+        facts: From `folder.read_facts`.
+        on_progress: Called with (steps done, of how many).
 
     Raises:
         UserError: if rig and labels do not belong together at all, or no two cameras see a hand at once.
     """
+    tell = on_progress or (lambda done, total: None)
     labels = _worthwhile(facts)
     case = make_case(facts.rig, labels)
     work = _Work(facts, labels, case, case, [], np.zeros(len(facts.rig)))
@@ -108,10 +118,13 @@ def check_capture(facts: CaptureFacts) -> Report:
     _amount(work)
     if len(facts.rig) < 2 or len(spread_frames(case.present, 1)) == 0:
         return _report(work, np.nan, np.nan, None)
-    _gross(work)
-    _one_after_the_other(work)
+    for done, step in enumerate((_gross, _one_after_the_other)):
+        tell(done, 3)
+        step(work)
+    tell(2, 3)
     final = begin(work.now.sampled(EVIDENCE_FRAMES))
     unit = _hand(work, final)
+    tell(3, 3)
     pairs = np.isfinite(final.agreement.error)
     return _report(work, error_px(final.agreement.plain, final.views, pairs), final.agreement.mean(), unit)
 
@@ -269,22 +282,46 @@ def _each_camera(work: _Work, present: np.ndarray) -> None:
 
 
 def _gross(work: _Work) -> None:
+    """One mistake; none or one together with videos out of step; several; several together with anything else."""
+    states = search(work.now, 1)
+    if _plausible(work, states):
+        return
+    if _together(work, [(), *_attempts(states, 1)], only_time=True):
+        return
     states = search(work.now)
+    if _plausible(work, states):
+        return
+    _together(work, [(), *_attempts(states, 1), *_attempts(states, 2)], only_time=False)
+
+
+def _plausible(work: _Work, states: list[State]) -> bool:
     if states[0].plausible:
         _take(work, states[0].found)
-        return
-    # Nothing explains all: each of the best attempts may be right and something else, in time or of one camera, be
-    # wrong besides. The one that ends best is taken.
-    start = begin(work.now.sampled(EVIDENCE_FRAMES))
-    best: tuple[float, tuple[Found, ...]] = (start.score, ())
-    for found in dict.fromkeys([(), *(state.found for state in states[:4])]):
+    return states[0].plausible
+
+
+def _attempts(states: list[State], length: int) -> list[tuple[Found, ...]]:
+    """The best sequences of so many mends."""
+    return [state.found for state in states if len(state.found) == length][:TRIED_WITH_MORE]
+
+
+def _together(work: _Work, attempts: list[tuple[Found, ...]], only_time: bool) -> bool:
+    """Take the attempt that a fault in time, a moved camera or a lens makes plausible; of several the best, but a longer one
+    only if it is better by far. That other fault is left to be reported by who looks for such."""
+    best = None
+    for found in attempts:
         case = work.now
         for one in found:
             case = one.hypothesis.apply(case)
-        ended = _best_small_mend(case, work.facts.fps, begin(case.sampled(EVIDENCE_FRAMES)))
-        if ended is not None and ended.plausible and ended.score * PROGRESS < best[0]:
-            best = (ended.score, found)
-    _take(work, best[1])
+        options = _timing_options(case, work.facts.fps) if only_time else _options(case, work.facts.fps)
+        ended = min(options, key=_preference, default=None)
+        if ended is None or not ended.after.plausible:
+            continue
+        if best is None or _preference(ended) * LONGER < best[0]:
+            best = (_preference(ended), found)
+    if best is not None:
+        _take(work, best[1])
+    return best is not None
 
 
 def _take(work: _Work, found: tuple[Found, ...]) -> None:
@@ -307,24 +344,12 @@ class _Mend:
     after: State
     cameras: tuple[int, ...]
     timing: Timing | None = None
-    late: np.ndarray | None = None
-    drifts: np.ndarray | None = None
-    moved: object | None = None
-    lens: object | None = None
+    moved: Moved | None = None
+    lens: Lens | None = None
 
 
 def _options(case: Case, fps: float) -> list[_Mend]:
-    options = []
-    timed = estimate_timing(case, fps)
-    if timed is not None:
-        timing, before = timed
-        late, drifts = out_of_step(timing, before, len(case.uv_px))
-        if (late | drifts).any():
-            timing = replace(
-                timing, offset=np.where(late | drifts, timing.offset, 0.0), drift=np.where(drifts, timing.drift, 0.0)
-            )
-            after = begin(in_step(case, timing).sampled(EVIDENCE_FRAMES))
-            options.append(_Mend(after, tuple(np.flatnonzero(late | drifts)), timing, late, drifts))
+    options = _timing_options(case, fps)
     for moved in moved_cameras(case):
         after = begin(moved.hypothesis.apply(case).sampled(EVIDENCE_FRAMES))
         options.append(_Mend(after, moved.hypothesis.views, moved=moved))
@@ -332,6 +357,20 @@ def _options(case: Case, fps: float) -> list[_Mend]:
         after = begin(lens.hypothesis.apply(case).sampled(EVIDENCE_FRAMES))
         options.append(_Mend(after, lens.hypothesis.views, lens=lens))
     return options
+
+
+def _timing_options(case: Case, fps: float) -> list[_Mend]:
+    timed = estimate_timing(case, fps)
+    if timed is None:
+        return []
+    timing, before = timed
+    late, drifts = out_of_step(timing, before, len(case.uv_px))
+    wrong = late | drifts
+    if not wrong.any():
+        return []
+    timing = replace(timing, offset=np.where(wrong, timing.offset, 0.0), drift=np.where(drifts, timing.drift, 0.0))
+    after = begin(in_step(case, timing).sampled(EVIDENCE_FRAMES))
+    return [_Mend(after, tuple(int(v) for v in np.flatnonzero(wrong)), timing)]
 
 
 def _preference(mend: _Mend) -> float:
@@ -343,11 +382,6 @@ def _preference(mend: _Mend) -> float:
         handicap = 1.05 if mend.lens.hypothesis.kind == "fitted" else 1.0
         handicap *= 1.0 if len(mend.cameras) > 1 else 1.02
     return max(mend.after.score, FLOOR) * handicap
-
-
-def _best_small_mend(case: Case, fps: float, before: State) -> State | None:
-    best = min(_options(case, fps), key=_preference, default=None)
-    return None if best is None else best.after
 
 
 def _one_after_the_other(work: _Work) -> None:

@@ -127,8 +127,8 @@ def expand(state: State) -> list[State]:
     return sorted(helped, key=lambda s: round(s.score, 3))
 
 
-def search(case: Case) -> list[State]:
-    """States to go on with, the best first; the last is the case as it was. A sound case comes back alone.
+def search(case: Case, depth: int = DEPTH) -> list[State]:
+    """States after up to `depth` mends, and the case as it was; the best first. A sound case comes back alone.
 
     Only a plausible one may be taken for mended; the others are there for who looks for further kinds of faults.
     """
@@ -136,7 +136,7 @@ def search(case: Case) -> list[State]:
     beam, seen = [start], [start]
     if not start.suspicious:
         return [start]
-    for _ in range(DEPTH):
+    for _ in range(depth):
         fresh = []
         for state in beam:
             options = expand(state)

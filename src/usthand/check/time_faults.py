@@ -30,8 +30,8 @@ MIN_OFFSET = 0.5
 """Frames: less cannot be mended by whole frames, and no usual camera is nearer than that without a wire."""
 
 MIN_STANDARD_ERRORS = 5.0
-MIN_NOISE_SHARE = 0.6
-"""An offset must move the labels, on average, by at least this part of their residual. Below, the part of the label noise
+MIN_NOISE_SHARE = 1.0
+"""An offset must move the labels, on average, by at least this many times their residual. Below, the part of the label noise
 that follows the hand's pose, and so its motion, is easily mistaken for time; no amount of data averages that out."""
 
 REFERENCE_TOLERANCE = 0.3
