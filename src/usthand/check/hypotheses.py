@@ -103,9 +103,9 @@ def _off_centre(camera: Camera, factor: float) -> float:
 
 
 def lenses(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
-    """The other lens model, and none."""
+    """The other lens model where it has as many numbers, and no distortion."""
     chosen = [case.cameras[v] for v in group]
-    if all(c.model == "pinhole" for c in chosen):
+    if all(c.model == "pinhole" and len(c.distortion) == 4 for c in chosen):
         yield _cameras(case, "wrong_lens", "fisheye", group, mends.as_fisheye)
     elif all(c.model == "fisheye" for c in chosen):
         yield _cameras(case, "wrong_lens", "pinhole", group, mends.as_pinhole)

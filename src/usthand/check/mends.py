@@ -85,9 +85,8 @@ def without_distortion(camera: Camera) -> Camera:
 
 
 def as_fisheye(camera: Camera) -> Camera:
-    """The same numbers read as OpenCV's fisheye model; an equidistant lens if they are not four."""
-    four = camera.distortion if len(camera.distortion) == 4 else np.zeros(4)
-    return replace(camera, distortion=four, model="fisheye")
+    """The same four numbers read as OpenCV's fisheye model."""
+    return replace(camera, model="fisheye")
 
 
 def as_pinhole(camera: Camera) -> Camera:
