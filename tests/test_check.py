@@ -266,7 +266,7 @@ def test_lenses(name, views):
     finding = only(report)
     assert finding.fault == "wrong_lens" and finding.evidence["kind"] == kind
     assert finding.cameras == (made.rig.names if views is None else ("cam1",))
-    assert finding.evidence["growth"] > 1.5
+    assert finding.evidence["after_px"] < finding.evidence["before_px"] / 1.5
 
 
 # ---- sizes ----------------------------------------------------------------------------------------------------------

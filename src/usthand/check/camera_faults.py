@@ -14,7 +14,19 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.spatial.transform import Rotation
 
-from usthand.check.evidence import CAP, FLOOR, MIN_POINTS, Case, View, agreement, make_view, make_views, solve_symmetric
+from usthand.check.evidence import (
+    CAP,
+    FLOOR,
+    MIN_POINTS,
+    PLAUSIBLE,
+    Case,
+    View,
+    agreement,
+    make_view,
+    make_views,
+    pair_agreement,
+    solve_symmetric,
+)
 from usthand.check.hypotheses import Hypothesis, lenses
 from usthand.rig import Camera
 
@@ -64,7 +76,7 @@ def moved_cameras(case: Case) -> Iterator[Moved]:
     error = agreement(views).error
     for v in range(len(views)):
         others = _trusted(error, v)
-        if len(others) < 2:
+        if len(others) < len(views) - most_moved(len(views)):
             continue
         points, known = _points([views[u] for u in others])
         known &= views[v].present & np.isfinite(views[v].rays).all(0)
@@ -75,6 +87,11 @@ def moved_cameras(case: Case) -> Iterator[Moved]:
             yield found
 
 
+def most_moved(n_views: int) -> int:
+    """Cameras that may have been moved: fewer than half, or nobody knows who it was."""
+    return (n_views - 1) // 2
+
+
 def _trusted(error: np.ndarray, v: int) -> list[int]:
     """The largest group without v in which each agrees with all others, grown from its best pair."""
     others = [u for u in range(len(error)) if u != v]
@@ -82,10 +99,11 @@ def _trusted(error: np.ndarray, v: int) -> list[int]:
     if not pairs:
         return []
     best, a, b = min(pairs)
-    limit = max(3 * best, 0.06)
+    if best > PLAUSIBLE:
+        return []
     group = [a, b]
     for u in sorted(set(others) - {a, b}, key=lambda u: np.nansum([error[u, a], error[u, b]])):
-        if all(not error[u, g] > limit for g in group):
+        if all(not error[u, g] > PLAUSIBLE for g in group):
             group.append(u)
     return group
 
@@ -233,8 +251,6 @@ def _halves(views: list[View], outer: list[np.ndarray], group: tuple[int, ...]) 
 
 
 def _residual(a: View, b: View, chosen: np.ndarray) -> float:
-    from usthand.check.evidence import pair_agreement
-
     return pair_agreement(a._replace(present=a.present & chosen), b)[0]
 
 

@@ -24,11 +24,11 @@ from usthand.skeleton import N_JOINTS
 CAP = 1.0
 """A joint missed by more than one hand size, or placed behind a camera, is simply wrong."""
 
-PLAUSIBLE = 0.08
+PLAUSIBLE = 0.06
 """Largest median residual, hand sizes, of a sound pair of cameras. Labels err by .03 to .10, on two axes; a pair sees
 one, and its median is about .025 (docs/notes/label-noise.md)."""
 
-PLAUSIBLE_LEFT_OUT = 0.25
+PLAUSIBLE_LEFT_OUT = 0.2
 """The same for a view against the point that the others give, on two axes and with the others' own errors."""
 
 FLOOR = 0.004

@@ -109,7 +109,7 @@ def lenses(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
         yield _cameras(case, "wrong_lens", "fisheye", group, mends.as_fisheye)
     elif all(c.model == "fisheye" for c in chosen):
         yield _cameras(case, "wrong_lens", "pinhole", group, mends.as_pinhole)
-    if any(c.distortion.any() or c.model == "fisheye" for c in chosen):
+    if any(c.distortion.any() for c in chosen):
         yield _cameras(case, "wrong_lens", "undistorted", group, mends.without_distortion)
 
 

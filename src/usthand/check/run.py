@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from usthand.check import mends
-from usthand.check.camera_faults import Lens, Moved, better_lenses, moved_cameras
+from usthand.check.camera_faults import Lens, Moved, better_lenses, most_moved, moved_cameras
 from usthand.check.evidence import FLOOR, Case, error_px, spread_frames
 from usthand.check.findings import Finding, from_found, from_lens, from_moved, from_order, from_timing, who
 from usthand.check.folder import CaptureFacts, VideoFacts
@@ -370,6 +370,8 @@ def _timing_options(case: Case, fps: float) -> list[_Mend]:
         return []
     timing = replace(timing, offset=np.where(wrong, timing.offset, 0.0), drift=np.where(drifts, timing.drift, 0.0))
     after = begin(in_step(case, timing).sampled(EVIDENCE_FRAMES))
+    if not after.score < begin(case.sampled(EVIDENCE_FRAMES)).score:
+        return []
     return [_Mend(after, tuple(int(v) for v in np.flatnonzero(wrong)), timing)]
 
 
@@ -380,27 +382,37 @@ def _preference(mend: _Mend) -> float:
         handicap = 1.05 if mend.moved.shift == 0 else 1.2
     if mend.lens is not None:
         handicap = 1.05 if mend.lens.hypothesis.kind == "fitted" else 1.0
-        handicap *= 1.0 if len(mend.cameras) > 1 else 1.02
+        # One wrong lens is mended by the right one for all as well, where all are alike.
+        handicap *= 1.1 if len(mend.cameras) > 1 else 1.0
     return max(mend.after.score, FLOOR) * handicap
 
 
 def _one_after_the_other(work: _Work) -> None:
+    """Take the best mend, look again. What does not lead to cameras that agree was no explanation, and is taken back."""
+    as_it_was, n_findings = replace(work, offset=work.offset.copy()), len(work.findings)
+    moved: set[int] = set()
     for _ in range(MAX_MENDS):
         before = begin(work.now.sampled(EVIDENCE_FRAMES))
         options = [o for o in _options(work.now, work.facts.fps) if o.timing is not None or o.after.score < before.score / PROGRESS]
+        if len(moved) == most_moved(len(work.names)):
+            options = [o for o in options if o.moved is None]
         best = min(options, key=_preference, default=None)
         if best is None:
-            return
+            break
         evidence = measure(before.agreement, best.after.agreement, before.views, best.after.views, best.cameras)
         if best.timing is not None:
             _take_timing(work, best, before)
-            continue
-        if best.moved is not None:
+        elif best.moved is not None:
+            moved.update(best.cameras)
             work.apply(best.moved.hypothesis)
             work.findings.append(from_moved(best.moved, evidence, work.names, work.facts.rig.metric))
         else:
             work.apply(best.lens.hypothesis)
             work.findings.append(from_lens(best.lens, evidence, work.names))
+    if not begin(work.now.sampled(EVIDENCE_FRAMES)).plausible:
+        work.now, work.kept, work.offset = as_it_was.now, as_it_was.kept, as_it_was.offset
+        work.labels_changed = as_it_was.labels_changed
+        del work.findings[n_findings:]
 
 
 def _take_timing(work: _Work, mend: _Mend, before: State) -> None:
