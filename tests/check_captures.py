@@ -105,4 +105,8 @@ def wide_rig(seed: int, views: int = 4, lens: str = "fisheye") -> Rig:
     k = {"fisheye": [0.05, -0.02, 0.004, -0.001], "barrel": [-0.28, 0.09, 5e-4, -5e-4, -0.012], "pinhole": []}[lens]
     matrix = np.array([[f, 0, 322.0], [0, f * 1.003, 236.0], [0, 0, 1]])
     model = "fisheye" if lens == "fisheye" else "pinhole"
-    return Rig(tuple(Camera(c.name, 640, 480, matrix, np.array(k, float), model, c.rotation, c.translation) for c in base.cameras))
+    return Rig(
+        tuple(
+            Camera(c.name, 640, 480, matrix, np.array(k, float), model, c.rotation, c.translation) for c in base.cameras
+        )
+    )

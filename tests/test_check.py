@@ -40,7 +40,9 @@ def facts(made: Made, rig: Rig | None = None, videos: dict | None = None) -> Cap
 
 
 def broken_rig(rig: Rig, mistake, views=None) -> Rig:
-    return replace(rig, cameras=tuple(mistake(c) if views is None or v in views else c for v, c in enumerate(rig.cameras)))
+    return replace(
+        rig, cameras=tuple(mistake(c) if views is None or v in views else c for v, c in enumerate(rig.cameras))
+    )
 
 
 def broken_labels(made: Made, mistake) -> Made:
@@ -114,7 +116,16 @@ def test_involutions_undo_themselves(mend):
 
 def test_resizing_a_camera_is_resizing_its_image():
     """A pixel's edges, at half-integers, scale with the image (the convention of cv2.resize)."""
-    camera = Camera("a", 640, 480, np.array([[500.0, 0, 300], [0, 510, 250], [0, 0, 1]]), np.zeros(0), "pinhole", np.eye(3), np.zeros(3))
+    camera = Camera(
+        "a",
+        640,
+        480,
+        np.array([[500.0, 0, 300], [0, 510, 250], [0, 0, 1]]),
+        np.zeros(0),
+        "pinhole",
+        np.eye(3),
+        np.zeros(3),
+    )
     points = torch.tensor([[0.1, -0.2, 1.0], [0.0, 0.1, 2.0]], dtype=torch.float64)
     small = mends.resized(camera, 320, 240)
     before, after = (project(Rig((c,)).tensors(torch.float64), points)[0][0].numpy() for c in (camera, small))
@@ -135,14 +146,19 @@ def sound(seed: int) -> Made:
     sides = (("right",), ("left",), ("right",), ("right", "left"))[seed % 4]
     lens = (None, None, "fisheye", None, "barrel")[(seed // 2) % 5]
     rig = wide_rig(seed, views, lens) if lens else None
-    return make(
+    made = make(
         seed, views, LEVELS[(seed // 3) % 3] if seed % 2 else "heavy", frames=(80, 120)[seed % 2],
         layout=("dome", "side")[(seed // 5) % 2], sides=sides, fps=(30.0, 60.0, 15.0, 6.0)[(seed // 7) % 4], rig=rig,
         roam_m=0.12 if rig else 0.0,
     )  # fmt: skip
+    # A detector that misses the hand in bursts can leave two cameras next to nothing in common: that is a fault.
+    two_views = min(float(np.mean(one.mask.any(2).sum(1) >= 2)) for one in made.labels)
+    return made if two_views > 0.4 else sound(seed + 1000)
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.slow if seed >= 10 else ()) for seed in range(50)])
+@pytest.mark.parametrize(
+    "seed", [pytest.param(seed, marks=pytest.mark.slow if seed >= 10 else ()) for seed in range(50)]
+)
 def test_sound_captures_have_no_fault(seed):
     report = check_capture(facts(sound(seed)))
     assert not report.findings, [finding.sentence for finding in report.findings]
@@ -213,7 +229,9 @@ def test_units(factor, unit):
     finding = only(report)
     assert finding.fault == "wrong_unit" and finding.evidence["unit"] == unit
     same_relative_pose(report.rig, made.rig, 1e-6, 1e-9)
-    assert not check_capture(facts(made, replace(rig, metric=False))).findings, "a rig that says it is not metric is right"
+    assert not check_capture(facts(made, replace(rig, metric=False))).findings, (
+        "a rig that says it is not metric is right"
+    )
 
 
 def test_board_units():
@@ -303,13 +321,18 @@ def test_labels_of_another_size():
 def test_different_lengths_and_rates():
     made = make(9, 3, "heavy")
     videos = {name: VideoFacts(256, 256, 150 + v, 30.0 - v) for v, name in enumerate(made.rig.names)}
-    assert [f.fault for f in check_capture(facts(made, videos=videos)).findings] == ["different_lengths", "different_rates"]
+    assert [f.fault for f in check_capture(facts(made, videos=videos)).findings] == [
+        "different_lengths",
+        "different_rates",
+    ]
 
 
 # ---- time -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("views,level,offset", [(4, "heavy", 8.4), (4, "light", 1.7), (2, "light", -13.0), (3, "light", 55.0)])
+@pytest.mark.parametrize(
+    "views,level,offset", [(4, "heavy", 8.4), (4, "light", 1.7), (2, "light", -13.0), (3, "light", 55.0)]
+)
 def test_offsets_to_a_tenth_of_a_frame(views, level, offset):
     made = make(11, views, level, frames=240, timing={views - 1: (offset, 0.0)})
     report = check_capture(facts(made))
@@ -368,7 +391,9 @@ def test_wrong_side(declared, true):
 def test_joint_orders(name):
     made = make(16, 3, "heavy")
     index = list(inverse_order(mends.ORDERS[name]))
-    wrong = broken_labels(made, lambda one: replace(one, uv_px=one.uv_px[:, :, index], confidence=one.confidence[:, :, index]))
+    wrong = broken_labels(
+        made, lambda one: replace(one, uv_px=one.uv_px[:, :, index], confidence=one.confidence[:, :, index])
+    )
     report = check_capture(facts(wrong))
     finding = only(report)
     assert finding.fault == "joint_order" and finding.evidence["order"] == name
@@ -430,7 +455,9 @@ def test_one_camera_or_no_labels():
 
 def test_inverted_and_millimetres():
     made = make(18, 4, "heavy")
-    report = check_capture(facts(made, broken_rig(made.rig, lambda c: mends.inverted(mends.scaled_translation(c, 1000.0)))))
+    report = check_capture(
+        facts(made, broken_rig(made.rig, lambda c: mends.inverted(mends.scaled_translation(c, 1000.0))))
+    )
     assert [finding.fault for finding in report.findings] == ["inverted_extrinsics", "wrong_unit"]
     same_relative_pose(report.rig, made.rig, 1e-6, 1e-9)
 
@@ -452,11 +479,12 @@ def test_two_cameras_inverted():
 
 
 def test_what_nothing_explains_is_said():
-    made = make(21, 4, "light")
+    made = make(21, 4, "light", frames=100)
     rng = np.random.default_rng(0)
     rig = broken_rig(made.rig, lambda c: replace(c, rotation=Rotation.random(random_state=rng).as_matrix()))
     report = check_capture(facts(made, rig))
-    assert [finding.fault for finding in report.findings][-1] == "disagreement"
+    assert [finding.fault for finding in report.findings] == ["disagreement"]
+    assert report.rig is None and report.offsets is None
 
 
 # ---- the command ----------------------------------------------------------------------------------------------------

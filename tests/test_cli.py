@@ -56,7 +56,7 @@ def spoil(path, **changes):
 
 
 def test_the_commands_are_the_promised_ones():
-    assert list(COMMANDS) == ["synth", "label", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench"]
+    assert list(COMMANDS) == ["synth", "label", "check", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench"]
 
 
 def test_fit_evaluate_and_raw(capture, fitted, tmp_path, capsys):

@@ -145,7 +145,9 @@ def _put_back(camera: Camera, view: View, points: np.ndarray, known: np.ndarray,
         return None
     angle = np.degrees(Rotation.from_matrix(camera.rotation.T @ mended.rotation).magnitude())
     kind = "turned" if shift == 0 else "shifted"
-    return Moved(Hypothesis("moved_camera", kind, (v,), {v: mended}, {}, float(angle)), float(angle), shift, before, after)
+    return Moved(
+        Hypothesis("moved_camera", kind, (v,), {v: mended}, {}, float(angle)), float(angle), shift, before, after
+    )
 
 
 def _angle(one: np.ndarray, other: np.ndarray, size_rad: float) -> float:
@@ -256,7 +258,8 @@ def _residual(a: View, b: View, chosen: np.ndarray) -> float:
 
 def _with(case: Case, views: list[View], cameras: dict[int, Camera]) -> list[View]:
     return [
-        make_view(cameras[v], case.uv_px[:, v], case.present[:, v]) if v in cameras else view for v, view in enumerate(views)
+        make_view(cameras[v], case.uv_px[:, v], case.present[:, v]) if v in cameras else view
+        for v, view in enumerate(views)
     ]
 
 
@@ -276,5 +279,7 @@ def _fit_lens(case: Case, views: list[View], outer: list[np.ndarray], group: tup
     starts = [np.array(k) for k in ((0.0, 0.0), (-0.2, 0.0), (0.2, 0.0))]
     start = min(starts, key=cost)
     simplex = start + np.array([[0, 0], [0.15, 0], [0, 0.1]])
-    found = minimize(cost, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 60, "xatol": 2e-3}).x
+    found = minimize(
+        cost, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 60, "xatol": 2e-3}
+    ).x
     return Hypothesis("wrong_lens", "fitted", group, cameras(found), {}, (float(found[0]), float(found[1])))

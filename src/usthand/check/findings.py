@@ -187,7 +187,9 @@ def from_lens(lens: Lens, evidence: Evidence, names: tuple[str, ...]) -> Finding
     return Finding("wrong_lens", chosen, sentence, mend, numbers)
 
 
-def from_timing(name: str, late: float, error: float, drift: float, fps: float, evidence: Evidence, reference: str) -> Finding:
+def from_timing(
+    name: str, late: float, error: float, drift: float, fps: float, evidence: Evidence, reference: str
+) -> Finding:
     """A video out of step. `late`: frames by which the camera started later than the reference, at the middle; `drift`:
     frames per frame by which its frames run ahead."""
     ppm = 1e6 * drift
@@ -201,8 +203,12 @@ def from_timing(name: str, late: float, error: float, drift: float, fps: float, 
         f"{evidence.before_px:.3g} to {evidence.after_px:.2g} px."
     )
     if drift:
-        sentence = sentence.replace("it started", "in the middle of the capture it is").replace("later than", "behind").replace("earlier than", "ahead of")
-    mend = f"state it in capture.toml, [offset] \"{name}\" = {round(late)}, as `--fix` does, and label again"
+        sentence = (
+            sentence.replace("it started", "in the middle of the capture it is")
+            .replace("later than", "behind")
+            .replace("earlier than", "ahead of")
+        )
+    mend = f'state it in capture.toml, [offset] "{name}" = {round(late)}, as `--fix` does, and label again'
     if drift:
         mend = (
             f"bring it to the others' speed, for instance with `ffmpeg -i {name}.mp4 -vf setpts=PTS/{1 + drift:.6f} -r {fps:g} "

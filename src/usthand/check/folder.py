@@ -55,14 +55,18 @@ def read_facts(path: str | Path) -> CaptureFacts:
     path = Path(path)
     if not path.is_dir():
         raise UserError(
-            f"there is no folder {path}", "a capture is a folder with rig.toml and one video per camera", "check the path"
+            f"there is no folder {path}",
+            "a capture is a folder with rig.toml and one video per camera",
+            "check the path",
         )
     rig = load_rig(path / "rig.toml")
     files = [path / "labels" / f"{side}.npz" for side in SIDES]
     labels = tuple(load_npz(file) for file in files if file.is_file())
     if not labels:
         raise UserError(
-            f"{path} has no labels", "no detector has been run on it, and they are what is checked", f"run `usthand label {path}`"
+            f"{path} has no labels",
+            "no detector has been run on it, and they are what is checked",
+            f"run `usthand label {path}`",
         )
     videos = {name: _video(path, name) for name in rig.names}
     settings = _settings(path / "capture.toml")

@@ -12,8 +12,8 @@ import torch
 from usthand.associate import chirality
 from usthand.check.evidence import Case, View, make_views
 from usthand.check.mends import ORDERS, reordered
-from usthand.robust import straighten, triangulate_robust
 from usthand.rig import Rig
+from usthand.robust import straighten, triangulate_robust
 from usthand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
 
 HAND_FRAMES = 40
@@ -24,7 +24,14 @@ PALM_M = (0.055, 0.125)
 
 LIKELY_PALM_M = (0.06, 0.115)
 
-UNITS = {"millimetres": 1e-3, "centimetres": 1e-2, "inches": 0.0254, "decimetres": 0.1, "feet": 0.3048, "kilometres": 1e3}
+UNITS = {
+    "millimetres": 1e-3,
+    "centimetres": 1e-2,
+    "inches": 0.0254,
+    "decimetres": 0.1,
+    "feet": 0.3048,
+    "kilometres": 1e3,
+}
 
 MIN_CHIRAL = 0.25
 """Palm lengths by which the fingertips must lie off the palm's plane for a frame to say which hand it is."""
@@ -63,7 +70,9 @@ def hands_in_space(case: Case) -> list[Hand]:
         part = slice(start, start + N_JOINTS)
         uv, present = sample.uv_px[:, :, part], sample.present[:, :, part]
         sizes = np.array([view.size_px for view in make_views(replace(sample, uv_px=uv, present=present))])
-        precision = np.where(present, 1.0, 0.0)[..., None, None] * np.eye(2) / (0.04 * sizes[None, :, None, None, None]) ** 2
+        precision = (
+            np.where(present, 1.0, 0.0)[..., None, None] * np.eye(2) / (0.04 * sizes[None, :, None, None, None]) ** 2
+        )
         views = straighten(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
         found = triangulate_robust(views)
         hands.append(Hand(found.points_world_m.numpy() * unit, found.seen.numpy()))

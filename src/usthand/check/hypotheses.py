@@ -91,7 +91,9 @@ def _sizes(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
         if np.mean(off_scaled) < np.mean(off):
             yield _cameras(case, "wrong_size", "matrix", group, lambda c, f=factor: mends.scaled_matrix(c, f), factor)
         else:
-            yield Hypothesis("wrong_size", "labels", group, {}, dict.fromkeys(group, mends.scaled_labels(1 / factor)), 1 / factor)
+            yield Hypothesis(
+                "wrong_size", "labels", group, {}, dict.fromkeys(group, mends.scaled_labels(1 / factor)), 1 / factor
+            )
     if any(case.cameras[v].width != case.cameras[v].height for v in group):
         yield _cameras(case, "wrong_size", "turned", group, mends.turned_matrix)
 

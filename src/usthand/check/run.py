@@ -34,7 +34,7 @@ from usthand.check.hand_faults import (
     wrong_side,
 )
 from usthand.check.hypotheses import Hypothesis
-from usthand.check.search import Evidence, Found, State, begin, measure, search
+from usthand.check.search import Found, State, begin, cut, measure, search
 from usthand.check.time_faults import Timing, estimate_timing, in_step, out_of_step
 from usthand.errors import UserError
 from usthand.labels import Labels
@@ -43,6 +43,9 @@ from usthand.skeleton import N_JOINTS
 
 EVIDENCE_FRAMES = 40
 TRIED_WITH_MORE = 3
+TIMING_CUT = 1.15
+"""An offset as large as the label noise cuts the residual by 1.4; so much must be seen in the medians of the pairs."""
+
 LONGER = 1.25
 """Factor by which more mends must explain a capture better than fewer."""
 
@@ -146,7 +149,9 @@ def _worthwhile(facts: CaptureFacts) -> tuple[Labels, ...]:
     counts = [int(one.mask.any(2).sum()) for one in facts.labels]
     if max(counts) == 0:
         raise UserError(
-            f"{facts.path} has no label in any frame", "the detector never saw a hand", f"run `usthand label {facts.path} --overwrite`"
+            f"{facts.path} has no label in any frame",
+            "the detector never saw a hand",
+            f"run `usthand label {facts.path} --overwrite`",
         )
     labels = tuple(
         one for one, n in zip(facts.labels, counts, strict=True) if n > MIN_SHARE_OF_OTHER_HAND * max(counts)
@@ -174,7 +179,9 @@ def _headers(work: _Work) -> None:
     videos = work.facts.videos
     missing = tuple(name for name, video in videos.items() if video is None)
     if missing and len(missing) < len(videos):
-        sentence = f"{who(missing, False)} of the rig {'has' if len(missing) == 1 else 'have'} no video that can be opened."
+        sentence = (
+            f"{who(missing, False)} of the rig {'has' if len(missing) == 1 else 'have'} no video that can be opened."
+        )
         mend = "add it, rename the video after the camera, or remove the camera from rig.toml"
         work.findings.append(Finding("missing_video", missing, sentence, mend))
     lengths = {name: video.n_frames for name, video in videos.items() if video is not None}
@@ -183,7 +190,9 @@ def _headers(work: _Work) -> None:
         told = ", ".join(f"{name} {n}" for name, n in lengths.items())
         sentence = f"the numbers of frames differ: videos {told}; labels {n_labels}."
         mend = "cut the videos so that frame k is the same instant in all, or state offsets in capture.toml, and label again"
-        work.findings.append(Finding("different_lengths", tuple(lengths), sentence, mend, {"labels": n_labels, **lengths}))
+        work.findings.append(
+            Finding("different_lengths", tuple(lengths), sentence, mend, {"labels": n_labels, **lengths})
+        )
     rates = {name: video.fps for name, video in videos.items() if video is not None and video.fps}
     if rates and max(rates.values()) > 1.01 * min(rates.values()):
         told = ", ".join(f"{name} {fps:.4g}" for name, fps in rates.items())
@@ -257,7 +266,9 @@ def _amount(work: _Work) -> None:
                 f"({100 * np.mean(seen >= 1):.0f} % in one), and only those can be placed in space."
             )
             mend = "cut the capture to the time when the hand is in view, or place the cameras closer around it"
-            work.findings.append(Finding("too_few_views", work.names, sentence, mend, {"two_views": two, "side": one.side}, "warning"))
+            work.findings.append(
+                Finding("too_few_views", work.names, sentence, mend, {"two_views": two, "side": one.side}, "warning")
+            )
     _each_camera(work, present)
 
 
@@ -267,7 +278,9 @@ def _each_camera(work: _Work, present: np.ndarray) -> None:
         if share[v] < MIN_SEEN * max(share.max(), 1e-9):
             sentence = f"camera {name} hardly ever shows a hand: in {100 * share[v]:.1f} % of the frames, others in up to {100 * share.max():.0f} %."
             mend = "turn it to the hand, check its video, or remove it from rig.toml"
-            work.findings.append(Finding("hand_not_seen", (name,), sentence, mend, {"share": float(share[v])}, "warning"))
+            work.findings.append(
+                Finding("hand_not_seen", (name,), sentence, mend, {"share": float(share[v])}, "warning")
+            )
     sample = work.now.sampled(EVIDENCE_FRAMES)
     views = begin(sample).views
     small = {work.names[v]: view.size_px for v, view in enumerate(views) if share[v] > 0 and view.size_px < MIN_HAND_PX}
@@ -313,7 +326,8 @@ def _together(work: _Work, attempts: list[tuple[Found, ...]], only_time: bool) -
         case = work.now
         for one in found:
             case = one.hypothesis.apply(case)
-        options = _timing_options(case, work.facts.fps) if only_time else _options(case, work.facts.fps)
+        # One camera moved, or the lenses, may be all there is; after another mend they would explain too much.
+        options = _timing_options(case, work.facts.fps) if only_time and found else _options(case, work.facts.fps)
         ended = min(options, key=_preference, default=None)
         if ended is None or not ended.after.plausible:
             continue
@@ -370,9 +384,10 @@ def _timing_options(case: Case, fps: float) -> list[_Mend]:
         return []
     timing = replace(timing, offset=np.where(wrong, timing.offset, 0.0), drift=np.where(drifts, timing.drift, 0.0))
     after = begin(in_step(case, timing).sampled(EVIDENCE_FRAMES))
-    if not after.score < begin(case.sampled(EVIDENCE_FRAMES)).score:
+    start, views = begin(case.sampled(EVIDENCE_FRAMES)), tuple(int(v) for v in np.flatnonzero(wrong))
+    if cut(measure(start.agreement, after.agreement, start.views, after.views, views)) < TIMING_CUT:
         return []
-    return [_Mend(after, tuple(int(v) for v in np.flatnonzero(wrong)), timing)]
+    return [_Mend(after, views, timing)]
 
 
 def _preference(mend: _Mend) -> float:
@@ -393,7 +408,11 @@ def _one_after_the_other(work: _Work) -> None:
     moved: set[int] = set()
     for _ in range(MAX_MENDS):
         before = begin(work.now.sampled(EVIDENCE_FRAMES))
-        options = [o for o in _options(work.now, work.facts.fps) if o.timing is not None or o.after.score < before.score / PROGRESS]
+        options = [
+            o
+            for o in _options(work.now, work.facts.fps)
+            if o.timing is not None or o.after.score < before.score / PROGRESS
+        ]
         if len(moved) == most_moved(len(work.names)):
             options = [o for o in options if o.moved is None]
         best = min(options, key=_preference, default=None)
@@ -442,9 +461,13 @@ def _hand(work: _Work, final: State) -> tuple[float, str] | None:
             f"{error_px(final.agreement.plain, final.views, np.isfinite(final.agreement.error)):.3g} px, "
             f"{100 * np.nanmax(final.agreement.rows()):.0f} % of the hand's size in the worst camera, where sound captures are below 5 %."
         )
-        worst = tuple(work.names[v] for v in np.flatnonzero(final.agreement.rows() > 0.9 * np.nanmax(final.agreement.rows())))
+        worst = tuple(
+            work.names[v] for v in np.flatnonzero(final.agreement.rows() > 0.9 * np.nanmax(final.agreement.rows()))
+        )
         mend = "check that calibration and videos belong together, that the cameras stood still, and calibrate again"
-        work.findings.append(Finding("disagreement", worst, sentence, mend, {"error": float(np.nanmax(final.agreement.rows()))}))
+        work.findings.append(
+            Finding("disagreement", worst, sentence, mend, {"error": float(np.nanmax(final.agreement.rows()))})
+        )
         return None
     hands = hands_in_space(work.now)
     order = joint_order(hands)
@@ -479,7 +502,9 @@ def _sides(work: _Work, hands: list[Hand]) -> None:
             f"{100 * share:.0f} % of {count} frames."
         )
         mend = f"name them {other}; if the videos are mirrored (webcams often are), unmirror them and calibrate with them so"
-        work.findings.append(Finding("wrong_side", work.names, sentence, mend, {"share": share, "frames": count, "side": side}))
+        work.findings.append(
+            Finding("wrong_side", work.names, sentence, mend, {"share": share, "frames": count, "side": side})
+        )
         sides[n] = other
     if sides != [one.side for one in work.labels] and len(set(sides)) == len(sides):
         work.labels = tuple(replace(one, side=side) for one, side in zip(work.labels, sides, strict=True))
@@ -497,7 +522,9 @@ def _unit(work: _Work, hands: list[Hand]) -> tuple[float, str] | None:
         name, metres = unit
         numbers |= {"factor": metres, "unit": name}
         sentence = f"the lengths of the rig look to be in {name}, not metres: {told}; in {name} it would be {100 * palm * metres:.1f} cm."
-        work.findings.append(Finding("wrong_unit", work.names, sentence, f"multiply all translations by {metres:g}", numbers))
+        work.findings.append(
+            Finding("wrong_unit", work.names, sentence, f"multiply all translations by {metres:g}", numbers)
+        )
         return metres, name
     middle = float(np.sqrt(LIKELY_PALM_M[0] * LIKELY_PALM_M[1]))
     numbers |= {"factor": middle / palm, "unit": "unknown"}
@@ -539,7 +566,9 @@ def _labels(work: _Work) -> tuple[Labels, ...]:
     for n, one in enumerate(work.labels):
         part = slice(n * N_JOINTS, (n + 1) * N_JOINTS)
         columns = [one.cameras.index(name) if name in one.cameras else None for name in work.names]
-        confidence = np.stack([one.confidence[:, c] if c is not None else np.zeros_like(one.confidence[:, 0]) for c in columns], axis=1)
+        confidence = np.stack(
+            [one.confidence[:, c] if c is not None else np.zeros_like(one.confidence[:, 0]) for c in columns], axis=1
+        )
         confidence = np.where(base.present[:, :, part], confidence, 0)
         # Where an order was mended the confidences go with their joints; they are found by what became of their places.
         confidence = _follow(work, confidence, n)

@@ -24,7 +24,7 @@ SUSPICIOUS, SUSPICIOUS_LEFT_OUT = 0.045, 0.12
 """A case in which no view's residual with the others, pairwise and left out, exceeds these (hand sizes) is not searched:
 what a gross fault does is larger, and larger than what label noise does."""
 
-BEAM, DEPTH = 4, 4
+BEAM, DEPTH = 4, 3
 SEARCH_FRAMES = 16
 ALTERNATIVE = 1.3
 """Other mends that end within this factor of the best one's residual explain the fault as well, and are named."""
@@ -73,7 +73,9 @@ class State:
     @property
     def suspicious(self) -> bool:
         pairs, left_out = self.agreement.rows(), self.agreement.left_out
-        return bool(np.nanmax(pairs, initial=0.0) > SUSPICIOUS or np.nanmax(left_out, initial=0.0) > SUSPICIOUS_LEFT_OUT)
+        return bool(
+            np.nanmax(pairs, initial=0.0) > SUSPICIOUS or np.nanmax(left_out, initial=0.0) > SUSPICIOUS_LEFT_OUT
+        )
 
 
 def begin(case: Case) -> State:
@@ -122,7 +124,9 @@ def attempt(state: State, hypothesis: Hypothesis) -> State:
 def expand(state: State) -> list[State]:
     """Every mend that helps, best first."""
     tried = [attempt(state, h) for h in (*exchanges(state.case), *hypotheses(state.case))]
-    helped = [s for s in tried if np.isfinite(s.score) and cut(s.found[-1].evidence) > STEP_CUT and s.score < state.score]
+    helped = [
+        s for s in tried if np.isfinite(s.score) and cut(s.found[-1].evidence) > STEP_CUT and s.score < state.score
+    ]
     # A stable sort: of two mends that do the same the likelier one, which is listed first, is kept.
     return sorted(helped, key=lambda s: round(s.score, 3))
 
@@ -134,6 +138,8 @@ def search(case: Case, depth: int = DEPTH) -> list[State]:
     """
     start = begin(case.sampled(SEARCH_FRAMES))
     beam, seen = [start], [start]
+    if len(case.cameras) == 2:  # whose one residual some sequence of mends would always bring down
+        depth = min(depth, 2)
     if not start.suspicious:
         return [start]
     for _ in range(depth):
@@ -166,15 +172,20 @@ def _with_alternatives(before: State, chosen: State, options: list[State]) -> St
         and option.plausible
         and option.score <= max(chosen.score, FLOOR) * ALTERNATIVE
         and option.found[-1].evidence.after <= limit
-        and (option.found[-1].hypothesis.fault, option.found[-1].hypothesis.views) != (last.hypothesis.fault, last.hypothesis.views)
+        and (option.found[-1].hypothesis.fault, option.found[-1].hypothesis.views)
+        != (last.hypothesis.fault, last.hypothesis.views)
     )
-    return State(chosen.case, (*chosen.found[:-1], Found(last.hypothesis, last.evidence, others)), chosen.views, chosen.agreement)
+    return State(
+        chosen.case, (*chosen.found[:-1], Found(last.hypothesis, last.evidence, others)), chosen.views, chosen.agreement
+    )
 
 
 def _distinct(states: list[State]) -> list[State]:
     """Without those that reach the same errors by another order of the same mends."""
     kept: list[State] = []
     for state in states:
-        if not any(np.allclose(state.agreement.error, other.agreement.error, atol=1e-6, equal_nan=True) for other in kept):
+        if not any(
+            np.allclose(state.agreement.error, other.agreement.error, atol=1e-6, equal_nan=True) for other in kept
+        ):
             kept.append(state)
     return kept

@@ -385,5 +385,3 @@ def in_step(case: Case, timing: Timing) -> Case:
         present[:, v] = case.present[low, v] & case.present[high, v] & inside[:, None]
         uv[:, v] = (1 - part[..., None]) * case.uv_px[low, v] + part[..., None] * case.uv_px[high, v]
     return replace(case, uv_px=uv, present=present)
-
-

@@ -25,7 +25,9 @@ def write_fixes(facts: CaptureFacts, report: Report) -> list[str]:
     for name, content in wanted.items():
         target = facts.path / name
         if content is not None and target.exists():
-            raise UserError(f"{target} is there already", "an earlier --fix wrote it", f"use it, or remove it: `rm -r {target}`")
+            raise UserError(
+                f"{target} is there already", "an earlier --fix wrote it", f"use it, or remove it: `rm -r {target}`"
+            )
     todo = []
     if report.rig is not None:
         save_rig(report.rig, facts.path / RIG)
@@ -60,9 +62,16 @@ def as_text(facts: CaptureFacts, report: Report) -> str:
         )
     lines = []
     for finding in report.findings:
-        lines += [f"{finding.severity}: {finding.sentence[0].upper()}{finding.sentence[1:]}", f"    mend: {finding.mend}"]
+        lines += [
+            f"{finding.severity}: {finding.sentence[0].upper()}{finding.sentence[1:]}",
+            f"    mend: {finding.mend}",
+        ]
     count = len(report.findings)
-    left = f"; with all of it mended the epipolar error is {report.error_px:.2g} px" if np.isfinite(report.error_px) else ""
+    left = (
+        f"; with all of it mended the epipolar error is {report.error_px:.2g} px"
+        if np.isfinite(report.error_px)
+        else ""
+    )
     return "\n".join([*lines, f"{facts.path}: {count} fault{'s' if count > 1 else ''}{left}."])
 
 
