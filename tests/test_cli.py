@@ -59,7 +59,7 @@ def spoil(path, **changes):
 
 def test_the_commands_are_the_promised_ones():
     assert list(COMMANDS) == [
-        "init", "synth", "import", "label", "import-labels", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench",
+        "init", "synth", "import", "label", "import-labels", "check", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench",
     ]  # fmt: skip
 
 

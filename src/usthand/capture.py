@@ -243,7 +243,7 @@ def open_capture(path: str | Path) -> Capture:
         )
     rig = load_rig(path / "rig.toml")
     sources = tuple(_find_source(path, camera.name, (camera.width, camera.height)) for camera in rig.cameras)
-    settings = _read_settings(path / "capture.toml")
+    settings = read_settings(path / "capture.toml")
     fps = settings.pop("fps", None)
     shared = overlap(rig.names, [source.n_frames for source in sources], read_offsets(path / "capture.toml", rig.names))
     if shared is not None:
@@ -274,7 +274,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
             return Source(images, len(found), size, found)
     listed = folder / f"{name}.txt"
     if listed.is_file():
-        return _read_list(listed, size)
+        return read_list(listed, size)
     raise UserError(
         f"camera {name!r} of the rig has no video in {folder}",
         f"neither {name}.mp4 nor a folder {name}/ with images nor a list {name}.txt is there",
@@ -296,7 +296,8 @@ def _count_frames(video: Path, size: tuple[int, int]) -> int:
         raise _damaged(video, ValueError("no video stream")) from None
 
 
-def _read_list(file: Path, size: tuple[int, int]) -> Source:
+def read_list(file: Path, size: tuple[int, int]) -> Source:
+    """The list of a camera's images. Raises `UserError` on a line that is none; no image is looked for."""
     try:
         lines = file.read_text("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -334,7 +335,7 @@ def _bad_line(file: Path, number: int, fact: str) -> UserError:
     )
 
 
-def _read_settings(file: Path) -> dict[str, float | str]:
+def read_settings(file: Path) -> dict[str, float | str]:
     """The checked entries of capture.toml; none where there is no such file."""
     if not file.is_file():
         return {}

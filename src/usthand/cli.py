@@ -224,6 +224,32 @@ def import_labels(
     read(opened, source, format, overwrite, first_frame, swap_sides, max_hands, bar)
 
 
+def check(capture: Positional[CapturePath], json: bool = False, fix: bool = False) -> None:
+    """What is wrong with a capture: calibration, units, lenses, timing, labels. One sentence each, with its mend.
+
+    Needs labels (`usthand label`); decodes no video. Ends with exit code 0 if the capture is sound and 1 if it has
+    faults.
+
+    Args:
+        capture: Folder with rig.toml, one video per camera, and labels.
+        json: Print JSON.
+        fix: Write what can be mended into rig.fixed.toml, capture.fixed.toml and labels.fixed/ beside the old files.
+    """
+    from usthand.check.folder import read_facts
+    from usthand.check.run import check_capture
+    from usthand.check.write import as_json, as_text, write_fixes
+    from usthand.overlay import progress_bar
+
+    facts = read_facts(capture)
+    report = check_capture(facts, progress_bar("checking"))
+    todo = write_fixes(facts, report) if fix else []
+    print(as_json(report, todo) if json else as_text(facts, report))
+    if todo and not json:
+        print("Mended files are beside the old ones; to use them:\n" + "\n".join(f"    {line}" for line in todo))
+    if report.findings:
+        sys.exit(1)
+
+
 def fit(
     capture: Positional[CapturePath], out: Path, side: str | None = None, leave_out: str | None = None, raw: bool = False,
     joints: Literal["auto", "rigid", "soft"] = "auto", hand: str = "embedded",
@@ -525,6 +551,7 @@ COMMANDS = {
     "import": import_dataset,
     "label": label,
     "import-labels": import_labels,
+    "check": check,
     "fit": fit,
     "train": train,
     "reconstruct": reconstruct,
