@@ -14,9 +14,12 @@ its own, which the capture does not hold.
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import partial
 from math import ceil, floor, isfinite
 from pathlib import Path
 
@@ -26,7 +29,9 @@ from jaxtyping import Bool
 from PIL import Image
 
 from usthand.errors import UserError
+from usthand.pictures import ImagePaths, ImagePicture, Picture
 from usthand.rig import Rig, load_rig
+from usthand.video import count_packets, damaged, decode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -37,6 +42,7 @@ VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
 CAPTURE_KEYS = {"fps": float, "dataset": str, "protocol": str, "split": str}
+COUNTS = ".frames.json"  # how many frames the videos have whose containers do not say
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
@@ -66,7 +72,7 @@ class Source:
     n_frames: int
     size: tuple[int, int]
     """Width and height of the camera, px."""
-    images: tuple[Path | None, ...] = ()
+    images: ImagePaths | tuple[()] = ()
     """Empty for a video; None where this camera lacks the frame."""
     placements: tuple[tuple[float, float, float] | None, ...] = ()
     """x, y and scale of an `ImageRef`; empty where no image has any, None where an image has the camera's own size."""
@@ -95,7 +101,7 @@ class Capture:
         here = np.ones((self.n_frames, len(self.sources)), bool)
         for view, source in enumerate(self.sources):
             if source.images:
-                here[:, view] = [path is not None for path in source.images]
+                here[:, view] = source.images.present
         return here
 
     def labels_path(self, side: str) -> Path:
@@ -115,39 +121,34 @@ class Capture:
             UserError: if the file ends early, an image is missing or unreadable, or a frame has another size than the
                 camera was calibrated for.
         """
-        index = self.rig.index(camera)
-        source, expected = self.sources[index], self.rig.cameras[index]
+        for frame, picture in self.pictures(camera, start, stop):
+            yield frame, picture.rgb()
+
+    def pictures(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Picture]]:
+        """As `read`, but each frame still as it was decoded, for those who need only a part of it, or not every frame."""
+        source = self.sources[self.rig.index(camera)]
         stop = self.n_frames if stop is None else min(stop, self.n_frames)
-        frame = start
-        for frame, image in _decode(source, start, stop):
-            if image.shape[:2] != (expected.height, expected.width):
-                path = source.images[frame] if source.images else source.path
-                raise _wrong_size(path, image.shape[1], image.shape[0], expected.width, expected.height)
-            yield frame, image
-        if start < stop and frame != stop - 1:
+        done = start
+        for frame, picture in _decode(source, start, stop):
+            done = frame + 1
+            yield frame, picture
+        if done < stop:
             raise UserError(
-                f"{source.path} ends at frame {frame} of {self.n_frames}",
+                f"{source.path} ends at frame {max(done - 1, 0)} of {self.n_frames}",
                 "the video is truncated or damaged",
                 f"copy or record it again, or repair it with `ffmpeg -i {source.path.name} -c copy repaired.mp4`",
             )
 
 
-def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, Picture]]:
     if source.images:
         for frame in range(start, stop):
-            yield frame, _read_image(source, frame)
+            yield frame, ImagePicture(partial(_read_image, source, frame))
         return
-    try:
-        with av.open(str(source.path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            # Decoding from the beginning is exact for every container; seeking is not, and captures are short.
-            for frame, picture in enumerate(container.decode(video=0)):
-                if frame >= stop:
-                    return
-                if frame >= start:
-                    yield frame, picture.to_ndarray(format="rgb24")
-    except av.error.FFmpegError as error:
-        raise _damaged(source.path, error) from None
+    for frame, picture in decode(source.path, start, stop):
+        if (picture.frame.width, picture.frame.height) != source.size:
+            raise _wrong_size(source.path, picture.frame.width, picture.frame.height, *source.size)
+        yield frame, picture
 
 
 def _read_image(source: Source, frame: int) -> np.ndarray:
@@ -164,7 +165,11 @@ def _read_image(source: Source, frame: int) -> np.ndarray:
             "copy it again, or leave its line empty so that the view counts as missing",
         ) from None
     placement = source.placements[frame] if source.placements else None
-    return np.asarray(image if placement is None else place_image(image, *placement, source.size))
+    if placement is not None:
+        image = place_image(image, *placement, source.size)
+    elif image.size != source.size:
+        raise _wrong_size(path, *image.size, *source.size)
+    return np.asarray(image)
 
 
 def place_image(image: Image.Image, x: float, y: float, scale: float, size: tuple[int, int]) -> Image.Image:
@@ -190,15 +195,6 @@ def _span(at: float, scale: float, length: int, limit: int) -> tuple[int, int]:
     first = ceil(at + 0.5 - 0.5 * scale - rounding)
     last = floor(at - 0.5 + scale * (length - 0.5) + rounding)
     return max(first, 0), min(last + 1, limit)
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = str(error).split(":")[0]
-    return UserError(
-        f"{path} cannot be decoded ({reason})",
-        "the video is truncated or damaged",
-        f"copy or record it again, or repair it with `ffmpeg -i {path.name} -c copy repaired.mp4`",
-    )
 
 
 def _wrong_size(path: Path, width: int, height: int, want_width: int, want_height: int) -> UserError:
@@ -247,7 +243,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
             return Source(video, _count_frames(video, size), size)
     images = folder / name
     if images.is_dir():
-        found = tuple(sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES))
+        found = ImagePaths.of(images, sorted(n for n in os.listdir(images) if n.lower().endswith(IMAGE_SUFFIXES)))
         if found:
             with Image.open(found[0]) as image:
                 if image.size != size:
@@ -270,11 +266,36 @@ def _count_frames(video: Path, size: tuple[int, int]) -> int:
             stream = container.streams.video[0]
             if (stream.width, stream.height) != size:
                 raise _wrong_size(video, stream.width, stream.height, *size)
-            return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+            return stream.frames or _remembered_count(video, container)
     except av.error.FFmpegError as error:
-        raise _damaged(video, error) from None
+        raise damaged(video, error) from None
     except IndexError:
-        raise _damaged(video, ValueError("no video stream")) from None
+        raise damaged(video, ValueError("no video stream")) from None
+
+
+def _remembered_count(video: Path, container: av.container.InputContainer) -> int:
+    """The number of packets, which takes reading the whole file (Matroska and WebM do not tell it), kept beside the videos.
+
+    A capture that may not be written to is counted each time.
+    """
+    memory, status = video.parent / COUNTS, video.stat()
+    entry = {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    known = known if isinstance(known, dict) else {}
+    found = known.get(video.name, {})
+    if isinstance(found, dict) and found.items() >= entry.items() and isinstance(found.get("frames"), int):
+        return found["frames"]
+    count = count_packets(container)
+    written = memory.with_name(f"{COUNTS}.{os.getpid()}")
+    try:
+        written.write_text(json.dumps({**known, video.name: {**entry, "frames": count}}, indent=1) + "\n", "utf-8")
+        written.replace(memory)
+    except OSError:
+        written.unlink(missing_ok=True)
+    return count
 
 
 def _read_list(file: Path, size: tuple[int, int]) -> Source:
@@ -286,15 +307,14 @@ def _read_list(file: Path, size: tuple[int, int]) -> Source:
         lines.pop()  # what follows the last line's end
     if not lines:
         raise _bad_line(file, 0, "lists no frame")
-    folder = file.parent
-    images: list[Path | None] = []
+    images: list[str] = []
     placements: list[tuple[float, float, float] | None] = []
     for number, line in enumerate(lines, 1):
         path, tab, rest = line.partition("\t")
-        images.append(folder / path if path else None)
+        images.append(path)
         placements.append(_placement(file, number, rest) if tab else None)
     placed = any(p is not None for p in placements)
-    return Source(file, len(images), size, tuple(images), tuple(placements) if placed else ())
+    return Source(file, len(images), size, ImagePaths.of(file.parent, images), tuple(placements) if placed else ())
 
 
 def _placement(file: Path, number: int, text: str) -> tuple[float, float, float]:
