@@ -20,6 +20,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from functools import partial
+from hashlib import sha256
 from math import ceil, floor, isfinite
 from pathlib import Path
 
@@ -107,6 +108,16 @@ class Capture:
     def labels_path(self, side: str) -> Path:
         """Where the labels of one side's hand are."""
         return self.path / "labels" / f"{side}.npz"
+
+    def identity(self, camera: str) -> dict[str, str | int]:
+        """What tells one camera's footage from another: the files' names, sizes and times of change. Reads no file."""
+        source = self.sources[self.rig.index(camera)]
+        files = [path for path in source.images if path is not None] if source.images else [source.path]
+        seen = sha256(repr(source.placements).encode())
+        for path in files:
+            status = path.stat() if path.exists() else None
+            seen.update(repr((path.name, status and (status.st_size, status.st_mtime_ns))).encode())
+        return {"source": source.path.name, "frames": source.n_frames, "files": seen.hexdigest()}
 
     def label_sides(self) -> tuple[str, ...]:
         """The sides that have labels, right first."""

@@ -1,30 +1,30 @@
 """Single frames, not yet turned into RGB: a crop of a video frame need not pay for the whole frame's conversion.
 
 H.264 and its relatives hold luma and chroma in planes. Turning a 1280 x 720 frame into RGB takes a quarter as long as
-decoding it, and a hand fills a tenth of it. `part` therefore converts only what is asked for, with the very converter that
-converts whole frames, and gives the same values to the last bit.
+decoding it, and a hand fills a tenth of it.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
-from jaxtyping import Bool, UInt8
+from jaxtyping import Bool, Float, UInt8
 
-# In these formats the converter takes each pixel's chroma from its own chroma sample, so what lies outside a part has no
-# influence on it. In others (10 bits, 4:4:4) it may filter: those frames are converted whole.
-PLANAR = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1)}
-"""Format: luma samples per chroma sample, across and down."""
-# A converter is made ready for one size: sizes of parts are rounded up to few different ones.
-PART_STEP_PX = 64
-# One thread: the frame is small, and threads of its own would only get into the way of the decoders' (PyAV 17 and later).
+from usthand.resample import Planes
+
+COARSE = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1)}
+"""Pixels per chroma sample, across and down, in the formats whose planes are used as they are; others become RGB first."""
+# FFmpeg's numbers of colour spaces, with the weights of red and blue in luma. It takes what is not stated (2) for BT.601.
+LUMA_WEIGHTS = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114)}
+FULL_RANGE = 2  # FFmpeg's number for luma from 0 to 255, not 16 to 235
+# One thread: threads of its own would only get into the way of the decoders' (PyAV 17 and later).
 TO_RGB = {"format": "rgb24"} | ({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})
 
 
@@ -32,10 +32,10 @@ class Picture(Protocol):
     """A frame of one camera."""
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
-        """The whole image."""
+        """The image."""
 
-    def part(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-        """As `rgb()[y : y + height, x : x + width]`; all of it must lie inside the image."""
+    def planes(self) -> Planes:
+        """The image as it was decoded, if that saves work."""
 
 
 @dataclass(frozen=True)
@@ -47,37 +47,8 @@ class ImagePicture:
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
         return self.read()
 
-    def part(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-        return self.read()[y : y + height, x : x + width]
-
-
-@dataclass(frozen=True)
-class PartConverter:
-    """What converts the parts of one video's frames; not to be shared by threads."""
-
-    converters: dict[tuple, tuple[av.VideoFrame, VideoReformatter]] = field(default_factory=dict)
-    """By format and size: a frame to copy planes into, and its converter."""
-
-    def part(self, frame: av.VideoFrame, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-        """RGB of a part of a frame in one of the `PLANAR` formats."""
-        across, down = PLANAR[frame.format.name]
-        left, top = x - x % across, y - y % down
-        right, bottom = min(-(-(x + width) // 2) * 2, frame.width), min(-(-(y + height) // 2) * 2, frame.height)
-        size = tuple(-(-n // PART_STEP_PX) * PART_STEP_PX for n in (right - left, bottom - top))
-        key = (frame.format.name, *size)
-        if key not in self.converters:
-            self.converters[key] = av.VideoFrame(*size, frame.format.name), VideoReformatter()
-        scratch, converter = self.converters[key]
-        scratch.colorspace, scratch.color_range = frame.colorspace, frame.color_range
-        for source, target, h, v in zip(frame.planes, scratch.planes, (1, across, across), (1, down, down), strict=True):
-            piece = _samples(source)[top // v : -(-bottom // v), left // h : -(-right // h)]
-            _samples(target)[: piece.shape[0], : piece.shape[1]] = piece
-        image = converter.reformat(scratch, **TO_RGB).to_ndarray()
-        return image[y - top : y - top + height, x - left : x - left + width]
-
-
-def _samples(plane: av.video.plane.VideoPlane) -> UInt8[np.ndarray, "h line"]:
-    return np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
+    def planes(self) -> Planes:
+        return planes_of(self.read())
 
 
 @dataclass(frozen=True)
@@ -85,15 +56,39 @@ class VideoPicture:
     """A decoded frame of a video. The decoder's memory is behind it, so keep few."""
 
     frame: av.VideoFrame
-    converter: PartConverter
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
         return self.frame.to_ndarray(**TO_RGB)
 
-    def part(self, x: int, y: int, width: int, height: int) -> UInt8[np.ndarray, "h w 3"]:
-        if self.frame.format.name in PLANAR and not self.frame.interlaced_frame:
-            return self.converter.part(self.frame, x, y, width, height)
-        return self.rgb()[y : y + height, x : x + width]
+    def planes(self) -> Planes:
+        frame, name = self.frame, self.frame.format.name
+        if name not in COARSE or frame.colorspace not in LUMA_WEIGHTS or frame.interlaced_frame:
+            return planes_of(self.rgb())
+        full = name.startswith("yuvj") or frame.color_range == FULL_RANGE
+        samples = tuple(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes)
+        return Planes(samples, (frame.width, frame.height), COARSE[name], rgb_from_yuv(frame.colorspace, full))
+
+
+def planes_of(image: UInt8[np.ndarray, "H W 3"]) -> Planes:
+    """An RGB image as planes."""
+    red, green, blue = (np.ascontiguousarray(image[..., channel]) for channel in range(3))
+    return Planes((red, green, blue), (image.shape[1], image.shape[0]), (1, 1), np.eye(3, 4, dtype=np.float32))
+
+
+@lru_cache
+def rgb_from_yuv(space: int, full: bool) -> Float[np.ndarray, "3 4"]:
+    """RGB in [0, 255] from 8-bit luma, blue and red difference and 1 (ITU-R BT.601 and BT.709).
+
+    Args:
+        space: one of `LUMA_WEIGHTS`.
+        full: samples fill 0 to 255; otherwise luma lies in 16 to 235 and chroma in 16 to 240.
+    """
+    red, blue = LUMA_WEIGHTS[space]
+    green = 1 - red - blue
+    rows = [[1, 0, 2 - 2 * red], [1, -2 * blue * (1 - blue) / green, -2 * red * (1 - red) / green], [1, 2 - 2 * blue, 0]]
+    scale = np.ones(3) if full else 255 / np.array([219, 224, 224])
+    matrix = np.array(rows) * scale
+    return np.c_[matrix, -matrix @ [0 if full else 16, 128, 128]].astype(np.float32)
 
 
 # ---- paths ------------------------------------------------------------------------------------------------------------

@@ -194,7 +194,7 @@ def reconstruct_both(
     model, crop, _ = load_checkpoint(run, hand_model)
     hand = load_hand_2d(capture, side, leave_out)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        cache = Path(folder) / "crops.npy"
+        cache = Path(folder)
         fit = fit_hand(hand, capture.fps)  # places the crops, and finds out whether joints are soft
         footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
         estimates = estimate(model, footage, crop, seed, progress)

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Int
 
 from usthand.errors import UserError
-from usthand.pictures import PartConverter, VideoPicture
+from usthand.pictures import VideoPicture
 
 JUMP_FROM = 500
 """Frames before this one are reached by decoding: it costs less than reading the times of all frames."""
@@ -66,13 +66,12 @@ def _open(path: Path) -> av.container.InputContainer:
 
 
 def _from_beginning(path: Path, start: int, stop: int) -> Iterator[tuple[int, VideoPicture]]:
-    converter = PartConverter()
     with _open(path) as container:
         for frame, picture in enumerate(container.decode(video=0)):
             if frame >= stop:
                 return
             if frame >= start:
-                yield frame, VideoPicture(picture, converter)
+                yield frame, VideoPicture(picture)
 
 
 def _from_key_frame(path: Path, start: int, stop: int) -> Iterator[tuple[int, VideoPicture]]:
@@ -80,14 +79,14 @@ def _from_key_frame(path: Path, start: int, stop: int) -> Iterator[tuple[int, Vi
     times = frame_times(path)
     if times is None or start >= len(times):
         return
-    converter, frame = PartConverter(), start
+    frame = start
     with _open(path) as container:
         container.seek(int(times[max(start - REORDER, 0)]), stream=container.streams.video[0])
         for picture in container.decode(video=0):
             if frame >= min(stop, len(times)) or picture.pts is None or picture.pts > times[frame]:
                 return
             if picture.pts == times[frame]:
-                yield frame, VideoPicture(picture, converter)
+                yield frame, VideoPicture(picture)
                 frame += 1
             elif frame > start:
                 return
