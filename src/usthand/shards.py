@@ -32,6 +32,8 @@ import av
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from usthand.errors import UserError
+
 VERSION = 1  # of this format and of how crops are cut; counted up whenever pixels would differ
 SHARD_BYTES = 128e6  # of pixels in a shard
 STALE_S = 3600.0  # a part that nobody has written to for so long was left behind
@@ -105,7 +107,11 @@ class ShardedCrops:
         for view, offset in enumerate(self.offsets[frame]):
             if offset >= 0:
                 file.seek(offset)
-                file.readinto(memoryview(out[view]).cast("B"))
+                if file.readinto(memoryview(out[view]).cast("B")) != out[view].nbytes:
+                    raise UserError(
+                        f"{file.name} ends before the crops of frame {frame}", "it was damaged after it was written",
+                        f"remove {self.folder}: the crops are cut again",
+                    )  # fmt: skip
 
 
 def shard_name(number: int) -> str:
@@ -139,18 +145,19 @@ def sharded(
 def _missing(folder: Path, crops: CropSet) -> Iterator[tuple[int, int]]:
     """Runs of shards that are not there whole: first number, last number plus one."""
     count = -(-crops.shape[0] // crops.per_shard)
-    there = np.array([False, *(_is_whole(folder / shard_name(n)) for n in range(count)), False])
+    there = np.array([False, *(_is_whole(folder / shard_name(n), crops.crop_px**2 * 3) for n in range(count)), False])
     there[[0, -1]] = True
     edges = np.flatnonzero(there[1:] != there[:-1])
     yield from zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
 
 
-def _is_whole(shard: Path) -> bool:
+def _is_whole(shard: Path, pixels: int) -> bool:
+    """Whether a shard and its index are there, and the shard is as long as its last crop needs."""
     index = shard.with_suffix(".npy")
     if not (shard.is_file() and index.is_file()):
         return False
-    size = shard.stat().st_size
-    return size > 0 and size % BLOCK == 0 and int(np.load(index, mmap_mode="r").max(initial=0)) < size
+    last = np.load(index).max(initial=-1)
+    return shard.stat().st_size >= (last + pixels if last >= 0 else 1)
 
 
 def _remove_stale(folder: Path) -> None:
