@@ -21,6 +21,8 @@ from usthand.pictures import VideoPicture
 
 JUMP_FROM = 500
 """Frames before this one are reached by decoding: it costs less than reading the times of all frames."""
+TIMED = {"mov", "mp4", "matroska", "webm"}
+"""Containers that keep when each frame is shown. AVI does not: its times are guesses, and others after a jump."""
 REORDER = 17
 """Frames that the jump aims before its goal: H.264 may show a frame 16 later than it is stored, and containers jump by the
 order of storage."""
@@ -104,6 +106,8 @@ def frame_times(path: Path) -> Int[np.ndarray, "T"] | None:
 @lru_cache(maxsize=64)
 def _frame_times(path: Path, size: int, changed_ns: int) -> Int[np.ndarray, "T"] | None:
     with av.open(str(path)) as container:
+        if not TIMED & set(container.format.name.split(",")):
+            return None
         shown = [packet.pts for packet in container.demux(video=0) if packet.size and not packet.is_discard]
     if not shown or None in shown:
         return None
