@@ -46,19 +46,19 @@ print(capture.n_frames, opened, (peak - before) / 1024, *times)
 def make_videos(folder: Path, frames: int) -> None:
     """The same packets as MP4 and MKV; ten seconds of moving noise, again and again."""
     noise = np.random.default_rng(0).integers(0, 256, (SIZE + 300, SIZE, 3)).astype(np.uint8)
-    with av.open(str(folder / "v.mp4"), "w") as mp4, av.open(str(folder / "v.mkv"), "w") as mkv:
-        stream = mp4.add_stream("libx264", rate=30)
+    with av.open(str(folder / "v.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
         stream.width = stream.height = SIZE
         stream.pix_fmt, stream.options = "yuv420p", {"preset": "ultrafast", "crf": "40", "bf": "2", "threads": "1"}
-        copy = mkv.add_stream_from_template(stream)
-        for k in range(frames + 1):
-            picture = av.VideoFrame.from_ndarray(noise[k % 300 : k % 300 + SIZE], format="rgb24") if k < frames else None
-            for packet in stream.encode(picture):
-                twin = av.Packet(bytes(packet))
-                twin.pts, twin.dts, twin.time_base, twin.is_keyframe = packet.pts, packet.dts, packet.time_base, packet.is_keyframe
-                twin.stream = copy
-                mkv.mux(twin)
-                mp4.mux(packet)
+        for k in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(noise[k % 300 : k % 300 + SIZE], format="rgb24")))
+        container.mux(stream.encode())
+    with av.open(str(folder / "v.mp4")) as mp4, av.open(str(folder / "v.mkv"), "w") as mkv:
+        copy = mkv.add_stream_from_template(mp4.streams.video[0])
+        for packet in mp4.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = copy
+                mkv.mux(packet)
 
 
 def make_images(folder: Path, frames: int) -> None:

@@ -177,6 +177,13 @@ def test_image_paths_are_what_they_were_made_from(tmp_path):
     assert not ImagePaths.of(tmp_path, [])
 
 
+def test_images_of_a_folder_come_in_order_of_name(tmp_path):
+    for name in ("10.png", "9.PNG", "ü.jpg", "z.jpeg", "A.webp", "notes.txt", "png"):
+        (tmp_path / name).touch()
+    expected = sorted(p for p in tmp_path.iterdir() if p.name not in ("notes.txt", "png"))
+    assert list(ImagePaths.in_folder(tmp_path, capture_module.IMAGE_SUFFIXES)) == expected and len(expected) == 5
+
+
 def test_a_long_list_of_images_takes_little_more_than_its_names(tmp_path):
     import tracemalloc
 

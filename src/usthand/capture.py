@@ -254,7 +254,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
             return Source(video, _count_frames(video, size), size)
     images = folder / name
     if images.is_dir():
-        found = ImagePaths.of(images, sorted(n for n in os.listdir(images) if n.lower().endswith(IMAGE_SUFFIXES)))
+        found = ImagePaths.in_folder(images, IMAGE_SUFFIXES)
         if found:
             with Image.open(found[0]) as image:
                 if image.size != size:
