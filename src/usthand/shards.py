@@ -8,8 +8,8 @@
       crops-00000.npy           where in the shard each crop's pixels begin, (N, V) int64, -1 where masked
 
 A shard is a plain, uncompressed tar file, so that any tool can read it, and ours without unpacking: pixels are read from
-where they lie. They are raw: PNG would save a third to a half of the disk but cost more time than decoding the video does
-(docs/notes/throughput.md). A shard bears its name only when it is whole; one that is missing is written when it is next
+where they lie. They are raw: PNG would save two thirds of the disk, but writing it takes as long as decoding the video, and reading
+a batch of it tens of times as long (docs/notes/throughput.md). A shard bears its name only when it is whole; one that is missing is written when it is next
 needed. The digest covers all that the pixels depend on: videos, where and how large the crops are (which is what rig, labels
 and crop settings come to), mirroring, and the libraries that decode. Changed labels thus lead to another folder.
 """

@@ -36,8 +36,8 @@ STORE_MARGIN = 1.3  # the stored crop is this much larger than the network's, ro
 MIN_CROP_PX = 24.0
 BLOCK = 64  # frames of one camera that are read before the next camera's: decoders are faster undisturbed
 BLOCK_BYTES = 32e6  # ... and fewer where the crops of a block would take more memory
-BATCH = 8  # frames that a thread cuts at once: enough to be worth its while ...
-CUTTERS = 3  # ... and with so many at work, few enough to keep decoded in memory
+BATCH = 4  # frames that a thread cuts at once: enough to be worth its while ...
+CUTTERS = 2  # ... and with so many at work, few enough to keep decoded in memory
 MIN_INSIDE = 0.5  # share of the joints that must project into the image for a view to count as one
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which its weights expect
 
