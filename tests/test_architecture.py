@@ -13,10 +13,10 @@ ORDER = (
     "errors skeleton geometry rig resample pictures video capture labels "
     "hand.model hand.limits hand.unpickle hand.files hand "
     "detectors.base detectors associate detectors.run "
-    "synthetic result adapters.base "
+    "synthetic result adapters.base adapters.mano adapters.plain_yaml "
     "robust banded articulation covariance energy deviation initial trust fitter cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "
-    "shards windows losses checkpoint prepare presets learner train reconstruct baselines metrics uncertainty draw overlay pretrain bench.regimes bench.methods bench.cells bench.tables bench figures measures report demo adapters.hanco adapters.dexycb adapters adapters.run cli"
+    "shards windows losses checkpoint prepare presets learner train reconstruct baselines metrics uncertainty draw overlay pretrain bench.regimes bench.methods bench.cells bench.tables bench figures measures report demo adapters.published adapters.hanco adapters.dexycb adapters adapters.hanco_write adapters.run cli"
 ).split()
 """A file imports only from those before it; a folder's name stands for its files that have no name of their own."""
 

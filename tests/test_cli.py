@@ -56,7 +56,7 @@ def spoil(path, **changes):
 
 
 def test_the_commands_are_the_promised_ones():
-    assert list(COMMANDS) == ["synth", "label", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench"]
+    assert list(COMMANDS) == ["synth", "import", "label", "fit", "train", "reconstruct", "evaluate", "overlay", "demo", "bench"]
 
 
 def test_fit_evaluate_and_raw(capture, fitted, tmp_path, capsys):
@@ -207,3 +207,16 @@ def test_unknown_camera_and_missing_labels(capture, copy, tmp_path, capsys):
     shutil.rmtree(copy / "labels")
     assert "usthand label" in fails(capsys, "fit", copy, "--out", tmp_path / "r.npz")
     fails(capsys, "evaluate", tmp_path / "none.npz")
+
+
+def test_import_and_the_layouts_of_synth(tmp_path, capsys, monkeypatch):
+    """A bad root, an unknown data set, options that do not go together: one sentence each."""
+    monkeypatch.setenv("USTHAND_HAND", str(tmp_path / "none.npz"))
+    assert "no folder" in fails(capsys, "import", "hanco", tmp_path / "none", tmp_path / "out")
+    assert "no reader for the data set 'hanko'" in fails(capsys, "import", "hanko", tmp_path, tmp_path / "out")
+    assert "not HanCo's" in fails(capsys, "import", "hanco", tmp_path, tmp_path / "out")
+    assert "no hand model at" in fails(capsys, "import", "hanco", tmp_path, tmp_path / "out", "--hand", tmp_path / "m.pkl")
+    assert "a number of sequences" in fails(capsys, "import", "hanco", tmp_path, tmp_path / "out", "--limit", "0")
+    assert "--layout hanco" in fails(capsys, "synth", tmp_path / "x", "--sequences", "2")
+    assert "cannot hold 4 cameras" in fails(capsys, "synth", tmp_path / "x", "--layout", "hanco", "--views", "4")
+    assert not (tmp_path / "x").exists() and not (tmp_path / "out").exists()

@@ -235,3 +235,30 @@ def test_bone_spread_and_jitter(truth, rng):
     assert found["jitter_mm"] == pytest.approx(np.linalg.norm(second, axis=-1).mean())
     assert found["jitter_mm_s2"] == pytest.approx(np.sqrt((second**2).sum(-1).mean()) * FPS**2)
     assert metrics.steadiness(result_of(truth, frame=2 * np.arange(T)), FPS)["jitter_mm"] is None
+
+
+def test_frames_without_truth_are_measured_by_no_number(truth, rng):
+    """Garbage where there is no truth changes nothing, and does not count as a frame that the method gave up."""
+    joints = truth.joints_world_m + rng.normal(size=(T, 21, 3)) * 0.004
+    known = np.arange(T) != 7
+    gaps = replace(truth, joints_world_m=np.where(known[:, None, None], truth.joints_world_m, 9.0), valid=known)
+    result = result_of(truth, joints)
+    found = metrics.evaluate_truth(result, gaps, fps=FPS)
+    assert found == metrics.evaluate_truth(result, truth, np.flatnonzero(known), fps=FPS)
+    assert found["frames"] == T - 1 and found["valid_fraction"] == 1.0
+    assert metrics.joint_errors_mm(result, gaps)[2].tolist() == np.flatnonzero(known).tolist()
+    half = replace(result, valid=np.arange(T) % 2 == 0)
+    # Frame 7 is odd: of the eleven frames with truth six are valid.
+    assert metrics.evaluate_truth(half, gaps, fps=FPS)["valid_fraction"] == pytest.approx(6 / 11)
+    with pytest.raises(UserError, match="truth in none"):
+        metrics.evaluate_truth(result, replace(truth, valid=np.zeros(T, bool)), fps=FPS)
+
+
+def test_truth_without_a_mesh_gives_no_numbers_of_the_mesh(truth):
+    bare = type(truth).of_joints(truth.joints_world_m, truth.visible)
+    found = metrics.evaluate_truth(result_of(truth), bare, fps=FPS)
+    whole = metrics.evaluate_truth(result_of(truth), truth, fps=FPS)
+    assert set(found) == set(whole)
+    mesh = {"mpvpe_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpvpe_pa_mm", "auc_v", "f5", "f15", "f5_pa", "f15_pa"}
+    assert {name for name, value in found.items() if value is None} == mesh
+    assert found["mpjpe_mm"] == 0.0

@@ -172,6 +172,8 @@ def test_image_paths_are_what_they_were_made_from(tmp_path):
     assert list(paths) == [tmp_path / "b/ü.png", None, (tmp_path / "/elsewhere/c.jpg"), tmp_path / "a.png", None]
     assert paths.present.tolist() == [True, False, True, True, False]
     assert paths[-2] == tmp_path / "a.png" and len(paths) == 5 and paths
+    for part in (slice(1, 4), slice(2, None), slice(None), slice(3, 3), slice(4, 2)):
+        assert list(paths[part]) == list(paths)[part]
     with pytest.raises(IndexError):
         paths[5]
     assert not ImagePaths.of(tmp_path, [])

@@ -40,34 +40,49 @@ def _save(result: Result, out: Path) -> None:
 
 def synth(
     out: Positional[Path],
-    views: int = 4,
+    views: int | None = None,
     frames: int = 400,
     labels: Literal["heavy", "light", "exact"] = "heavy",
     seed: int = 0,
     occluder: bool = False,
     size: int = 256,
-    layout: Literal["dome", "side"] = "dome",
+    cameras: Literal["dome", "side"] = "dome",
     side: Side = "right",
+    layout: Literal["capture", "hanco"] = "capture",
+    sequences: int = 1,
 ) -> None:
     """Make a synthetic capture with exact truth.
 
     Args:
         out: Folder to write; must not exist yet.
-        views: Number of cameras.
+        views: Number of cameras: 4 if not given, and always 8 in HanCo's layout.
         frames: Number of frames, 30 a second.
         labels: How wrong the 2D labels are.
         seed: The same seed gives the same capture.
         occluder: The hand holds an object, or something stands between it and a camera.
         size: Width and height of the images, px.
-        layout: Cameras all round (dome) or on one side.
+        cameras: All round (dome) or on one side.
         side: Whose hand.
+        layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
+        sequences: With --layout hanco, so many sequences for training and as many for testing.
     """
     from usthand.synthetic.write import SynthConfig, make_capture
 
+    views = views or (8 if layout == "hanco" else 4)
     config = SynthConfig(
         views=views, frames=frames, labels=labels, seed=seed, objects="any" if occluder else "none", size=size,
-        layout=layout, side=side,
+        layout=cameras, side=side,
     )
+    if layout == "hanco":
+        from usthand.adapters.hanco_write import HAND_FILE, write_hanco
+
+        print(
+            f"{write_hanco(out, config, sequences)}: {sequences} sequences for training and {sequences} for testing, "
+            f"{frames} frames each, in HanCo's layout; their hand is {out / HAND_FILE}."
+        )
+        return
+    if sequences != 1:
+        raise UserError("a capture folder holds one sequence", "--sequences goes with --layout hanco", "add it, or leave it out")
     print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
 
 
@@ -216,24 +231,33 @@ def evaluate(
 ) -> None:  # fmt: skip
     """How good a result is: against truth where there is one, else against the labels and by its steadiness.
 
+    For footage of a data set it also shows what papers print for the same protocol, and how far ours is from it.
+
     Args:
-        result: A result file.
-        capture: The capture it was made from, for truth, labels and frame rate.
+        result: A result file; or a folder of them, NAME.npz for each capture NAME, to be averaged over a data set.
+        capture: The capture it was made from, for truth, labels and frame rate; or the folder of captures.
         leave_out: Measure in this camera, which must have been left out when the result was made.
         json: Print JSON.
     """
+    from usthand.adapters.published import compare, comparison_table
     from usthand.capture import open_capture
     from usthand.result import load_result
 
-    loaded = load_result(result)
-    numbers = evaluate_numbers(loaded, open_capture(capture) if capture else None, leave_out)
+    if result.is_dir():
+        numbers, opened = evaluate_folder(result, capture)
+    else:
+        opened = open_capture(capture) if capture else None
+        numbers = evaluate_numbers(load_result(result), opened, leave_out)
+    rows = compare(numbers, opened.dataset, opened.protocol, opened.split) if opened is not None else []
     if json:
-        print(_json(numbers))
+        print(_json(numbers | ({"published": [row._asdict() for row in rows]} if rows else {})))
         return
     width = max(map(len, numbers))
     for name, value in numbers.items():
         if not isinstance(value, dict):
             print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+    if rows:
+        print(f"\n{comparison_table(rows, opened, numbers.get('recordings', 'one recording'))}")
 
 
 def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | None) -> dict:
@@ -258,6 +282,42 @@ def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | N
     if truth is not None:
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
     return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
+
+
+def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture]:
+    """Numbers against truth, averaged over all captures of a folder that have a result, and one of the captures.
+
+    A recording in which a result is valid nowhere is left out of the means, and told.
+    """
+    from usthand import metrics
+    from usthand.capture import load_truth, open_capture
+    from usthand.overlay import progress_bar
+    from usthand.result import load_result
+
+    if captures is None or not captures.is_dir():
+        raise UserError(f"{results} is a folder of results", "each is measured by the capture of its name", "add --capture FOLDER")
+    folders = sorted(path for path in captures.iterdir() if (path / "rig.toml").is_file())
+    found, kinds, opened, show = [], set(), None, progress_bar("measuring")
+    for done, folder in enumerate(folders, 1):
+        file = results / f"{folder.name}.npz"
+        result = load_result(file) if file.is_file() else None
+        truth = load_truth(folder, result.side) if result is not None else None
+        if truth is not None:
+            opened = open_capture(folder)
+            kinds.add((opened.dataset, opened.protocol, opened.split))
+            try:
+                found.append(metrics.evaluate_truth(result, truth, fps=opened.fps))
+            except UserError as error:  # nothing to measure in this one; the count below says that it is missing
+                print(f"usthand: {folder.name} is left out: {error}", file=sys.stderr)
+        show(done, len(folders))
+    if not found:
+        raise UserError(
+            f"no capture of {captures} has both a result in {results} and truth", "a result is named as its capture, NAME.npz",
+            "name them so, or give one result and its capture",
+        )  # fmt: skip
+    if len(kinds) > 1:
+        raise UserError(f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself")
+    return metrics.pooled(found) | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened
 
 
 def _json(data: dict) -> str:

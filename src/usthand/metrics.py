@@ -123,6 +123,20 @@ def evaluate_truth(
     return numbers
 
 
+def pooled(numbers: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
+    """One set of numbers for several recordings, each from `evaluate_truth`: means weighted by their frames, and the sum
+    of `frames`. A number that a recording lacks is averaged over the others."""
+    found: dict[str, float | int | None] = {}
+    for name in numbers[0]:
+        known = [(n[name], n["frames"]) for n in numbers if n[name] is not None]
+        weight = sum(frames for _, frames in known)
+        found[name] = sum(value * frames for value, frames in known) / weight if weight else None
+    # A recording in which the method gave up half the frames weighs as all that it was asked for.
+    asked = sum(n["frames"] / n["valid_fraction"] for n in numbers)
+    total = sum(n["frames"] for n in numbers)
+    return found | {"frames": total, "valid_fraction": total / asked}
+
+
 def joint_errors_mm(
     result: Result, truth: Truth, frames: np.ndarray | None = None
 ) -> tuple[Float[np.ndarray, "n 21"], Float[np.ndarray, "n 21"], Int[np.ndarray, "n"]]:

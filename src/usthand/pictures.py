@@ -133,7 +133,13 @@ class ImagePaths(Sequence):
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    def __getitem__(self, frame: int) -> Path | None:
+    def __getitem__(self, frame: int | slice) -> Path | None | ImagePaths:
+        if isinstance(frame, slice):
+            first, last, step = frame.indices(len(self))
+            if step != 1:
+                raise ValueError("only frames one after the other can be taken out")
+            ends = self.ends[first : max(last, first) + 1]
+            return ImagePaths(self.folder, self.names[ends[0] : ends[-1]], ends - ends[0])
         frame = range(len(self))[frame]
         name = self.names[self.ends[frame] : self.ends[frame + 1]]
         return self.folder / os.fsdecode(name) if name else None

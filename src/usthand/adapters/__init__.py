@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from usthand.adapters import dexycb, hanco
 from usthand.adapters.base import Reader
 from usthand.errors import UserError
 
-DATASETS: dict[str, Reader] = {}
+DATASETS: dict[str, Reader] = {
+    "hanco": hanco.recordings,
+    "dexycb": dexycb.recordings,
+    "dexycb-mv": dexycb.multi_view_recordings,
+}
 """What `usthand import` knows, by name; see `usthand.adapters.base` for what a reader is."""
 
 

@@ -192,7 +192,7 @@ def _check_hand(recording: Recording, hand: HandData, cameras: Cameras) -> dict[
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.asarray(array, np.float64))
+    return torch.from_numpy(np.ascontiguousarray(array, np.float64))
 
 
 def _distance_px(cameras: Cameras, points_world_m: np.ndarray, labels: Labels, seen: np.ndarray) -> float | None:

@@ -28,6 +28,8 @@ def import_recordings(
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}", "the data set is somewhere else", "check the path")
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}", "a limit is a number of sequences", "give 1 or more, or leave it out")
     model = _mano(hand)
     folders, bare = [], 0
     for recording in islice(read(root, split, protocol, model), limit):
@@ -49,8 +51,8 @@ def import_recordings(
     print(f"{out}: {len(folders)} captures.")
     if bare and model is None:
         print(
-            "The truth has joints only, no meshes: no MANO hand is installed. Run `usthand hand install PATH`, or add "
-            "--hand FILE, and import again for the mesh's numbers.", file=sys.stderr,
+            "The truth has joints only, no meshes: no MANO hand is installed. For the mesh's numbers run "
+            "`usthand hand install PATH`, or add --hand FILE, and import into a new folder.", file=sys.stderr,
         )  # fmt: skip
     return folders
 
