@@ -133,7 +133,7 @@ class ImagePaths(Sequence):
     def __len__(self) -> int:
         return len(self.ends) - 1
 
-    def __getitem__(self, frame: int | slice) -> Path | None | ImagePaths:
+    def __getitem__(self, frame: int | slice) -> Path | ImagePaths | None:
         if isinstance(frame, slice):
             first, last, step = frame.indices(len(self))
             if step != 1:
