@@ -18,12 +18,13 @@ from usthand.hand.files import load_hand
 from usthand.labels import load_labels
 from usthand.network.lift import affine_apply
 from usthand.network.model import Inputs, ModelConfig
+from usthand.pictures import planes_of
 from usthand.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
 from usthand.presets import PRESETS, Preset, TrainConfig
 from usthand.reconstruct import reconstruct, reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import learning_rate, train
-from usthand.windows import CropConfig, Targets, augmentation, cut_crop, make_batch, place_crops, read_crops
+from usthand.windows import CropConfig, Footage, Targets, augmentation, cut_crop, make_batch, place_crops
 
 MODEL = ModelConfig(
     width=8, image_size=64, map_channels=16, graph_width=32, flow_hidden=16, couplings=2, point_width=32, hypotheses_train=3,
@@ -96,10 +97,16 @@ def test_crops_hold_the_labelled_hand_and_their_maps_are_right(small):
 def test_a_crop_equals_the_image_at_its_own_size():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    assert np.array_equal(cut_crop(image, np.array([5, 7]), 20, 20), image[7:27, 5:25])
-    beyond = cut_crop(image, np.array([-4, 30]), 20, 20)
+
+    def cut(x, y):
+        out = np.full((20, 20, 3), 7, np.uint8)
+        cut_crop(planes_of(image), np.array([x, y]), 20, False, out)
+        return out
+
+    assert np.array_equal(cut(5, 7), image[7:27, 5:25])
+    beyond = cut(-4, 30)
     assert np.array_equal(beyond[:10, 4:], image[30:40, :16]) and not beyond[10:].any() and not beyond[:, :4].any()
-    assert not cut_crop(image, np.array([500, 500]), 20, 20).any()
+    assert not cut(500, 500).any()
 
 
 def test_augmented_batches_keep_image_label_and_camera_together(small):
@@ -108,11 +115,7 @@ def test_augmented_batches_keep_image_label_and_camera_together(small):
     hand = load_hand_2d(capture, "right")
     fit = fit_hand(hand, capture.fps)
     crops = place_crops(hand.rig, fit.joints_world_m, fit.valid, 1.7)
-    for _, _store in read_crops(capture, hand.rig.names, crops, 160, False):
-        pass
-    from usthand.windows import Footage
-
-    footage = Footage(hand.rig, hand.labels, hand.labels, np.zeros_like(_store), crops, np.arange(24))
+    footage = Footage(hand.rig, hand.labels, hand.labels, np.zeros((24, 3, 160, 160, 3), np.uint8), crops, np.arange(24))
     joint = 8
     at = affine_apply(torch.from_numpy(footage.store_from_px), torch.from_numpy(hand.labels.uv_px[:, :, [joint]]).double())
     column, row = (((at[:, :, 0] + 1) * 80 - 0.5).round().long().numpy()[..., k] for k in range(2))
@@ -203,7 +206,7 @@ def test_a_run_leaves_what_it_promises(trained):
         data = json.loads((trained / name / "config.json").read_text())
         assert data["preset"]["train"]["steps"] == 6 and data["model"]["image_size"] == 64
     assert list((trained / "tensorboard").iterdir())
-    assert not list(trained.glob("crops-*"))
+    assert not list(trained.glob("crops*"))
 
 
 def test_another_training_in_the_same_folder_is_refused(small, trained):

@@ -15,9 +15,13 @@ line is a frame that this camera lacks. Truth is an object of its own, which the
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import partial
+from hashlib import sha256
 from math import ceil, floor, isfinite
 from pathlib import Path
 
@@ -28,7 +32,9 @@ from PIL import Image
 
 from usthand.errors import UserError
 from usthand.offset import Overlap, overlap, read_offsets
+from usthand.pictures import ImagePaths, ImagePicture, Picture
 from usthand.rig import Rig, load_rig
+from usthand.video import count_packets, damaged, decode
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -40,6 +46,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
 CAPTURE_KEYS = {"fps": float, "dataset": str, "protocol": str, "split": str}
 OFFSET_KEY = "offset"  # a table, which `usthand.offset` reads
+COUNTS = ".frames.json"  # how many frames the videos have whose containers do not say
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
@@ -69,7 +76,7 @@ class Source:
     n_frames: int
     size: tuple[int, int]
     """Width and height of the camera, px."""
-    images: tuple[Path | None, ...] = ()
+    images: ImagePaths | tuple[()] = ()
     """Empty for a video; None where this camera lacks the frame."""
     placements: tuple[tuple[float, float, float] | None, ...] = ()
     """x, y and scale of an `ImageRef`; empty where no image has any, None where an image has the camera's own size."""
@@ -102,12 +109,22 @@ class Capture:
         here = np.ones((self.n_frames, len(self.sources)), bool)
         for view, source in enumerate(self.sources):
             if source.images:
-                here[:, view] = [path is not None for path in source.images]
+                here[:, view] = source.images.present
         return here
 
     def labels_path(self, side: str) -> Path:
         """Where the labels of one hand are: "right", "left", or a further one such as "right-2"."""
         return self.path / "labels" / f"{side}.npz"
+
+    def identity(self, camera: str) -> dict[str, str | int]:
+        """What tells one camera's footage from another: the files' names, sizes and times of change. Reads no file."""
+        source = self.sources[self.rig.index(camera)]
+        files = [path for path in source.images if path is not None] if source.images else [source.path]
+        seen = sha256(repr(source.placements).encode())
+        for path in files:
+            status = path.stat() if path.exists() else None
+            seen.update(repr((path.name, status and (status.st_size, status.st_mtime_ns))).encode())
+        return {"source": source.path.name, "start": source.start, "frames": source.n_frames, "files": seen.hexdigest()}
 
     def label_sides(self) -> tuple[str, ...]:
         """The sides that have labels, right first."""
@@ -131,39 +148,34 @@ class Capture:
             UserError: if the file ends early, an image is missing or unreadable, or a frame has another size than the
                 camera was calibrated for.
         """
-        index = self.rig.index(camera)
-        source, expected = self.sources[index], self.rig.cameras[index]
+        for frame, picture in self.pictures(camera, start, stop):
+            yield frame, picture.rgb()
+
+    def pictures(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Picture]]:
+        """As `read`, but each frame still as it was decoded, for those who need only a part of it, or not every frame."""
+        source = self.sources[self.rig.index(camera)]
         stop = self.n_frames if stop is None else min(stop, self.n_frames)
-        frame = start
-        for frame, image in _decode(source, start, stop):
-            if image.shape[:2] != (expected.height, expected.width):
-                path = source.images[frame] if source.images else source.path
-                raise _wrong_size(path, image.shape[1], image.shape[0], expected.width, expected.height)
-            yield frame, image
-        if start < stop and frame != stop - 1:
+        done = start
+        for frame, picture in _decode(source, start, stop):
+            done = frame + 1
+            yield frame, picture
+        if done < stop:
             raise UserError(
-                f"{source.path} ends at frame {frame} of {self.n_frames}",
+                f"{source.path} ends at frame {max(done - 1, 0)} of {self.n_frames}",
                 "the video is truncated or damaged",
                 f"copy or record it again, or repair it with `ffmpeg -i {source.path.name} -c copy repaired.mp4`",
             )
 
 
-def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, Picture]]:
     if source.images:
         for frame in range(start, stop):
-            yield frame, _read_image(source, frame)
+            yield frame, ImagePicture(partial(_read_image, source, frame))
         return
-    try:
-        with av.open(str(source.path)) as container:
-            container.streams.video[0].thread_type = "AUTO"
-            # Decoding from the beginning is exact for every container; seeking is not, and captures are short.
-            for frame, picture in enumerate(container.decode(video=0), -source.start):
-                if frame >= stop:
-                    return
-                if frame >= start:
-                    yield frame, picture.to_ndarray(format="rgb24")
-    except av.error.FFmpegError as error:
-        raise _damaged(source.path, error) from None
+    for frame, picture in decode(source.path, start + source.start, stop + source.start):
+        if (picture.frame.width, picture.frame.height) != source.size:
+            raise _wrong_size(source.path, picture.frame.width, picture.frame.height, *source.size)
+        yield frame - source.start, picture
 
 
 def _read_image(source: Source, frame: int) -> np.ndarray:
@@ -180,7 +192,11 @@ def _read_image(source: Source, frame: int) -> np.ndarray:
             "copy it again, or leave its line empty so that the view counts as missing",
         ) from None
     placement = source.placements[frame] if source.placements else None
-    return np.asarray(image if placement is None else place_image(image, *placement, source.size))
+    if placement is not None:
+        image = place_image(image, *placement, source.size)
+    elif image.size != source.size:
+        raise _wrong_size(path, *image.size, *source.size)
+    return np.asarray(image)
 
 
 def place_image(image: Image.Image, x: float, y: float, scale: float, size: tuple[int, int]) -> Image.Image:
@@ -206,15 +222,6 @@ def _span(at: float, scale: float, length: int, limit: int) -> tuple[int, int]:
     first = ceil(at + 0.5 - 0.5 * scale - rounding)
     last = floor(at - 0.5 + scale * (length - 0.5) + rounding)
     return max(first, 0), min(last + 1, limit)
-
-
-def _damaged(path: Path, error: Exception) -> UserError:
-    reason = str(error).split(":")[0]
-    return UserError(
-        f"{path} cannot be decoded ({reason})",
-        "the video is truncated or damaged",
-        f"copy or record it again, or repair it with `ffmpeg -i {path.name} -c copy repaired.mp4`",
-    )
 
 
 def _wrong_size(path: Path, width: int, height: int, want_width: int, want_height: int) -> UserError:
@@ -266,7 +273,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
             return Source(video, _count_frames(video, size), size)
     images = folder / name
     if images.is_dir():
-        found = tuple(sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES))
+        found = ImagePaths.in_folder(images, IMAGE_SUFFIXES)
         if found:
             with Image.open(found[0]) as image:
                 if image.size != size:
@@ -289,11 +296,36 @@ def _count_frames(video: Path, size: tuple[int, int]) -> int:
             stream = container.streams.video[0]
             if (stream.width, stream.height) != size:
                 raise _wrong_size(video, stream.width, stream.height, *size)
-            return stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
+            return stream.frames or _remembered_count(video, container)
     except av.error.FFmpegError as error:
-        raise _damaged(video, error) from None
+        raise damaged(video, error) from None
     except IndexError:
-        raise _damaged(video, ValueError("no video stream")) from None
+        raise damaged(video, ValueError("no video stream")) from None
+
+
+def _remembered_count(video: Path, container: av.container.InputContainer) -> int:
+    """The number of packets, which takes reading the whole file (Matroska and WebM do not tell it), kept beside the videos.
+
+    A capture that may not be written to is counted each time.
+    """
+    memory, status = video.parent / COUNTS, video.stat()
+    entry = {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
+    try:
+        known = json.loads(memory.read_text("utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    known = known if isinstance(known, dict) else {}
+    found = known.get(video.name, {})
+    if isinstance(found, dict) and found.items() >= entry.items() and isinstance(found.get("frames"), int):
+        return found["frames"]
+    count = count_packets(container)
+    written = memory.with_name(f"{COUNTS}.{os.getpid()}")
+    try:
+        written.write_text(json.dumps({**known, video.name: {**entry, "frames": count}}, indent=1) + "\n", "utf-8")
+        written.replace(memory)
+    except OSError:
+        written.unlink(missing_ok=True)
+    return count
 
 
 def read_list(file: Path, size: tuple[int, int]) -> Source:
@@ -306,15 +338,14 @@ def read_list(file: Path, size: tuple[int, int]) -> Source:
         lines.pop()  # what follows the last line's end
     if not lines:
         raise _bad_line(file, 0, "lists no frame")
-    folder = file.parent
-    images: list[Path | None] = []
+    images: list[str] = []
     placements: list[tuple[float, float, float] | None] = []
     for number, line in enumerate(lines, 1):
         path, tab, rest = line.partition("\t")
-        images.append(folder / path if path else None)
+        images.append(path)
         placements.append(_placement(file, number, rest) if tab else None)
     placed = any(p is not None for p in placements)
-    return Source(file, len(images), size, tuple(images), tuple(placements) if placed else ())
+    return Source(file, len(images), size, ImagePaths.of(file.parent, images), tuple(placements) if placed else ())
 
 
 def _placement(file: Path, number: int, text: str) -> tuple[float, float, float]:

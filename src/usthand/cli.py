@@ -291,7 +291,7 @@ def train(
     captures: Positional[Annotated[list[Path], arg(metavar="CAPTURE...")]], out: Path,
     preset: Literal["tiny", "paper"] = "tiny", side: str | None = None, leave_out: str | None = None, seed: int = 0,
     steps: int | None = None, targets: Literal["consensus", "labels"] | None = None,
-    from_scratch: bool = False, backbone_weights: Path | None = None,
+    from_scratch: bool = False, backbone_weights: Path | None = None, crop_cache: Path | None = None,
 ) -> None:  # fmt: skip
     """Train the network on the captures' labels. Started again with the same settings, it goes on where it was.
 
@@ -306,6 +306,7 @@ def train(
         targets: Learn the labels' consensus over views and time, or each label as it is (the paper's way).
         from_scratch: Start from nothing, not from the package's weights (tiny) learned on synthetic captures.
         backbone_weights: A file of ImageNet weights for the backbone (paper: ResNet-34).
+        crop_cache: Folder that keeps the crops, so that other trainings on the same labels need not decode again.
     """
     from usthand.presets import PRESETS, from_nothing
     from usthand.train import train as run
@@ -313,7 +314,7 @@ def train(
     chosen = from_nothing(PRESETS[preset]) if from_scratch or backbone_weights else PRESETS[preset]
     changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
     chosen = replace(chosen, train=replace(chosen.train, **changes))
-    best = run(captures, out, chosen, side, leave_out, backbone_weights)
+    best = run(captures, out, chosen, side, leave_out, backbone_weights, crop_cache=crop_cache)
     print(f"{best}: the network with the lowest error on held-out labels.")
 
 

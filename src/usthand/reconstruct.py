@@ -212,7 +212,7 @@ def reconstruct_both(
             model, crop, _ = load_checkpoint(path, hand_model)
             cut = (crop.factor, model.config.image_size)
             if cut not in footages:  # the footage is read once where the networks' crops are alike
-                cache = Path(folder) / f"crops-{number}.npy"
+                cache = Path(folder) / str(number)
                 footages[cut] = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
             bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
             witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), temper))

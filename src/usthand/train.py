@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ CHECK_FRAMES = 24  # frames of a footage in the held-out check: a second or two 
 CHECK_FOOTAGES = 8  # ... for a few of them
 LABELS_HELD_OUT = 0.04
 CLIP_GRADIENT = 1.0
+CROPS = "crops"  # folder of a run
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def held_out_error(course: Course) -> float:
 def prepare_footages(
     captures: list[Path], side: str | None, leave_out: str | None, preset: Preset, bar: Progress, cache: Path
 ) -> tuple[list[Footage], list[Labels]]:
-    """Fit, crop and split the labels of every capture."""
+    """Fit, crop and split the labels of every capture; the crops lie in `cache`."""
     if not captures:
         raise UserError("no capture was given", "train needs footage with labels", "run `usthand train CAPTURE --out RUN`")
     footages, checks = [], []
@@ -157,7 +159,7 @@ def prepare_footages(
             footage_of(
                 capture, hand, fit, targets, preset.crop, preset.model.image_size,
                 lambda done, total, task=task: bar.update(task, completed=done, total=total),
-                cache / f"crops-{number}.npy",
+                cache,
             )
         )  # fmt: skip
         checks.append(held)
@@ -210,23 +212,26 @@ def _save(course: Course, name: str, step: int, check: float, extra: dict[str, A
 
 def train(
     captures: list[Path], out: Path, preset: Preset, side: str | None = None, leave_out: str | None = None,
-    backbone_weights: Path | None = None, quiet: bool = False, learner: Learner = UST_HAND,
+    backbone_weights: Path | None = None, quiet: bool = False, learner: Learner = UST_HAND, crop_cache: Path | None = None,
 ) -> Path:  # fmt: skip
     """Train on captures' labels; returns the folder with the best checkpoint.
 
     Writes `config.json`, `metrics.jsonl`, TensorBoard files, `last/` and `best/` (lowest held-out label error).
     A run that was interrupted goes on from `last/` when started again with the same settings.
+
+    Args:
+        crop_cache: a folder that keeps the crops for other trainings; without one they lie in `out` until it has ended.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, disable=quiet) as bar:
-        footages, checks = prepare_footages(captures, side, leave_out, preset, bar, out)
+        footages, checks = prepare_footages(captures, side, leave_out, preset, bar, crop_cache or out / CROPS)
         course = start_course(preset, footages, checks, out, backbone_weights, learner)
         extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out}
         _run(course, resume(course), bar, extra)
-    for number in range(len(captures)):
-        (out / f"crops-{number}.npy").unlink(missing_ok=True)
+    if crop_cache is None:
+        shutil.rmtree(out / CROPS)
     return out / "best"
 
 

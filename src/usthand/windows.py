@@ -7,16 +7,19 @@ its cameras, its labels, and one stored crop per frame and view. Crops are centr
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from threading import Semaphore
 from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from PIL import Image
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from usthand.capture import Capture
@@ -25,11 +28,18 @@ from usthand.labels import Labels
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import Inputs
 from usthand.network.views import Gate
+from usthand.pictures import Picture
+from usthand.resample import Planes, resize_square
 from usthand.rig import Rig
+from usthand.shards import CropSet, ShardedCrops, sharded
 
 STORE_MARGIN = 1.3  # the stored crop is this much larger than the network's, room for shifts, turns and scales
 MIN_CROP_PX = 24.0
 GATE_DROPOUT = 0.25  # share of the clips that a training shows without their gate
+BLOCK = 64  # frames of one camera that are read before the next camera's: decoders are faster undisturbed
+BLOCK_BYTES = 32e6  # ... and fewer where the crops of a block would take more memory
+BATCH = 4  # frames that a thread cuts at once: enough to be worth its while ...
+CUTTERS = 2  # ... and with so many at work, few enough to keep decoded in memory
 MIN_INSIDE = 0.5  # share of the joints that must project into the image for a view to count as one
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which its weights expect
 
@@ -74,8 +84,8 @@ class Footage:
     """What to learn: the detector's labels, or their consensus."""
     detected: Labels
     """The detector's labels as they are."""
-    images: np.ndarray
-    """(T, V, S, S, 3) uint8, possibly memory-mapped."""
+    images: np.ndarray | ShardedCrops
+    """(T, V, S, S, 3) uint8, in memory or in files."""
     crops: Crops
     frames: np.ndarray
     """(T,) frame numbers in the capture."""
@@ -131,39 +141,62 @@ def place_crops(
     return Crops(corner, np.where(mask, side, MIN_CROP_PX), mask, expected)
 
 
-def cut_crop(image: np.ndarray, corner: np.ndarray, side: float, out: int) -> np.ndarray:
-    """One square, scaled to `out` pixels with anti-aliasing; black outside the image."""
-    x, y, n = int(corner[0]), int(corner[1]), int(side)
-    picture = Image.fromarray(np.ascontiguousarray(image[max(y, 0) : max(y + n, 0), max(x, 0) : max(x + n, 0)]))
-    if picture.width and picture.height and (picture.width, picture.height) != (n, n):
-        padded = Image.new("RGB", (n, n))
-        padded.paste(picture, (max(-x, 0), max(-y, 0)))
-        picture = padded
-    if not picture.width or not picture.height:
-        return np.zeros((out, out, 3), np.uint8)
-    return np.asarray(picture.resize((out, out), Image.BILINEAR))
+def cut_crop(
+    image: Planes, corner_px: np.ndarray, side_px: float, mirrored: bool, out: UInt8[np.ndarray, "S S 3"]
+) -> None:  # fmt: skip
+    """Scale one square into `out`, with anti-aliasing; black outside the image.
+
+    Args:
+        corner_px, side_px: left and upper pixel and side, in the mirrored image if `mirrored`, which the result is too.
+    """
+    x, y, side = int(corner_px[0]), int(corner_px[1]), int(side_px)
+    resize_square(image, image.size[0] - x - side if mirrored else x, y, side, out, mirrored)
 
 
 def read_crops(
-    capture: Capture, names: tuple[str, ...], crops: Crops, out_px: int, mirrored: bool, start: int = 0,
-    store: np.ndarray | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:  # fmt: skip
-    """Fill `store` (or a new array) with the crops of frames `start` onwards, camera by camera.
+    capture: Capture, names: tuple[str, ...], crops: Crops, out_px: int, mirrored: bool, start: int = 0, stop: int | None = None
+) -> Iterator[tuple[int, UInt8[np.ndarray, "N V S S 3"]]]:  # fmt: skip
+    """The crops of frames `start` to `stop` in blocks of consecutive frames: (first frame, crops), black where masked.
 
-    Yields (number of images done, store) so that a caller can show progress; the last store is complete.
+    This thread decodes (the decoders have threads of their own), others cut; while the caller has a block, the next one
+    is under way. Memory does not grow with the number of frames.
     """
-    n_frames, n_views = crops.side_px.shape
-    if store is None:
-        store = np.zeros((n_frames, n_views, out_px, out_px, 3), np.uint8)
-    done = 0
-    for view, name in enumerate(names):
-        for frame, image in capture.read(name, start, start + n_frames):
-            t = frame - start
-            if crops.view_mask[t, view]:
-                image = image[:, ::-1] if mirrored else image
-                store[t, view] = cut_crop(image, crops.corner_px[t, view], crops.side_px[t, view], out_px)
-            done += 1
-            yield done, store
+    stop = len(crops.side_px) if stop is None else stop
+    readers = [capture.pictures(name, start, stop) for name in names]
+    room = Semaphore(CUTTERS)
+
+    def cut(pictures: list[tuple[int, Picture]], view: int, out: np.ndarray) -> None:
+        try:
+            for (frame, picture), crop in zip(pictures, out, strict=True):
+                if crops.view_mask[frame, view]:
+                    cut_crop(picture.planes(), crops.corner_px[frame, view], crops.side_px[frame, view], mirrored, crop)
+        finally:
+            room.release()
+
+    with ThreadPoolExecutor(CUTTERS) as pool:
+        under_way: deque[tuple[int, np.ndarray, list[Future[None]]]] = deque()
+        length = int(np.clip(BLOCK_BYTES // (3 * len(names) * out_px**2), BATCH, BLOCK))
+        for first in range(start, stop, length):
+            block = np.zeros((min(length, stop - first), len(names), out_px, out_px, 3), np.uint8)
+            tasks = []
+            for view, reader in enumerate(readers):
+                for at in range(0, len(block), BATCH):
+                    out = block[at : at + BATCH, view]
+                    pictures = list(islice(reader, len(out)))
+                    room.acquire()
+                    tasks.append(pool.submit(cut, pictures, view, out))
+            under_way.append((first, block, tasks))
+            if len(under_way) > 1:
+                yield _finished(under_way.popleft())
+        while under_way:
+            yield _finished(under_way.popleft())
+
+
+def _finished(work: tuple[int, np.ndarray, list[Future[None]]]) -> tuple[int, np.ndarray]:
+    first, block, tasks = work
+    for task in tasks:
+        task.result()
+    return first, block
 
 
 def store_size(image_size: int) -> int:
@@ -182,18 +215,27 @@ def make_footage(
         rig, labels, detected: already mirrored for a left hand, and less any camera that is left out.
         joints_world_m, valid: (T, 21, 3) the hand as the labels have it, in the rig's world; (T,).
         progress: called with (images done, images in all).
-        cache: a file to hold the crops in place of memory.
+        cache: a folder to hold the crops in place of memory (`usthand.shards`); crops that are there are used again.
     """
     present = capture.present[:, [capture.rig.index(name) for name in rig.names]]
     crops = place_crops(rig, joints_world_m, valid, config.factor, present)
     side = store_size(image_size)
-    shape = (*crops.side_px.shape, side, side, 3)
-    store = np.lib.format.open_memmap(cache, "w+", np.uint8, shape) if cache else np.zeros(shape, np.uint8)
-    total = shape[0] * shape[1]
-    for done, _ in read_crops(capture, rig.names, crops, side, mirrored, store=store):
-        if progress is not None:
-            progress(done, total)
-    return Footage(rig, labels, detected, store, crops, np.arange(shape[0]))
+
+    def cut(start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
+        for first, block in read_crops(capture, rig.names, crops, side, mirrored, start, stop):
+            yield first, block
+            if progress is not None:
+                progress((first + len(block)) * len(rig), len(crops.side_px) * len(rig))
+
+    if cache is None:
+        images = np.zeros((*crops.side_px.shape, side, side, 3), np.uint8)
+        for first, block in cut(0, len(images)):
+            images[first : first + len(block)] = block
+    else:
+        identity = {name: capture.identity(name) for name in rig.names}
+        places = (crops.corner_px, crops.side_px, crops.view_mask)
+        images = sharded(cache, CropSet(capture.path.resolve().name, rig.names, side, mirrored, *places, identity), cut)
+    return Footage(rig, labels, detected, images, crops, np.arange(len(crops.side_px)))
 
 
 # ---- batches -------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
     parts: list[dict[str, np.ndarray]] = []
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         fit = fit_hand(hand, capture.fps)  # places the crops
-        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder) / "crops.npy")
+        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder))
         for start in range(0, len(footage.frames), CHUNK):
             at = np.arange(start, min(start + CHUNK, len(footage.frames)))
             inputs, _ = make_batch([(footage, at)], model.config.image_size, crop, None)
