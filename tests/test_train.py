@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from usthand import capture as capture_module
+from usthand import reconstruct as reconstruct_module
 from usthand.capture import load_truth, open_capture
-from usthand.checkpoint import from_json, load_checkpoint
+from usthand.checkpoint import SHIPPED, from_json, load_checkpoint
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
 from usthand.labels import load_labels
@@ -21,7 +22,7 @@ from usthand.network.model import Inputs, ModelConfig
 from usthand.pictures import planes_of
 from usthand.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
 from usthand.presets import PRESETS, Preset, TrainConfig
-from usthand.reconstruct import reconstruct, reconstruct_both
+from usthand.reconstruct import ADAPTED_TEMPER, TEMPER, reconstruct, reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import learning_rate, train
 from usthand.windows import CropConfig, Footage, Targets, augmentation, cut_crop, make_batch, place_crops
@@ -294,3 +295,27 @@ def test_confidence_falls_as_the_samples_spread(small, trained):
     spread = estimates.cov_px2.trace(axis1=-2, axis2=-1)
     for t, v in np.argwhere(seen.all(-1))[::7]:
         assert (np.diff(estimates.confidence[t, v][np.argsort(spread[t, v])]) <= 1e-9).all()
+
+
+@pytest.mark.parametrize("shipped", [True, False])
+def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monkeypatch, shipped):
+    heard, real = [], reconstruct_module.polish_fit
+
+    def listen(hand, witnesses, *rest):
+        heard.extend(witnesses)
+        return real(hand, witnesses, *rest)
+
+    monkeypatch.setattr(reconstruct_module, "polish_fit", listen)
+    steps = []
+    both = reconstruct_both(open_capture(small), trained, "right", progress=lambda *at: steps.append(at), shipped=shipped)
+    networks = [ADAPTED_TEMPER, TEMPER[both.final.joints]] if shipped else [ADAPTED_TEMPER]
+    assert [one.temper for one in heard] == networks and heard[0].estimates is both.estimates
+    assert len({id(one.estimates) for one in heard}) == len(networks)
+    assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] == len(networks) * len(both.final.valid)
+
+
+def test_the_shipped_network_is_not_its_own_second_witness(small, monkeypatch):
+    heard = []
+    monkeypatch.setattr(reconstruct_module, "polish_fit", lambda hand, witnesses, *rest: heard.extend(witnesses))
+    reconstruct_both(open_capture(small), SHIPPED, "right")
+    assert len(heard) == 1 and heard[0].temper in TEMPER.values()

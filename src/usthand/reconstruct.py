@@ -34,8 +34,13 @@ from usthand.windows import CropConfig, Footage, make_batch
 
 CHUNK = 12  # frames that go through the network at once
 # Measured: docs/notes/gate.md.
-TEMPER, ADAPTED_TEMPER = 2.0, 16.0  # of a network by itself, and of one that learned the footage's own labels
-COVARIANCE_INFLATION = 1.9
+TEMPER = {"rigid": 2.0, "soft": 16.0}
+"""Factor on the variances of a network that did not learn this footage. Where the detector's joints are not the hand model's
+(soft), they are not this network's either, which learned the model's."""
+ADAPTED_TEMPER = 8.0
+"""... and of one that did, whose errors go with the labels', which testify too."""
+COVARIANCE_INFLATION = {1: 1.9, 2: 2.6}
+"""By the number of networks heard."""
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
@@ -206,7 +211,7 @@ def reconstruct_both(
     hand = load_hand_2d(capture, side, leave_out)
     fit = fit_hand(hand, capture.fps)  # places crops and gates, and finds out whether joints are soft
     witnesses, footages = [], {}
-    networks = _networks(Path(run), shipped)
+    networks = _networks(Path(run), shipped, fit.joints)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         for number, (path, temper) in enumerate(networks):
             model, crop, _ = load_checkpoint(path, hand_model)
@@ -224,11 +229,12 @@ def reconstruct_both(
     return Reconstruction(final, network, estimates)
 
 
-def _networks(run: Path, shipped: bool) -> list[tuple[Path, float]]:
+def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float]]:
     """Networks to hear, the trained one first, and their tempers."""
-    if run.resolve() == SHIPPED.resolve() or not shipped:
-        return [(run, TEMPER)]
-    return [(run, ADAPTED_TEMPER), (SHIPPED, TEMPER)]
+    untrained = (SHIPPED, TEMPER[joints])
+    if run.resolve() == SHIPPED.resolve():
+        return [untrained]
+    return [(run, ADAPTED_TEMPER), untrained] if shipped else [(run, ADAPTED_TEMPER)]
 
 
 def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, model: HandModel | None = None) -> Result:
@@ -253,7 +259,7 @@ def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, 
     valid = witnesses[0].estimates.valid
     return replace(
         result, method="usthand", cameras=hand.rig.names, valid=valid & result.valid,
-        joint_valid=result.joint_valid & valid[:, None], joints_cov_m2=COVARIANCE_INFLATION * result.joints_cov_m2,
+        joint_valid=result.joint_valid & valid[:, None], joints_cov_m2=COVARIANCE_INFLATION[len(witnesses)] * result.joints_cov_m2,
     )  # fmt: skip
 
 
