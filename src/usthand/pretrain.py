@@ -41,7 +41,7 @@ class PretrainConfig:
     captures: int = 640
     frames: int = 40
     views: int = 4
-    steps: int = 14_000
+    steps: int = 36_000
     start: Literal["scratch", "shipped"] = "scratch"
     """From nothing, or on from the weights in the package, at a lower rate."""
     seed: int = 0
