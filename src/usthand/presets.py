@@ -41,7 +41,7 @@ class TrainConfig:
     seed: int = 0
 
 
-ADAPT = TrainConfig(start="shipped", steps=1200, learning_rate=5e-4, points_from=0.5)
+ADAPT = TrainConfig(start="shipped", steps=300, learning_rate=5e-4, points_from=0.5)
 """From weights that know hands, to a footage: short and gentle, or what they know is lost (docs/notes/pretraining.md)."""
 
 
