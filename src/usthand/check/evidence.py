@@ -147,9 +147,9 @@ def _hand_sizes(uv: np.ndarray, rays: np.ndarray, present: np.ndarray) -> tuple[
     low, high = np.where(mask, uv, np.inf).min(1), np.where(mask, uv, -np.inf).max(1)
     box = np.maximum((high - low).max(1), MIN_HAND_PX)
     radians_per_px = _spread(rays, mask) / np.maximum(_spread(uv, mask), 1e-9)
-    with np.errstate(all="ignore"):
-        radians = np.nanmedian(np.where(np.isfinite(radians_per_px), radians_per_px * box, np.nan))
-    return float(np.median(box)), float(radians) if np.isfinite(radians) and radians > 0 else np.inf
+    known = np.isfinite(radians_per_px)
+    radians = float(np.median((radians_per_px * box)[known])) if known.any() else 0.0
+    return float(np.median(box)), radians if radians > 0 else np.inf
 
 
 def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:

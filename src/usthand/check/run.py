@@ -15,33 +15,21 @@ import numpy as np
 from usthand.check import mends
 from usthand.check.camera_faults import Lens, Moved, better_lenses, most_moved, moved_cameras
 from usthand.check.evidence import FLOOR, Case, error_px, spread_frames
-from usthand.check.findings import Finding, from_found, from_lens, from_moved, from_order, from_timing, who
-from usthand.check.folder import CaptureFacts, VideoFacts
+from usthand.check.findings import Finding, from_found, from_lens, from_moved, from_timing
+from usthand.check.folder import CaptureFacts
+from usthand.check.hand import check_hand
 from usthand.check.hand_faults import (
-    LIKELY_PALM_M,
-    MIN_HAND_PX,
-    MIN_SEEN,
     MIN_SHARE_OF_OTHER_HAND,
-    MIN_TWO_VIEWS,
-    PALM_M,
-    Hand,
-    hands_in_space,
-    in_order,
-    joint_order,
-    palm_length,
-    unit_of,
-    unlikeness,
-    wrong_side,
 )
-from usthand.check.hypotheses import Hypothesis
+from usthand.check.headers import check_amount, check_headers
 from usthand.check.search import Found, State, begin, cut, measure, search
 from usthand.check.time_faults import Timing, estimate_timing, in_step, out_of_step
+from usthand.check.work import EVIDENCE_FRAMES, Work
 from usthand.errors import UserError
 from usthand.labels import Labels
 from usthand.rig import Rig
 from usthand.skeleton import N_JOINTS
 
-EVIDENCE_FRAMES = 40
 TRIED_WITH_MORE = 3
 TIMING_CUT = 1.15
 """An offset as large as the label noise cuts the residual by 1.4; so much must be seen in the medians of the pairs."""
@@ -53,10 +41,6 @@ MAX_MENDS = 5
 PROGRESS = 1.1
 """Factor by which one of several possible mends must lower the total residual to be taken."""
 
-UNLIKE_A_HAND = 0.25
-"""Bone lengths this far (root mean square of logs) from an average hand's: a sound one is at .03 to .08."""
-
-UNKNOWN_UNIT = "unknown unit: lengths are not metric"
 
 
 @dataclass(frozen=True)
@@ -79,30 +63,6 @@ class Report:
     """Frames by which each camera started late, in all; None if none is out of step."""
 
 
-@dataclass
-class _Work:
-    """The state of the checks: mends accumulate here."""
-
-    facts: CaptureFacts
-    labels: tuple[Labels, ...]
-    now: Case
-    """As all mends so far leave it, in step."""
-    kept: Case
-    """The same without those in time: what is written."""
-    findings: list[Finding]
-    offset: np.ndarray
-    """(V,) frames by which each video must be advanced, so far."""
-    labels_changed: bool = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.facts.rig.names
-
-    def apply(self, hypothesis: Hypothesis) -> None:
-        self.now, self.kept = hypothesis.apply(self.now), hypothesis.apply(self.kept)
-        self.labels_changed |= bool(hypothesis.labels)
-
-
 def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] | None = None) -> Report:
     """Look for every known fault.
 
@@ -116,9 +76,9 @@ def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] |
     tell = on_progress or (lambda done, total: None)
     labels = _worthwhile(facts)
     case = make_case(facts.rig, labels)
-    work = _Work(facts, labels, case, case, [], np.zeros(len(facts.rig)))
-    _headers(work)
-    _amount(work)
+    work = Work(facts, labels, case, case, [], np.zeros(len(facts.rig)))
+    check_headers(work)
+    check_amount(work)
     if len(facts.rig) < 2 or len(spread_frames(case.present, 1)) == 0:
         return _report(work, np.nan, np.nan, None)
     for done, step in enumerate((_gross, _one_after_the_other)):
@@ -126,7 +86,7 @@ def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] |
         step(work)
     tell(2, 3)
     final = begin(work.now.sampled(EVIDENCE_FRAMES))
-    unit = _hand(work, final)
+    unit = check_hand(work, final)
     tell(3, 3)
     pairs = np.isfinite(final.agreement.error)
     return _report(work, error_px(final.agreement.plain, final.views, pairs), final.agreement.mean(), unit)
@@ -172,129 +132,10 @@ def _worthwhile(facts: CaptureFacts) -> tuple[Labels, ...]:
     return labels
 
 
-# ---- what the headers say -------------------------------------------------------------------------------------------
-
-
-def _headers(work: _Work) -> None:
-    videos = work.facts.videos
-    missing = tuple(name for name, video in videos.items() if video is None)
-    if missing and len(missing) < len(videos):
-        sentence = (
-            f"{who(missing, False)} of the rig {'has' if len(missing) == 1 else 'have'} no video that can be opened."
-        )
-        mend = "add it, rename the video after the camera, or remove the camera from rig.toml"
-        work.findings.append(Finding("missing_video", missing, sentence, mend))
-    lengths = {name: video.n_frames for name, video in videos.items() if video is not None}
-    n_labels = work.labels[0].n_frames
-    if not work.facts.offsets and lengths and (len(set(lengths.values())) > 1 or n_labels not in lengths.values()):
-        told = ", ".join(f"{name} {n}" for name, n in lengths.items())
-        sentence = f"the numbers of frames differ: videos {told}; labels {n_labels}."
-        mend = "cut the videos so that frame k is the same instant in all, or state offsets in capture.toml, and label again"
-        work.findings.append(
-            Finding("different_lengths", tuple(lengths), sentence, mend, {"labels": n_labels, **lengths})
-        )
-    rates = {name: video.fps for name, video in videos.items() if video is not None and video.fps}
-    if rates and max(rates.values()) > 1.01 * min(rates.values()):
-        told = ", ".join(f"{name} {fps:.4g}" for name, fps in rates.items())
-        mend = "convert them to one rate, for instance with `ffmpeg -i in.mp4 -r 30 out.mp4`, and label again"
-        work.findings.append(Finding("different_rates", tuple(rates), f"the frame rates differ: {told}.", mend, rates))
-    _sizes(work)
-
-
-def _sizes(work: _Work) -> None:
-    """Cameras whose videos have another size than the rig says. What becomes of the matrix, the labels tell."""
-    wrong = {
-        v: video
-        for v, name in enumerate(work.names)
-        if (video := work.facts.videos[name]) is not None
-        and (video.width, video.height) != (work.now.cameras[v].width, work.now.cameras[v].height)
-    }
-    if not wrong:
-        return
-    before = begin(work.now.sampled(EVIDENCE_FRAMES))
-    options = []
-    for kind in ("resized", "turned", "kept"):
-        changed = {v: _to_size(work.now.cameras[v], video, kind) for v, video in wrong.items()}
-        hypothesis = Hypothesis("wrong_size", kind, tuple(wrong), changed, {})
-        options.append((hypothesis, begin(hypothesis.apply(work.now).sampled(EVIDENCE_FRAMES))))
-    # A stable choice: the likeliest of those that fit about equally well.
-    least = min(state.score for _, state in options)
-    hypothesis, after = next((h, s) for h, s in options if s.score <= max(1.05 * least, FLOOR))
-    evidence = measure(before.agreement, after.agreement, before.views, after.views, tuple(wrong))
-    names = tuple(work.names[v] for v in wrong)
-    v, video = next(iter(wrong.items()))
-    camera = work.now.cameras[v]
-    what = {
-        "resized": "the matrix is to be scaled",
-        "turned": "width and height, and with them fx and fy, cx and cy, are exchanged",
-        "kept": "the matrix fits the video, and only the stated size is wrong",
-    }[hypothesis.kind]
-    sentence = (
-        f"{who(names, len(names) == len(work.names))}: the rig says {camera.width}x{camera.height} px, the video has "
-        f"{video.width}x{video.height}: {what} (epipolar error {evidence.before_px:.3g} before, {evidence.after_px:.2g} px after)."
-    )
-    numbers = {"before_px": evidence.before_px, "after_px": evidence.after_px, "kind": hypothesis.kind}
-    mend = "calibrate at the size of the videos, or take the rig that `--fix` writes"
-    work.findings.append(Finding("wrong_size", names, sentence, mend, numbers))
-    work.apply(hypothesis)
-
-
-def _to_size(camera, video: VideoFacts, kind: str):
-    if kind == "resized":
-        return mends.resized(camera, video.width, video.height)
-    if kind == "turned":
-        turned = mends.turned_matrix(replace(camera, width=camera.height, height=camera.width))
-        return mends.resized(turned, video.width, video.height)
-    return replace(camera, width=video.width, height=video.height)
-
-
-# ---- how much there is ----------------------------------------------------------------------------------------------
-
-
-def _amount(work: _Work) -> None:
-    present = work.now.present.reshape(*work.now.present.shape[:2], -1, N_JOINTS).any(3)  # (T, V, hands)
-    if len(work.facts.rig) < 2:
-        sentence = "the rig has one camera only: nothing can be checked, and a hand cannot be placed in space."
-        work.findings.append(Finding("too_few_views", work.names, sentence, "add cameras", {"views": 1}))
-        return
-    for hand, one in enumerate(work.labels):
-        seen = present[:, :, hand].sum(1)
-        two = float(np.mean(seen >= 2))
-        if two < MIN_TWO_VIEWS:
-            sentence = (
-                f"only {100 * two:.0f} % of the frames have the {one.side} hand in two views or more "
-                f"({100 * np.mean(seen >= 1):.0f} % in one), and only those can be placed in space."
-            )
-            mend = "cut the capture to the time when the hand is in view, or place the cameras closer around it"
-            work.findings.append(
-                Finding("too_few_views", work.names, sentence, mend, {"two_views": two, "side": one.side}, "warning")
-            )
-    _each_camera(work, present)
-
-
-def _each_camera(work: _Work, present: np.ndarray) -> None:
-    share = present.any(2).mean(0)
-    for v, name in enumerate(work.names):
-        if share[v] < MIN_SEEN * max(share.max(), 1e-9):
-            sentence = f"camera {name} hardly ever shows a hand: in {100 * share[v]:.1f} % of the frames, others in up to {100 * share.max():.0f} %."
-            mend = "turn it to the hand, check its video, or remove it from rig.toml"
-            work.findings.append(
-                Finding("hand_not_seen", (name,), sentence, mend, {"share": float(share[v])}, "warning")
-            )
-    sample = work.now.sampled(EVIDENCE_FRAMES)
-    views = begin(sample).views
-    small = {work.names[v]: view.size_px for v, view in enumerate(views) if share[v] > 0 and view.size_px < MIN_HAND_PX}
-    if small:
-        told = ", ".join(f"{name} {size:.0f} px" for name, size in small.items())
-        sentence = f"the hand is too small in the image for good labels: {told} (median of its longer side; {MIN_HAND_PX:.0f} px are the least)."
-        mend = "move these cameras closer, zoom in, or record at a higher resolution"
-        work.findings.append(Finding("small_hand", tuple(small), sentence, mend, small, "warning"))
-
-
 # ---- gross faults ---------------------------------------------------------------------------------------------------
 
 
-def _gross(work: _Work) -> None:
+def _gross(work: Work) -> None:
     """One mistake; none or one together with videos out of step; several; several together with anything else."""
     states = search(work.now, 1)
     if _plausible(work, states):
@@ -307,7 +148,7 @@ def _gross(work: _Work) -> None:
     _together(work, [(), *_attempts(states, 1), *_attempts(states, 2)], only_time=False)
 
 
-def _plausible(work: _Work, states: list[State]) -> bool:
+def _plausible(work: Work, states: list[State]) -> bool:
     if states[0].plausible:
         _take(work, states[0].found)
     return states[0].plausible
@@ -318,7 +159,7 @@ def _attempts(states: list[State], length: int) -> list[tuple[Found, ...]]:
     return [state.found for state in states if len(state.found) == length][:TRIED_WITH_MORE]
 
 
-def _together(work: _Work, attempts: list[tuple[Found, ...]], only_time: bool) -> bool:
+def _together(work: Work, attempts: list[tuple[Found, ...]], only_time: bool) -> bool:
     """Take the attempt that a fault in time, a moved camera or a lens makes plausible; of several the best, but a longer one
     only if it is better by far. That other fault is left to be reported by who looks for such."""
     best = None
@@ -338,7 +179,7 @@ def _together(work: _Work, attempts: list[tuple[Found, ...]], only_time: bool) -
     return best is not None
 
 
-def _take(work: _Work, found: tuple[Found, ...]) -> None:
+def _take(work: Work, found: tuple[Found, ...]) -> None:
     """Apply mends and report them, each with its evidence on many frames."""
     for one in found:
         before = begin(work.now.sampled(EVIDENCE_FRAMES))
@@ -402,7 +243,7 @@ def _preference(mend: _Mend) -> float:
     return max(mend.after.score, FLOOR) * handicap
 
 
-def _one_after_the_other(work: _Work) -> None:
+def _one_after_the_other(work: Work) -> None:
     """Take the best mend, look again. What does not lead to cameras that agree was no explanation, and is taken back."""
     as_it_was, n_findings = replace(work, offset=work.offset.copy()), len(work.findings)
     moved: set[int] = set()
@@ -434,7 +275,7 @@ def _one_after_the_other(work: _Work) -> None:
         del work.findings[n_findings:]
 
 
-def _take_timing(work: _Work, mend: _Mend, before: State) -> None:
+def _take_timing(work: Work, mend: _Mend, before: State) -> None:
     steady = [name for v, name in enumerate(work.names) if v not in mend.cameras]
     for v in mend.cameras:
         evidence = measure(before.agreement, mend.after.agreement, before.views, mend.after.views, (int(v),))
@@ -450,97 +291,10 @@ def _take_timing(work: _Work, mend: _Mend, before: State) -> None:
     work.now = in_step(work.now, mend.timing)
 
 
-# ---- the hand -------------------------------------------------------------------------------------------------------
-
-
-def _hand(work: _Work, final: State) -> tuple[float, str] | None:
-    """Order, unit and side; returns (metres of the rig's unit, its name) if the unit is wrong, 0 metres if unknown."""
-    if not final.plausible:
-        sentence = (
-            f"the cameras do not agree on the hand, and no known mistake explains it: the epipolar error is "
-            f"{error_px(final.agreement.plain, final.views, np.isfinite(final.agreement.error)):.3g} px, "
-            f"{100 * np.nanmax(final.agreement.rows()):.0f} % of the hand's size in the worst camera, where sound captures are below 5 %."
-        )
-        worst = tuple(
-            work.names[v] for v in np.flatnonzero(final.agreement.rows() > 0.9 * np.nanmax(final.agreement.rows()))
-        )
-        mend = "check that calibration and videos belong together, that the cameras stood still, and calibrate again"
-        work.findings.append(
-            Finding("disagreement", worst, sentence, mend, {"error": float(np.nanmax(final.agreement.rows()))})
-        )
-        return None
-    hands = hands_in_space(work.now)
-    order = joint_order(hands)
-    if order is not None:
-        work.findings.append(from_order(order, work.names))
-        everything = dict.fromkeys(range(len(work.names)), mends.order_labels(mends.ORDERS[order.name]))
-        work.apply(Hypothesis("joint_order", "all", tuple(everything), {}, everything, order.name))
-        hands = [in_order(hand, order.name) for hand in hands]
-    unlike = np.nanmax([unlikeness(hand) for hand in hands], initial=0.0)
-    if unlike > UNLIKE_A_HAND:
-        sentence = (
-            f"the cameras agree, but what they see is not a hand: its bone lengths are {100 * unlike:.0f} % off an average hand's, "
-            "where sound captures are below 10 %."
-        )
-        mend = "look at the labels (joint order, mirrored images, one camera's images turned), and at the calibration"
-        work.findings.append(Finding("not_a_hand", work.names, sentence, mend, {"unlikeness": float(unlike)}))
-        return None
-    _sides(work, hands)
-    return _unit(work, hands)
-
-
-def _sides(work: _Work, hands: list[Hand]) -> None:
-    sides = [one.side for one in work.labels]
-    for n, (hand, side) in enumerate(zip(hands, sides, strict=True)):
-        found = wrong_side(hand, side)
-        if found is None:
-            continue
-        share, count = found
-        other = "left" if side == "right" else "right"
-        sentence = (
-            f"the {side} hand's labels look like a {other} hand: its fingers bend to the side of a {other} hand's palm in "
-            f"{100 * share:.0f} % of {count} frames."
-        )
-        mend = f"name them {other}; if the videos are mirrored (webcams often are), unmirror them and calibrate with them so"
-        work.findings.append(
-            Finding("wrong_side", work.names, sentence, mend, {"share": share, "frames": count, "side": side})
-        )
-        sides[n] = other
-    if sides != [one.side for one in work.labels] and len(set(sides)) == len(sides):
-        work.labels = tuple(replace(one, side=side) for one, side in zip(work.labels, sides, strict=True))
-        work.labels_changed = True
-
-
-def _unit(work: _Work, hands: list[Hand]) -> tuple[float, str] | None:
-    palm = palm_length(hands)
-    if not work.facts.rig.metric or not np.isfinite(palm) or PALM_M[0] <= palm <= PALM_M[1]:
-        return None
-    unit = unit_of(palm)
-    numbers = {"palm": palm}
-    told = f"the palm (wrist to middle knuckle) is {palm:.3g} m long, and people's are {LIKELY_PALM_M[0]:.2f} to {LIKELY_PALM_M[1]:.2f} m"
-    if unit is not None:
-        name, metres = unit
-        numbers |= {"factor": metres, "unit": name}
-        sentence = f"the lengths of the rig look to be in {name}, not metres: {told}; in {name} it would be {100 * palm * metres:.1f} cm."
-        work.findings.append(
-            Finding("wrong_unit", work.names, sentence, f"multiply all translations by {metres:g}", numbers)
-        )
-        return metres, name
-    middle = float(np.sqrt(LIKELY_PALM_M[0] * LIKELY_PALM_M[1]))
-    numbers |= {"factor": middle / palm, "unit": "unknown"}
-    sentence = (
-        f"the lengths of the rig are not metres: {told}; one unit is about {100 * middle / palm:.3g} cm, perhaps a square of the "
-        "calibration board."
-    )
-    mend = "multiply all translations by the length of the board's square in metres, or set metric = false"
-    work.findings.append(Finding("wrong_unit", work.names, sentence, mend, numbers))
-    return 0.0, UNKNOWN_UNIT
-
-
 # ---- the report -----------------------------------------------------------------------------------------------------
 
 
-def _report(work: _Work, px: float, error: float, unit: tuple[float, str] | None) -> Report:
+def _report(work: Work, px: float, error: float, unit: tuple[float, str] | None) -> Report:
     rig = replace(work.facts.rig, cameras=work.kept.cameras)
     if unit is not None and unit[0] > 0:
         rig = replace(rig, cameras=tuple(mends.scaled_translation(c, unit[0]) for c in rig.cameras))
@@ -559,7 +313,7 @@ def _report(work: _Work, px: float, error: float, unit: tuple[float, str] | None
     )  # fmt: skip
 
 
-def _labels(work: _Work) -> tuple[Labels, ...]:
+def _labels(work: Work) -> tuple[Labels, ...]:
     """The labels with all mends but those in time, in the rig's order of cameras."""
     result = []
     base = make_case(work.facts.rig, work.labels)
@@ -576,7 +330,7 @@ def _labels(work: _Work) -> tuple[Labels, ...]:
     return tuple(result)
 
 
-def _follow(work: _Work, confidence: np.ndarray, hand: int) -> np.ndarray:
+def _follow(work: Work, confidence: np.ndarray, hand: int) -> np.ndarray:
     for views, order in _orders(work.findings, work.names):
         confidence[:, views] = mends.reordered(confidence[:, views], order, 2)
     return confidence
