@@ -82,7 +82,8 @@ def wandering_crops(frames: int, side: float) -> Crops:
     t, v = np.meshgrid(np.arange(frames), np.arange(len(NAMES)), indexing="ij")
     sides = np.round(side * (1 + 0.25 * np.sin(t / 31 + v)))
     centre = np.stack((640 + 560 * np.sin(t / 47 + 2 * v), 360 + 260 * np.cos(t / 37 + v)), -1)
-    return Crops(np.round(centre - sides[..., None] / 2), sides, np.ones(t.shape, bool))
+    corner = np.round(centre - sides[..., None] / 2)
+    return Crops(corner, sides, np.ones(t.shape, bool), np.zeros((*t.shape, 21, 2)))
 
 
 # ---- the ways -----------------------------------------------------------------------------------------------------------

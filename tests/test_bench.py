@@ -177,7 +177,7 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     assert ours == {"mean": 4.0, "std": 1.0, "seeds": [3.0, 5.0]} and data["time_s"] == 6.0
     assert data["regimes"]["hanco-like"]["hamuco"] is None
     text = markdown(data, labels_of("headline"))
-    assert "| **UST-Hand** | 4.00 ± 1.00 |" in text and "| HaMuCo-like | missing |" in text and "| fit | 6.00 |" in text
+    assert "| UST-Hand, equal terms | 4.00 ± 1.00 |" in text and "| HaMuCo-like, equal terms | missing |" in text and "| fit | 6.00 |" in text
 
 
 @pytest.mark.parametrize("name", ["headline", "labels", "views", "ablation", "window", "blocks", "hypotheses"])

@@ -15,7 +15,7 @@ from usthand.bench.regimes import LABEL_LEVELS, regime_names
 from usthand.errors import UserError
 
 MISSING = "missing"
-EQUAL_TERMS = {"usthand": "**UST-Hand**", "network": "its network alone", "hamuco": "HaMuCo-like", "fit": "fit", "raw": "raw triangulation"}
+EQUAL_TERMS = {"usthand": "UST-Hand, equal terms", "network": "its network alone", "hamuco": "HaMuCo-like, equal terms", "fit": "fit", "raw": "raw triangulation"}
 HEADLINE_METHODS = {"shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone"} | EQUAL_TERMS
 PARTS_OF = {"network": "usthand", "shipped-network": "shipped"}  # what a method yields on the way
 COLUMNS = {
