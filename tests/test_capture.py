@@ -75,8 +75,8 @@ def test_reading_is_lazy(folder, monkeypatch):
 
     real = module._decode
 
-    def counting(source, start, stop):
-        for item in real(source, start, stop):
+    def counting(source, start, stop, threads):
+        for item in real(source, start, stop, threads):
             decoded.append(1)
             yield item
 
@@ -178,7 +178,7 @@ def test_a_stream_that_ends_early(folder, monkeypatch):
 
     opened = open_capture(folder)
     real = module._decode
-    monkeypatch.setattr(module, "_decode", lambda source, start, stop: real(source, start, 7))
+    monkeypatch.setattr(module, "_decode", lambda source, start, stop, threads: real(source, start, 7, threads))
     with pytest.raises(UserError, match="ends at frame 6 of 12"):
         list(opened.read("a"))
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from usthand import windows
 from usthand.capture import open_capture, write_video
 from usthand.errors import UserError
 from usthand.pictures import VideoPicture, planes_of
@@ -147,6 +148,15 @@ def test_crops_are_the_same_each_time_and_from_any_frame_on(capture, crops):
     parts = list(read_crops(capture, ("a", "c"), two(crops), 32, False, 70, 141))
     assert np.array_equal(whole, again) and parts[0][0] == 70
     assert np.array_equal(np.concatenate([block for _, block in parts]), whole[70:141])
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3, 16])
+def test_crops_do_not_depend_on_the_number_of_cores(capture, crops, monkeypatch, cores):
+    """Fewer threads than cameras, as many, and decoders with threads of their own."""
+    whole = np.concatenate([block for _, block in read_crops(capture, ("a", "c"), two(crops), 32, False)])
+    monkeypatch.setattr(windows, "usable_cores", lambda: cores)
+    again = np.concatenate([block for _, block in read_crops(capture, ("a", "c"), two(crops), 32, False)])
+    assert np.array_equal(whole, again)
 
 
 def two(crops: Crops) -> Crops:

@@ -151,12 +151,15 @@ class Capture:
         for frame, picture in self.pictures(camera, start, stop):
             yield frame, picture.rgb()
 
-    def pictures(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Picture]]:
-        """As `read`, but each frame still as it was decoded, for those who need only a part of it, or not every frame."""
+    def pictures(
+        self, camera: str, start: int = 0, stop: int | None = None, threads: int = 0
+    ) -> Iterator[tuple[int, Picture]]:
+        """As `read`, but each frame still as it was decoded, for those who need only a part of it, or not every frame; by a
+        decoder with so many threads, as many as it likes if 0."""
         source = self.sources[self.rig.index(camera)]
         stop = self.n_frames if stop is None else min(stop, self.n_frames)
         done = start
-        for frame, picture in _decode(source, start, stop):
+        for frame, picture in _decode(source, start, stop, threads):
             done = frame + 1
             yield frame, picture
         if done < stop:
@@ -167,12 +170,12 @@ class Capture:
             )
 
 
-def _decode(source: Source, start: int, stop: int) -> Iterator[tuple[int, Picture]]:
+def _decode(source: Source, start: int, stop: int, threads: int) -> Iterator[tuple[int, Picture]]:
     if source.images:
         for frame in range(start, stop):
             yield frame, ImagePicture(partial(_read_image, source, frame))
         return
-    for frame, picture in decode(source.path, start + source.start, stop + source.start):
+    for frame, picture in decode(source.path, start + source.start, stop + source.start, threads):
         if (picture.frame.width, picture.frame.height) != source.size:
             raise _wrong_size(source.path, picture.frame.width, picture.frame.height, *source.size)
         yield frame - source.start, picture

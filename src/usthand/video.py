@@ -8,6 +8,7 @@ then recognised by its time. Where times are missing, doubled or not what was an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -43,8 +44,16 @@ def count_packets(container: av.container.InputContainer) -> int:
     return sum(1 for packet in container.demux(video=0) if packet.size)
 
 
-def decode(path: Path, start: int, stop: int) -> Iterator[tuple[int, VideoPicture]]:
+def usable_cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def decode(path: Path, start: int, stop: int, threads: int = 0) -> Iterator[tuple[int, VideoPicture]]:
     """Frames `start` to `stop`, or to the end where that comes first; in constant memory.
+
+    Args:
+        threads: of the decoder; 0 for as many as it likes.
 
     Raises:
         UserError: if the file cannot be decoded.
@@ -52,23 +61,24 @@ def decode(path: Path, start: int, stop: int) -> Iterator[tuple[int, VideoPictur
     frame = start
     try:
         if start >= JUMP_FROM:
-            for frame, picture in _from_key_frame(path, start, stop):
+            for frame, picture in _from_key_frame(path, start, stop, threads):
                 yield frame, picture
                 frame += 1
         if frame < stop:
-            yield from _from_beginning(path, frame, stop)
+            yield from _from_beginning(path, frame, stop, threads)
     except av.error.FFmpegError as error:
         raise damaged(path, error) from None
 
 
-def _open(path: Path) -> av.container.InputContainer:
+def _open(path: Path, threads: int) -> av.container.InputContainer:
     container = av.open(str(path))
-    container.streams.video[0].thread_type = "AUTO"
+    stream = container.streams.video[0]
+    stream.thread_type, stream.thread_count = "AUTO" if threads != 1 else "NONE", threads
     return container
 
 
-def _from_beginning(path: Path, start: int, stop: int) -> Iterator[tuple[int, VideoPicture]]:
-    with _open(path) as container:
+def _from_beginning(path: Path, start: int, stop: int, threads: int) -> Iterator[tuple[int, VideoPicture]]:
+    with _open(path, threads) as container:
         for frame, picture in enumerate(container.decode(video=0)):
             if frame >= stop:
                 return
@@ -76,13 +86,13 @@ def _from_beginning(path: Path, start: int, stop: int) -> Iterator[tuple[int, Vi
                 yield frame, VideoPicture(picture)
 
 
-def _from_key_frame(path: Path, start: int, stop: int) -> Iterator[tuple[int, VideoPicture]]:
+def _from_key_frame(path: Path, start: int, stop: int, threads: int) -> Iterator[tuple[int, VideoPicture]]:
     """As `decode` as long as every frame is the one that must come next; stops where it is not."""
     times = frame_times(path)
     if times is None or start >= len(times):
         return
     frame = start
-    with _open(path) as container:
+    with _open(path, threads) as container:
         container.seek(int(times[max(start - REORDER, 0)]), stream=container.streams.video[0])
         for picture in container.decode(video=0):
             if frame >= min(stop, len(times)) or picture.pts is None or picture.pts > times[frame]:

@@ -13,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from threading import Semaphore
 from typing import NamedTuple
 
 import numpy as np
@@ -28,18 +27,17 @@ from usthand.labels import Labels
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import Inputs
 from usthand.network.views import Gate
-from usthand.pictures import Picture
 from usthand.resample import Planes, resize_square
 from usthand.rig import Rig
 from usthand.shards import CropSet, ShardedCrops, sharded
+from usthand.video import usable_cores
 
 STORE_MARGIN = 1.3  # the stored crop is this much larger than the network's, room for shifts, turns and scales
 MIN_CROP_PX = 24.0
 GATE_DROPOUT = 0.25  # share of the clips that a training shows without their gate
 BLOCK = 64  # frames of one camera that are read before the next camera's: decoders are faster undisturbed
 BLOCK_BYTES = 32e6  # ... and fewer where the crops of a block would take more memory
-BATCH = 4  # frames that a thread cuts at once: enough to be worth its while ...
-CUTTERS = 2  # ... and with so many at work, few enough to keep decoded in memory
+MIN_BLOCK = 4
 MIN_INSIDE = 0.5  # share of the joints that must project into the image for a view to count as one
 IMAGE_MEAN, IMAGE_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, which its weights expect
 
@@ -158,33 +156,29 @@ def read_crops(
 ) -> Iterator[tuple[int, UInt8[np.ndarray, "N V S S 3"]]]:  # fmt: skip
     """The crops of frames `start` to `stop` in blocks of consecutive frames: (first frame, crops), black where masked.
 
-    This thread decodes (the decoders have threads of their own), others cut; while the caller has a block, the next one
-    is under way. Memory does not grow with the number of frames.
+    A few threads each decode a block of one camera, cutting every frame while it is near; while the caller has a block, the
+    next one is under way. Memory does not grow with the number of frames.
     """
     stop = len(crops.side_px) if stop is None else stop
-    readers = [capture.pictures(name, start, stop) for name in names]
-    room = Semaphore(CUTTERS)
+    cores = usable_cores()
+    # With a core for each camera at most, a decoder's own threads would only cost more.
+    readers = [capture.pictures(name, start, stop, max(1, cores // len(names))) for name in names]
 
-    def cut(pictures: list[tuple[int, Picture]], view: int, out: np.ndarray) -> None:
-        try:
-            for (frame, picture), crop in zip(pictures, out, strict=True):
-                if crops.view_mask[frame, view]:
-                    cut_crop(picture.planes(), crops.corner_px[frame, view], crops.side_px[frame, view], mirrored, crop)
-        finally:
-            room.release()
+    def cut(view: int, first: int, block: np.ndarray, before: Future[None] | None) -> None:
+        if before is not None:
+            before.result()  # a reader is used by one thread at a time, in order
+        for frame, picture in islice(readers[view], len(block)):
+            if crops.view_mask[frame, view]:
+                corner, side = crops.corner_px[frame, view], crops.side_px[frame, view]
+                cut_crop(picture.planes(), corner, side, mirrored, block[frame - first, view])
 
-    with ThreadPoolExecutor(CUTTERS) as pool:
+    with ThreadPoolExecutor(min(cores, len(names))) as pool:
         under_way: deque[tuple[int, np.ndarray, list[Future[None]]]] = deque()
-        length = int(np.clip(BLOCK_BYTES // (3 * len(names) * out_px**2), BATCH, BLOCK))
+        tasks: list[Future[None] | None] = [None] * len(names)
+        length = int(np.clip(BLOCK_BYTES // (3 * len(names) * out_px**2), MIN_BLOCK, BLOCK))
         for first in range(start, stop, length):
             block = np.zeros((min(length, stop - first), len(names), out_px, out_px, 3), np.uint8)
-            tasks = []
-            for view, reader in enumerate(readers):
-                for at in range(0, len(block), BATCH):
-                    out = block[at : at + BATCH, view]
-                    pictures = list(islice(reader, len(out)))
-                    room.acquire()
-                    tasks.append(pool.submit(cut, pictures, view, out))
+            tasks = [pool.submit(cut, view, first, block, before) for view, before in enumerate(tasks)]
             under_way.append((first, block, tasks))
             if len(under_way) > 1:
                 yield _finished(under_way.popleft())
