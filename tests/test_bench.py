@@ -158,6 +158,21 @@ def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
     assert after == [before], "not a step was taken again"
 
 
+def test_a_pretrained_rival_is_used_as_it_is(small, tmp_path, monkeypatch):
+    """Its run is never made by a cell, nor removed."""
+    cell = Cell("oakink-like", "hamuco-pretrained", 3)
+    with pytest.raises(UserError, match=r"usthand.pretrain .*pretrained-hamuco --method hamuco"):
+        run_cell(cell, tmp_path, tmp_path / "results", quiet=True)
+    best = tmp_path / "pretrained-hamuco" / "run" / "best"
+    best.mkdir(parents=True)
+    seen = []
+    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: seen.append(run))
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    rows = run_cell(cell, tmp_path, tmp_path / "results", quiet=True)
+    assert set(rows) == {"hamuco-pretrained"} and set(seen) == {best.parent} and best.is_dir()
+    assert read_cell(replace(cell, seed=0), tmp_path / "results") == rows, "no seed has a part in it"
+
+
 # ---- tables ------------------------------------------------------------------------------------------------------------
 
 

@@ -18,7 +18,7 @@ from usthand.hand.files import load_hand
 from usthand.metrics import evaluate_truth
 from usthand.network.model import PAPER, TINY
 from usthand.presets import PRESETS, Preset, TrainConfig
-from usthand.pretrain import FIRST_SEED, PretrainConfig, capture_config, export_weights, pretrain
+from usthand.pretrain import FIRST_SEED, PretrainConfig, capture_config, export_weights, pretrain, pretraining_preset
 from usthand.reconstruct import reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import start_course
@@ -90,6 +90,13 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
         assert torch.allclose(half.float(), whole.float(), rtol=2e-3, atol=1e-6), name
     assert pretrain(config) == folder
     assert (tmp_path / "captures" / "0001" / "rig.toml").stat().st_mtime_ns == made
+
+
+def test_the_rival_is_pretrained_on_equal_terms():
+    """Same captures, labels, steps, crops and images a step; it starts from the finished backbone, and has a rate of its own."""
+    ours, rival = (pretraining_preset(PretrainConfig(out=None, method=method)) for method in ("usthand", "hamuco"))
+    same = replace(ours.train, start="backbone", learning_rate=rival.train.learning_rate, points_from=1.0)
+    assert rival == replace(ours, train=same) and rival.train.targets == "labels" and rival.train.steps == 36_000
 
 
 def test_export_keeps_the_config(tmp_path):

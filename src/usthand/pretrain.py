@@ -5,6 +5,7 @@
 makes the captures (resumable), trains on all of them, and writes OUT/weights, which lies in the package as
 `usthand/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture; their seeds begin at
 `FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections: no 3D number reaches a loss.
+With `--method hamuco` the benchmarks' rival learns from the same captures and labels, in as many steps.
 What it costs and gives is in docs/notes/pretraining.md.
 """
 
@@ -20,7 +21,9 @@ import tyro
 from safetensors.torch import load_file, save_file
 from tyro.conf import Positional
 
+from usthand.baselines.hamuco import HamucoLearner
 from usthand.checkpoint import CONFIG, WEIGHTS
+from usthand.learner import UstHandLearner
 from usthand.overlay import progress_bar
 from usthand.presets import PRESETS, Preset
 from usthand.synthetic.write import SynthConfig, make_capture
@@ -29,6 +32,7 @@ from usthand.train import train
 FIRST_SEED = 10_000
 RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
+HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
 OBJECTS = ("none", "any", "none", "many")  # in turn
 
 
@@ -44,6 +48,8 @@ class PretrainConfig:
     steps: int = 36_000
     start: Literal["scratch", "shipped"] = "scratch"
     """From nothing, or on from the weights in the package, at a lower rate."""
+    method: Literal["usthand", "hamuco"] = "usthand"
+    """The network of the package, or HaMuCo-like, which always starts from the package's backbone."""
     seed: int = 0
 
 
@@ -73,6 +79,8 @@ def pretraining_preset(config: PretrainConfig) -> Preset:
         tiny.train, steps=config.steps, targets="labels", points_from=0.6, start=config.start,
         learning_rate=RATE if config.start == "scratch" else RATE_ON, average=0.999, seed=config.seed,
     )  # fmt: skip
+    if config.method == "hamuco":
+        train = replace(train, start="backbone", points_from=1.0, learning_rate=HAMUCO_RATE)
     return replace(tiny, crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3), train=train)
 
 
@@ -89,7 +97,8 @@ def export_weights(checkpoint: Path, out: Path) -> None:
 def pretrain(config: PretrainConfig) -> Path:
     """Captures, training, weights; returns their folder."""
     paths = make_captures(config)
-    best = train(paths, config.out / "run", pretraining_preset(config), "right")
+    learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
+    best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
     export_weights(best, config.out / "weights")
     return config.out / "weights"
 

@@ -21,6 +21,7 @@ from usthand import metrics
 from usthand.bench.methods import Method, method
 from usthand.bench.regimes import SIDE, captures, load_regime
 from usthand.capture import Capture, load_truth, open_capture
+from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.labels import load_labels
 from usthand.overlay import progress_bar
@@ -66,23 +67,36 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False) -> dic
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
     views = cell.views or regime.views
     bar = (lambda done, total: None) if quiet else progress_bar(f"captures of {cell.regime}")
-    run = _trained(cell, chosen, cache, views, quiet) if chosen.learner else None
+    run = _trained(cell, chosen, cache, views, quiet) if chosen.learner else _pretrained(chosen, cache)
     trained_s = time.monotonic() - began
     tests = [open_capture(path) for path in captures(regime, "test", cell.labels, views, cache, bar)]
     measured = [_measure(capture, chosen.results(capture, run, cell.seed), cache) for capture in tests]
     rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
     data = {
         "cell": vars(cell), "rows": rows, "test_captures": len(tests), "seconds": round(time.monotonic() - began, 1),
-        "training_seconds": round(trained_s, 1) if run else None, **provenance(),
+        "training_seconds": round(trained_s, 1) if chosen.learner else None, **provenance(),
     }  # fmt: skip
     path = results / "cells" / f"{cell.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
     part.write_text(json.dumps(data, indent=1) + "\n")
     part.replace(path)
-    if run:
+    if chosen.learner:
         shutil.rmtree(run)
     return rows
+
+
+def _pretrained(chosen: Method, cache: Path) -> Path | None:
+    """The run of a pretraining that has been made before; None for methods without."""
+    if chosen.pretraining is None:
+        return None
+    folder = cache / f"pretrained-{chosen.pretraining}"
+    if not (folder / "run" / "best").is_dir():
+        raise UserError(
+            f"there is no pretraining in {folder}", "it takes hours, so it is made by a command of its own",
+            f"run `python -m usthand.pretrain {folder} --method {chosen.pretraining}`",
+        )  # fmt: skip
+    return folder / "run"
 
 
 def _trained(cell: Cell, chosen: Method, cache: Path, views: int, quiet: bool) -> Path:

@@ -38,6 +38,8 @@ class Method:
     """The first name is the method's own; the others are what it yields on the way."""
     preset: Preset | None = None
     learner: Learner | None = None
+    pretraining: str | None = None
+    """Of a method that is used as it was pretrained: the `usthand.pretrain --method` that makes its run."""
 
 
 def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
@@ -61,6 +63,11 @@ def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
 
 def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"hamuco": reconstruct_hamuco(capture, run, SIDE)}
+
+
+def _hamuco_pretrained(capture: Capture, run: Path | None, seed: int) -> Results:
+    """The rival of the package's weights: the same captures, labels and steps."""
+    return {"hamuco-pretrained": reconstruct_hamuco(capture, run, SIDE)}
 
 
 def usthand_preset(**changes) -> Preset:
@@ -87,6 +94,7 @@ METHODS: dict[str, Method] = {
     "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(), HamucoLearner()),
     "usthand": variant(),
     "shipped": Method(_shipped, ("shipped", "shipped-network")),
+    "hamuco-pretrained": Method(_hamuco_pretrained, ("hamuco-pretrained",), pretraining="hamuco"),
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),
     "no-stpt": variant(attention=()),

@@ -16,7 +16,10 @@ from usthand.errors import UserError
 
 MISSING = "missing"
 EQUAL_TERMS = {"usthand": "UST-Hand, equal terms", "network": "its network alone", "hamuco": "HaMuCo-like, equal terms", "fit": "fit", "raw": "raw triangulation"}
-HEADLINE_METHODS = {"shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone"} | EQUAL_TERMS
+HEADLINE_METHODS = {
+    "shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone",
+    "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
+} | EQUAL_TERMS  # fmt: skip
 PARTS_OF = {"network": "usthand", "shipped-network": "shipped"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
