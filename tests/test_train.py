@@ -306,10 +306,11 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
         return real(hand, witnesses, *rest)
 
     monkeypatch.setattr(reconstruct_module, "polish_fit", listen)
+    monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 3.0)
     steps = []
     both = reconstruct_both(open_capture(small), trained, "right", progress=lambda *at: steps.append(at), shipped=shipped)
     networks = [ADAPTED_TEMPER, TEMPER[both.final.joints]] if shipped else [ADAPTED_TEMPER]
-    assert [one.temper for one in heard] == networks and heard[0].estimates is both.estimates
+    assert [one.temper for one in heard] == [3 * temper for temper in networks] and heard[0].estimates is both.estimates
     assert len({id(one.estimates) for one in heard}) == len(networks)
     assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] == len(networks) * len(both.final.valid)
 
@@ -317,5 +318,6 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
 def test_the_shipped_network_is_not_its_own_second_witness(small, monkeypatch):
     heard = []
     monkeypatch.setattr(reconstruct_module, "polish_fit", lambda hand, witnesses, *rest: heard.extend(witnesses))
+    monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 1.0)
     reconstruct_both(open_capture(small), SHIPPED, "right")
     assert len(heard) == 1 and heard[0].temper in TEMPER.values()

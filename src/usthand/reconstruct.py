@@ -30,6 +30,7 @@ from usthand.network.model import UstHand
 from usthand.prepare import Hand2D, fit_hand, footage_of, load_hand_2d
 from usthand.result import Result
 from usthand.rig import Rig
+from usthand.robust import mahalanobis2, straighten
 from usthand.windows import CropConfig, Footage, make_batch
 
 CHUNK = 12  # frames that go through the network at once
@@ -39,6 +40,13 @@ TEMPER = {"rigid": 2.0, "soft": 16.0}
 (soft), they are not this network's either, which learned the model's."""
 ADAPTED_TEMPER = 8.0
 """... and of one that did, whose errors go with the labels', which testify too."""
+FAIR_SCALE = {"rigid": 0.5, "soft": 0.2}
+"""Variance of labels about their fit over the variance that they state, of labels somewhat better than a usual detector's
+(.6 to .9; .15 to .4 where joints are soft and follow the labels). Labels that agree better still deserve more beside a network
+whose errors stay as they are: its variances are raised by as much."""
+MOST_RAISED = 1e4
+ABSORBED = 0.6  # of a label's two coordinates, over the number of views: what the fit follows
+CHI2_MEDIAN = 2 * np.log(2)  # of two degrees of freedom
 COVARIANCE_INFLATION = {1: 1.9, 2: 2.6}
 """By the number of networks heard."""
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
@@ -209,8 +217,8 @@ def reconstruct_both(
     """
     hand_model = load_hand()
     hand = load_hand_2d(capture, side, leave_out)
-    fit = fit_hand(hand, capture.fps)  # places crops and gates, and finds out whether joints are soft
-    witnesses, footages = [], {}
+    fit = fit_hand(hand, capture.fps)  # places crops and gates, finds out whether joints are soft and how good labels are
+    raised, witnesses, footages = label_excellence(hand, fit), [], {}
     networks = _networks(Path(run), shipped, fit.joints)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         for number, (path, temper) in enumerate(networks):
@@ -220,7 +228,7 @@ def reconstruct_both(
                 cache = Path(folder) / str(number)
                 footages[cut] = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
             bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
-            witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), temper))
+            witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), raised * temper))
     estimates = witnesses[0].estimates
     network = network_result(hand.rig, estimates, hand_model)
     final = polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand)
@@ -235,6 +243,17 @@ def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float]]
     if run.resolve() == SHIPPED.resolve():
         return [untrained]
     return [(run, ADAPTED_TEMPER), untrained] if shipped else [(run, ADAPTED_TEMPER)]
+
+
+def label_excellence(hand: Hand2D, fit: Result) -> float:
+    """How many times smaller than `FAIR_SCALE` the labels' variance about their fit is; at least 1."""
+    seen = Observations.from_labels(hand.labels)
+    views = straighten(hand.rig.tensors(torch.float64), torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision))
+    squared = mahalanobis2(views, torch.from_numpy(fit.joints_world_m)).numpy()
+    present = hand.labels.mask & fit.valid[:, None, None]
+    own = 1 - ABSORBED / np.maximum(present.sum(1, keepdims=True), 1)
+    scale = np.median((squared / own)[present]) / CHI2_MEDIAN
+    return float(np.clip(FAIR_SCALE[fit.joints] / max(scale, 1e-9), 1.0, MOST_RAISED))
 
 
 def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, model: HandModel | None = None) -> Result:
