@@ -14,6 +14,7 @@ from usthand import metrics
 from usthand.adapters.published import OURS, compare, published
 from usthand.capture import Truth, save_truth
 from usthand.cli import main
+from usthand.labels import ANNOTATION, load_npz
 from usthand.rig import save_rig
 
 
@@ -83,6 +84,20 @@ def test_evaluate_prints_paper_ours_and_gap(tmp_path, truth, capsys):
     main(["evaluate", str(tmp_path / "r.npz"), "--capture", str(capture), "--json"])
     rows = json.loads(capsys.readouterr().out)["published"]
     assert {"method", "metric", "alignment", "paper", "ours", "our_alignment", "gap"} <= set(rows[0])
+
+
+def test_labels_that_are_truth_do_not_compare(tmp_path, truth, capsys):
+    capture = make_dataset_capture(tmp_path / "0001", truth)
+    moved(truth, 8.0).save(tmp_path / "r.npz")
+    asked = ["evaluate", str(tmp_path / "r.npz"), "--capture", str(capture)]
+    main(asked)
+    assert "NOT COMPARABLE" not in capsys.readouterr().out
+    given = load_npz(capture / "labels" / "right.npz")
+    replace(given, detector=ANNOTATION).save(capture / "labels" / "right.npz")
+    main(asked)
+    assert "NOT COMPARABLE: the labels here are the data set's own 2D truth" in capsys.readouterr().out
+    main([*asked, "--json"])
+    assert json.loads(capsys.readouterr().out)["annotated_labels"] is True
 
 
 def test_footage_of_ones_own_has_no_paper(tmp_path, truth, capsys):

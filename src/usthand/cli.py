@@ -364,7 +364,7 @@ def evaluate(
         side: Whose labels, where there are several hands of the result's side: right, right-2 ...
         json: Print JSON.
     """
-    from usthand.adapters.published import compare, comparison_table
+    from usthand.adapters.published import compare, comparison_table, has_annotated_labels
     from usthand.capture import open_capture
     from usthand.result import load_result
 
@@ -375,7 +375,8 @@ def evaluate(
         numbers = evaluate_numbers(load_result(result), opened, leave_out, side)
     rows = compare(numbers, opened.dataset, opened.protocol, opened.split) if opened is not None else []
     if json:
-        print(_json(numbers | ({"published": [row._asdict() for row in rows]} if rows else {})))
+        beside = {"published": [row._asdict() for row in rows], "annotated_labels": has_annotated_labels(opened)} if rows else {}
+        print(_json(numbers | beside))
         return
     width = max(map(len, numbers))
     for name, value in numbers.items():

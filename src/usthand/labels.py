@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 LABELS_VERSION = 1
 
+ANNOTATION = "annotation"
+"""The `detector` of labels that are a data set's own 2D truth."""
+
 SIGMA_FRACTION = 0.025
 """Standard deviation of a fully confident label in sizes of the hand, per axis (docs/notes/label-noise.md)."""
 

@@ -29,7 +29,7 @@ from usthand.calibration.documents import keys, numbers, read_yaml
 from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
-from usthand.labels import Labels
+from usthand.labels import ANNOTATION, Labels
 from usthand.rig import Rig, build_rig
 from usthand.skeleton import N_JOINTS, SIDES
 
@@ -166,7 +166,7 @@ def _hand(
     inside = ((uv > -0.5) & (uv < np.array([WIDTH, HEIGHT]) - 0.5)).all(-1)
     # A joint outside the image is annotated all the same; no detector can see it there.
     seen = inside & (annotation.known & here)[..., None]
-    annotated = Labels(uv, seen.astype(np.float32), rig.names, side, "annotation")
+    annotated = Labels(uv, seen.astype(np.float32), rig.names, side, ANNOTATION)
     return HandData(side, truth=_truth(rig, annotation, here, seen, side, betas, hand, name), annotated=annotated)
 
 

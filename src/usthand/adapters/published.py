@@ -11,6 +11,8 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
+from usthand.labels import ANNOTATION, load_npz
+
 if TYPE_CHECKING:
     from usthand.capture import Capture
 
@@ -75,6 +77,11 @@ def _alignment(name: str) -> str:
     return next(words for ending, words in reversed(ALIGNMENTS.items()) if body.endswith(ending))
 
 
+def has_annotated_labels(capture: Capture) -> bool:
+    """Whether any hand's labels are a data set's 2D truth in place of a detector's."""
+    return any(load_npz(capture.labels_path(side)).detector == ANNOTATION for side in capture.label_sides())
+
+
 def comparison_table(rows: list[Comparison], capture: Capture, recordings: str) -> str:
     """The comparison as text, with what must be known to read it."""
     head = ("method", "metric", "alignment", "paper", "ours", "ours aligned", "gap")
@@ -87,11 +94,13 @@ def comparison_table(rows: list[Comparison], capture: Capture, recordings: str) 
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     views = sorted({row.views for row in rows})
+    given = has_annotated_labels(capture)
     return "\n".join(
         [
             f"{capture.dataset}, protocol {capture.protocol}, split {capture.split}; mm, AUC from 0 to 1",
             f"paper: means over the whole split, {' or '.join(map(str, views))} views. "
             f"ours: {recordings}, {len(capture.rig)} cameras.",
+            *(["NOT COMPARABLE: the labels here are the data set's own 2D truth (--annotated), which the papers' methods lack."] if given else []),
             *text,
             "sources: " + "; ".join(dict.fromkeys(row.source for row in rows)),
         ]
