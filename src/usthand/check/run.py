@@ -23,7 +23,8 @@ from usthand.check.hand_faults import (
 )
 from usthand.check.headers import check_amount, check_headers
 from usthand.check.search import Found, State, begin, cut, measure, search
-from usthand.check.time_faults import Timing, estimate_timing, in_step, out_of_step
+from usthand.check.time_faults import estimate_timing, in_step, out_of_step
+from usthand.check.timing import Timing
 from usthand.check.work import EVIDENCE_FRAMES, Work
 from usthand.errors import UserError
 from usthand.labels import Labels
