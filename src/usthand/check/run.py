@@ -23,7 +23,7 @@ from usthand.check.hand_faults import (
 )
 from usthand.check.headers import check_amount, check_headers
 from usthand.check.search import Found, State, begin, cut, measure, search
-from usthand.check.time_faults import estimate_timing, in_step, out_of_step
+from usthand.check.time_faults import estimate_timing, in_step, least_cut, out_of_step
 from usthand.check.timing import Timing
 from usthand.check.work import EVIDENCE_FRAMES, Work
 from usthand.errors import UserError
@@ -32,9 +32,6 @@ from usthand.rig import Rig
 from usthand.skeleton import N_JOINTS
 
 TRIED_WITH_MORE = 3
-TIMING_CUT = 1.15
-"""An offset as large as the label noise cuts the residual by 1.4; so much must be seen in the medians of the pairs."""
-
 LONGER = 1.25
 """Factor by which more mends must explain a capture better than fewer."""
 
@@ -227,7 +224,7 @@ def _timing_options(case: Case, fps: float) -> list[_Mend]:
     timing = replace(timing, offset=np.where(wrong, timing.offset, 0.0), drift=np.where(drifts, timing.drift, 0.0))
     after = begin(in_step(case, timing).sampled(EVIDENCE_FRAMES))
     start, views = begin(case.sampled(EVIDENCE_FRAMES)), tuple(int(v) for v in np.flatnonzero(wrong))
-    if cut(measure(start.agreement, after.agreement, start.views, after.views, views)) < TIMING_CUT:
+    if cut(measure(start.agreement, after.agreement, start.views, after.views, views)) <= least_cut(len(case.uv_px)):
         return []
     return [_Mend(after, views, timing)]
 

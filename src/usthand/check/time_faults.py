@@ -24,9 +24,13 @@ MIN_SEGMENT = 40
 MIN_OFFSET = 0.5
 """Frames: less cannot be mended by whole frames, and no usual camera is nearer than that without a wire."""
 MIN_STANDARD_ERRORS = 5.0
-MIN_NOISE_SHARE = 1.0
-"""An offset must move the labels, on average, by at least this many times their residual. Below, the part of the label noise
-that follows the hand's pose, and so its motion, is easily mistaken for time; no amount of data averages that out."""
+LONG_FRAMES = 240
+MIN_NOISE_SHARE, LONG_NOISE_SHARE = 1.0, 0.25
+"""An offset must move the labels, on average, by at least this many times their residual. In short captures the part of the label
+noise that follows the hand's pose, and so its motion, is easily mistaken for time, and ten stretches are too short to tell by how
+much; from `LONG_FRAMES` on standard errors can be relied on."""
+MIN_CUT, LONG_CUT = 1.15, 1.0
+"""... and putting the video in step must cut the medians of the pairs' residuals by this factor."""
 
 
 def search_range(n_frames: int, fps: float) -> int:
@@ -154,11 +158,20 @@ def _sloped_starts(tracks: Tracks, reach: int, step: int) -> list[tuple[np.ndarr
     return [(np.median(offsets - slope * where[:, None], axis=0), slope)]
 
 
+def least_cut(n_frames: int) -> float:
+    """See `MIN_CUT`."""
+    return LONG_CUT if n_frames >= LONG_FRAMES else MIN_CUT
+
+
+def _noise_share(n_frames: int) -> float:
+    return LONG_NOISE_SHARE if n_frames >= LONG_FRAMES else MIN_NOISE_SHARE
+
+
 def _drifts(timing: Timing, n_frames: int) -> np.ndarray:
     """Views that drift by more than `MIN_OFFSET` over the capture, beyond doubt."""
     over_all, error = np.abs(timing.drift) * n_frames, timing.drift_error * n_frames
     # Over the capture the offset changes by +-half of that around its middle, by a quarter of it on average.
-    matters = over_all / 4 * timing.slope > MIN_NOISE_SHARE * timing.cost
+    matters = over_all / 4 * timing.slope > _noise_share(n_frames) * timing.cost
     return (over_all > MIN_OFFSET) & (over_all > MIN_STANDARD_ERRORS * error) & matters
 
 
@@ -168,7 +181,7 @@ def out_of_step(timing: Timing, before: Timing, n_frames: int) -> tuple[np.ndarr
         none = np.zeros(len(timing.offset), bool)
         return none, none
     size, error = np.abs(timing.offset), timing.offset_error
-    matters = size * timing.slope > MIN_NOISE_SHARE * timing.cost
+    matters = size * timing.slope > _noise_share(n_frames) * timing.cost
     return (size > MIN_OFFSET) & (size > MIN_STANDARD_ERRORS * error) & matters, _drifts(timing, n_frames)
 
 
