@@ -12,8 +12,9 @@ from fit_scene import error_mm, labels_of, make_scene
 from usthand.cross_check import busiest_window
 from usthand.deviation import estimate_deviation
 from usthand.energy import LabelTerm, PointTerm
-from usthand.fit import FitConfig, fit_labels
+from usthand.fit import FitConfig, fit_labels, fit_observations
 from usthand.geometry import project
+from usthand.labels import Observations
 
 FAST = FitConfig(rounds=5)
 
@@ -123,6 +124,43 @@ def test_left_is_the_mirror_of_right_with_soft_joints(bent, scene):
     right = fit_labels(scene.rig, bent[1], config)
     left = fit_labels(scene.rig.mirrored(), bent[1].mirrored(scene.rig.widths), config)
     assert error_mm(left.mirrored().joints_world_m, right.joints_world_m).max() < 0.01
+
+
+def twice(scene, rng, seen_px, firm):
+    """Each camera stands there twice: as one that sees the model's joints, noisily, and as the detector's."""
+    exact = project(scene.rig.tensors(torch.float64), torch.from_numpy(scene.joints))[0].numpy()
+    copies = tuple(replace(camera, name=f"{camera.name} again") for camera in scene.rig.cameras)
+    uv = np.concatenate([exact + 2 * rng.normal(size=exact.shape), seen_px], axis=1)
+    precision = np.tile(np.eye(2) / 4, (*uv.shape[:-1], 1, 1))
+    mask = np.repeat([firm, False], len(copies))
+    return replace(scene.rig, cameras=copies + scene.rig.cameras), Observations(uv, precision, firm=mask)
+
+
+def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene):
+    """A detector that shifts all joints alike by 6 mm, seen as often as the model's joints are: if these are firm, the mesh is
+    the hand's and the joints are the detector's; if not, both lie in between."""
+    seen = scene.joints + np.array([0.006, 0, 0])
+    uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
+    config, errors = replace(FAST, joints="soft"), {}
+    for firm in (True, False):
+        rng = np.random.default_rng(8)
+        result = fit_observations(*twice(scene, rng, uv + 2 * rng.normal(size=uv.shape), firm), config)
+        errors[firm] = [error_mm(result.vertices_world_m, scene.vertices).mean(), error_mm(result.joints_world_m, seen).mean()]
+    assert errors[True][0] < 0.6 * errors[False][0] and errors[True][0] < 2
+    assert errors[True][1] < errors[False][1]
+
+
+def test_deviation_is_learned_from_soft_views_alone(scene):
+    """As if the firm ones were not there."""
+    rng = np.random.default_rng(6)
+    term, current = label_term(scene, rng), 0.002 * rng.normal(size=scene.joints.shape)
+    soft = np.array([True, False, True, True])
+    parts = {name: getattr(term, name)[:, soft] for name in ("xy", "root")}
+    previous = tuple(part[:, soft] for part in term.previous)
+    fewer = replace(term, rotation=term.rotation[soft], translation_m=term.translation_m[soft], previous=previous, **parts)
+    one = estimate_deviation(replace(term, soft=soft), None, scene.joints, current, 0.005, 1.0)
+    other = estimate_deviation(fewer, None, scene.joints, current, 0.005, 1.0)
+    assert np.allclose(one.mean_m, other.mean_m) and np.allclose(one.covariance_m2, other.covariance_m2)
 
 
 def test_busiest_window_holds_the_most_labels():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -124,7 +126,7 @@ def test_derivatives_of_the_joints_equal_finite_differences(hand):
 
 
 def small_energy(hand: Articulation, rng: np.random.Generator, n_frames: int) -> Energy:
-    """Labels of two cameras with gaps, correlated and shared errors, and 3D points."""
+    """Labels of two cameras with gaps, correlated and shared errors, and 3D points; joints that deviate, in one camera."""
     present = rng.uniform(size=(n_frames, 2, 1)) < 0.7
     present = np.broadcast_to(present, (n_frames, 2, 21))
     root = rng.normal(size=(n_frames, 2, 21, 2, 2)) * present[..., None, None] * 10
@@ -134,7 +136,8 @@ def small_energy(hand: Articulation, rng: np.random.Generator, n_frames: int) ->
     )  # fmt: skip
     points = PointTerm(0.1 * rng.normal(size=(n_frames, 21, 3)), 20 * rng.normal(size=(n_frames, 21, 3, 3)))
     labels = labels.weighted(rng.uniform(0.1, 1, size=present.shape), 0.1, 0.3)
-    return Energy(hand, motion_prior(hand, FitConfig()), labels, points)
+    labels = replace(labels, soft=np.array([True, False]))
+    return Energy(hand, motion_prior(hand, FitConfig()), labels, points, 0.01 * rng.normal(size=(n_frames, 21, 3)))
 
 
 def test_gradient_of_the_cost_equals_finite_differences(hand):

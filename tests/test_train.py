@@ -312,6 +312,7 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
     networks = [ADAPTED_TEMPER, TEMPER[both.final.joints]] if shipped else [ADAPTED_TEMPER]
     assert [one.temper for one in heard] == [3 * temper for temper in networks] and heard[0].estimates is both.estimates
     assert len({id(one.estimates) for one in heard}) == len(networks)
+    assert [one.firm for one in heard] == [False, True][: len(networks)], "the trained network has learned the detector's joints"
     assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] == len(networks) * len(both.final.valid)
 
 
@@ -320,4 +321,4 @@ def test_the_shipped_network_is_not_its_own_second_witness(small, monkeypatch):
     monkeypatch.setattr(reconstruct_module, "polish_fit", lambda hand, witnesses, *rest: heard.extend(witnesses))
     monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 1.0)
     reconstruct_both(open_capture(small), SHIPPED, "right")
-    assert len(heard) == 1 and heard[0].temper in TEMPER.values()
+    assert len(heard) == 1 and heard[0].temper in TEMPER.values() and heard[0].firm

@@ -2,7 +2,7 @@
 
 A detector's joints are not a hand model's: its palm bends, its knuckles wander with the pose, in all views alike, so that
 neither more cameras nor more frames take it away. Each observed joint is therefore the model's plus a deviation,
-d ~ N(0, std^2 I) independently, and its labels see x + d. Given the model's joint x with labels of information N and
+d ~ N(0, std^2 I) independently, and its labels see x + d. Views that see the model's own joints (`LabelTerm.soft`) see x. Given the model's joint x with labels of information N and
 gradient g at x + d0, the posterior of d is Gaussian with covariance G = (N + I / std^2)^-1 and mean G (N d0 + g).
 Numpy, float64. Legend: T frames, V views, J joints.
 """
@@ -43,7 +43,9 @@ def estimate_deviation(
     current_m: Float[np.ndarray, "T J 3"], std_m: float, smooth_frames: float,
 ) -> Deviation:  # fmt: skip
     """Posterior of the deviations at the model's joints, linearised at `current_m`; its mean smoothed over time."""
-    residual, rows = labels.residuals(model_m + current_m)
+    residual, rows = labels.residuals(model_m, current_m)
+    if labels.soft is not None:
+        residual, rows = residual[:, labels.soft], rows[:, labels.soft]
     turned = rows.swapaxes(-1, -2)
     information = (turned @ rows).sum(1)
     gradient = -(turned @ residual[..., None])[..., 0].sum(1)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from usthand.articulation import (
     FIRST_ANGLE,
@@ -56,10 +56,18 @@ class LabelTerm:
     """Part of a label's variance that is its own; see `sharing`."""
     shared: Float[np.ndarray, "T V J G"] | None = None
     """The rest is shared with other joints of the view: C^-1 = own^-1/2 (I - shared shared') own^-1/2."""
+    soft: Bool[np.ndarray, "V"] | None = None
+    """Views that see joints which deviate from the model's; all of them if None."""
 
-    def residuals(self, joints: Float[np.ndarray, "T J 3"]) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened residuals (T, V, J, 2) and their derivatives by the joint (T, V, J, 2, 3)."""
-        cam = joints[:, None] @ self.rotation.swapaxes(-1, -2) + self.translation_m[:, None]
+    def residuals(
+        self, joints: Float[np.ndarray, "T J 3"], deviation_m: Float[np.ndarray, "T J 3"] | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Whitened residuals (T, V, J, 2) and their derivatives by the joint (T, V, J, 2, 3); soft views see the joints plus the
+        deviation."""
+        seen = (joints + deviation_m)[:, None]
+        if self.soft is not None:
+            seen = np.where(self.soft[:, None, None], seen, joints[:, None])
+        cam = seen @ self.rotation.swapaxes(-1, -2) + self.translation_m[:, None]
         depth = np.maximum(cam[..., 2:], MIN_DEPTH_M)
         xy = cam[..., :2] / depth
         rows = (self.rotation[:, None, :2] - xy[..., None] * self.rotation[:, None, 2:]) / depth[..., None]
@@ -163,18 +171,18 @@ class Energy:
         self, hand: Articulation, prior: Prior, labels: LabelTerm | None, points: PointTerm | None,
         deviation_m: Float[np.ndarray, "T J 3"] | float = 0.0,
     ):  # fmt: skip
-        """`deviation_m`: where the observed joints lie relative to the model's, world; see `usthand.deviation`."""
+        """`deviation_m`: where joints that are seen softly lie relative to the model's, world; see `usthand.deviation`."""
         self.hand, self.prior, self.labels, self.points, self.deviation_m = hand, prior, labels, points, deviation_m
 
     def cost(self, state: HandState) -> float:
         """Negative log posterior up to a constant."""
-        joints = self.hand.posed(state, derivatives=False).joints + self.deviation_m
+        joints = self.hand.posed(state, derivatives=False).joints
         total = 0.0
         if self.labels is not None:
-            innovation, gain = self.labels.chain(self.labels.residuals(joints)[0])
+            innovation, gain = self.labels.chain(self.labels.residuals(joints, self.deviation_m)[0])
             total += self.labels.energy(innovation, gain)
         if self.points is not None:
-            offset = (self.points.root @ (joints - self.points.points_world_m)[..., None])[..., 0]
+            offset = (self.points.root @ (joints + self.deviation_m - self.points.points_world_m)[..., None])[..., 0]
             total += float((offset**2).sum())
         for residual, scale in self._motion(state):
             total += float(((residual / scale) ** 2).sum())
@@ -202,7 +210,7 @@ class Energy:
         information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
         right = np.zeros(joints.shape)
         if self.labels is not None:
-            residual, rows = self.labels.residuals(joints)
+            residual, rows = self.labels.residuals(joints, self.deviation_m)
             innovation, gain = self.labels.chain(residual)
             gain = gain / self.labels.own
             scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
@@ -220,12 +228,13 @@ class Energy:
         if self.points is not None:
             rows = self.points.root
             information[0] += rows.swapaxes(-1, -2) @ rows
-            right -= (rows.swapaxes(-1, -2) @ rows @ (joints - self.points.points_world_m)[..., None])[..., 0]
+            offset = joints + self.deviation_m - self.points.points_world_m
+            right -= (rows.swapaxes(-1, -2) @ rows @ offset[..., None])[..., 0]
         return information, right
 
     def _add_data(self, system: ArrowSystem, state: HandState) -> None:
         posed = self.hand.posed(state)
-        joints = posed.joints + self.deviation_m
+        joints = posed.joints
         information, right = self._information(joints)
         n_frames, size = len(joints), self.hand.size
         jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
@@ -247,7 +256,7 @@ class Energy:
     def _add_shared(self, system: ArrowSystem, joints: np.ndarray, jacobian: np.ndarray) -> None:
         """Take away what joints of a view say in common: - S'S with S the shared combinations of whitened residuals."""
         labels, size = self.labels, self.hand.size
-        residual, rows = labels.residuals(joints)
+        residual, rows = labels.residuals(joints, self.deviation_m)
         innovation, gain = labels.chain(residual)
         root = np.sqrt(gain / labels.own)
         n_frames = len(joints)

@@ -72,7 +72,7 @@ def fit_observations(
     )
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         soft = config.joints == "soft" or (config.joints == "auto" and choose_soft(joints, config, views))
-        fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft).run(progress)
+        fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft, observations.firm).run(progress)
     state = fitted.state
     pose, translation = joints.pose(state), joints.translation_m(state)
     vertices = skin(hand, pose, state.shape, translation)
@@ -209,6 +209,7 @@ def _mirrored(observations: Observations, rig: Rig) -> Observations:
         observations.precision * flip[:, None] * flip,
         None if points is None else points * MIRROR,
         None if precision is None else precision * MIRROR[:, None] * MIRROR,
+        observations.firm,
     )
 
 

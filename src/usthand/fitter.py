@@ -93,8 +93,10 @@ class Fitter:
     """One problem under way; `soft` joints or rigid ones."""
 
     def __init__(
-        self, hand: Articulation, config: FitConfig, views: StraightViews, points: PointTerm | None, soft: bool
-    ):
+        self, hand: Articulation, config: FitConfig, views: StraightViews, points: PointTerm | None, soft: bool,
+        firm: Bool[np.ndarray, "V"] | None = None,
+    ):  # fmt: skip
+        """`firm`: views that see the model's own joints even if joints are soft."""
         self.hand, self.config, self.views, self.points, self.soft = hand, config, views, points, soft
         self.precision = views.precision.numpy()
         self.stated = self.precision.trace(axis1=-2, axis2=-1)
@@ -103,6 +105,7 @@ class Fitter:
         self.weight = self.start.weight.numpy() / self.start.scale**2
         self.prior = motion_prior(hand, config)
         self.deviation_m = no_deviation(*self.present[:, 0].shape)
+        self.firm = np.zeros(self.present.shape[1], bool) if firm is None else firm
 
     def run(self, progress: Progress | None = None) -> Fitted:
         """The best state found, with its covariance."""
@@ -136,8 +139,9 @@ class Fitter:
     def _reweight(self, state: HandState, least_dof: float) -> None:
         """Believe the labels as their residuals deserve; at first nearly alike, so that no view is written off early."""
         trust = replace(self.config.trust, dof=max(self.config.trust.dof, least_dof))
-        points = torch.from_numpy(self.hand.posed(state, derivatives=False).joints + self.deviation_m)
-        squared = mahalanobis2(self.views, points).numpy()
+        model = self.hand.posed(state, derivatives=False).joints
+        soft, firm = (mahalanobis2(self.views, torch.from_numpy(x)).numpy() for x in (model + self.deviation_m, model))
+        squared = np.where(self.firm[:, None], firm, soft)
         self.weight = label_trust(squared, self.stated, self.present, trust)
 
     def _deviation(self, state: HandState) -> Deviation:
@@ -153,7 +157,7 @@ class Fitter:
         cameras = self.views.cameras.cam_from_world.numpy()
         labels = LabelTerm(
             cameras[..., :3], cameras[..., 3], self.views.xy.numpy(), matrix_root(self.precision),
-            earlier_correlation(self.present, rho), rho,
+            earlier_correlation(self.present, rho), rho, soft=~self.firm,
         )  # fmt: skip
         hand, finger = (0.0, 0.0) if self.soft else (self.config.shared_hand, self.config.shared_finger)
         return labels.weighted(self.weight, hand, finger)

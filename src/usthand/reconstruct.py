@@ -35,9 +35,9 @@ from usthand.windows import CropConfig, Footage, make_batch
 
 CHUNK = 12  # frames that go through the network at once
 # Measured: docs/notes/gate.md.
-TEMPER = {"rigid": 2.0, "soft": 16.0}
-"""Factor on the variances of a network that did not learn this footage. Where the detector's joints are not the hand model's
-(soft), they are not this network's either, which learned the model's."""
+TEMPER = {"rigid": 2.0, "soft": 4.0}
+"""Factor on the variances of a network that did not learn this footage. Joints are soft for real detectors, on real images:
+there it errs more than on the images that it learned."""
 ADAPTED_TEMPER = 8.0
 """... and of one that did, whose errors go with the labels', which testify too."""
 FAIR_SCALE = {"rigid": 0.5, "soft": 0.2}
@@ -189,6 +189,8 @@ class Witness:
     temper: float
     """Its variances are raised by this factor: errors of a network go together over frames, joints and views, where the fit
     counts each as news, and those of a network that learned this footage's labels go with the labels', which testify too."""
+    firm: bool
+    """It sees the hand model's joints, which the package's network learned, and not those of this footage's detector."""
 
 
 @dataclass(frozen=True)
@@ -221,14 +223,14 @@ def reconstruct_both(
     raised, witnesses, footages = label_excellence(hand, fit), [], {}
     networks = _networks(Path(run), shipped, fit.joints)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        for number, (path, temper) in enumerate(networks):
+        for number, (path, temper, firm) in enumerate(networks):
             model, crop, _ = load_checkpoint(path, hand_model)
             cut = (crop.factor, model.config.image_size)
             if cut not in footages:  # the footage is read once where the networks' crops are alike
                 cache = Path(folder) / str(number)
                 footages[cut] = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
             bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
-            witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), raised * temper))
+            witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), raised * temper, firm))
     estimates = witnesses[0].estimates
     network = network_result(hand.rig, estimates, hand_model)
     final = polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand)
@@ -237,12 +239,13 @@ def reconstruct_both(
     return Reconstruction(final, network, estimates)
 
 
-def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float]]:
-    """Networks to hear, the trained one first, and their tempers."""
-    untrained = (SHIPPED, TEMPER[joints])
+def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float, bool]]:
+    """Networks to hear, the trained one first, their tempers, and whether they are firm."""
+    untrained = (SHIPPED, TEMPER[joints], True)
     if run.resolve() == SHIPPED.resolve():
         return [untrained]
-    return [(run, ADAPTED_TEMPER), untrained] if shipped else [(run, ADAPTED_TEMPER)]
+    adapted = (run, ADAPTED_TEMPER, False)
+    return [adapted, untrained] if shipped else [adapted]
 
 
 def label_excellence(hand: Hand2D, fit: Result) -> float:
@@ -269,6 +272,7 @@ def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, 
     both = Observations(
         np.concatenate([one.uv_px for one in seen] + [labelled.uv_px], 1),
         np.concatenate([one.precision / w.temper for one, w in zip(seen, witnesses, strict=True)] + [labelled.precision], 1),
+        firm=np.repeat([*(witness.firm for witness in witnesses), False], len(cameras)),
     )
     config = FitConfig(fps=fps, joints=joints)
     # The kinds of stated precision are not on one scale: no common power could correct them.
