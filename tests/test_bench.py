@@ -195,7 +195,7 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     assert "| UST-Hand, equal terms | 4.00 ± 1.00 |" in text and "| HaMuCo-like, equal terms | missing |" in text and "| fit | 6.00 |" in text
 
 
-@pytest.mark.parametrize("name", ["headline", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
+@pytest.mark.parametrize("name", ["headline", "detector", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)

@@ -20,6 +20,7 @@ HEADLINE_METHODS = {
     "shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone",
     "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
 } | EQUAL_TERMS  # fmt: skip
+UNTRAINED = ("shipped", "shipped-network", "fit", "raw")
 PARTS_OF = {"network": "usthand", "shipped-network": "shipped"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
@@ -77,6 +78,9 @@ def make_table(name: str, seeds: tuple[int, ...]) -> Table:
     """
     makers = {
         "headline": lambda: tuple(row for regime in regime_names() for row in _all_methods(regime, regime)),
+        "detector": lambda: tuple(
+            row for regime in regime_names() for row in _all_methods(regime, regime, labels="mediapipe") if row.of in UNTRAINED
+        ),
         "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _all_methods("hanco-like", level, labels=level)),
         "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _all_methods("hanco-like", f"{n} views", views=None if n == 8 else n)),
         # The parts are the network's: its own answer shows what they do, before the final fit evens it out.
@@ -137,7 +141,7 @@ def _number(numbers: dict | None, key: str, digits: int) -> str:
 
 def labels_of(name: str) -> dict[str, str]:
     """What a table's lines are called, by their names in the JSON."""
-    if name in ("headline", "labels", "views"):
+    if name in ("headline", "detector", "labels", "views"):
         return HEADLINE_METHODS
     table = make_table(name, (0,))
     return {row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}": row.label for row in table.rows}
