@@ -67,7 +67,8 @@ def _all_methods(regime: str, group: str, **settings) -> Iterator[Row]:
 
 
 def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
-    return tuple(Row("hanco-like", label, Cell("hanco-like", name), of) for name, label in names.items())
+    group = {"network": "the network alone", "usthand": "the final result"}[of]
+    return tuple(Row(group, label, Cell("hanco-like", name), of) for name, label in names.items())
 
 
 def make_table(name: str, seeds: tuple[int, ...]) -> Table:
