@@ -88,6 +88,9 @@ def test_joints_may_be_rigid_or_soft(capture, tmp_path, capsys):
         main(["fit", str(capture), "--joints", kind, "--out", str(tmp_path / f"{kind}.npz")])
         assert load_result(tmp_path / f"{kind}.npz").joints == kind
         assert ("soft joints" in capsys.readouterr().out) == (kind == "soft")
+        main(["evaluate", str(tmp_path / f"{kind}.npz"), "--capture", str(capture), "--json"])
+        numbers = json.loads(capsys.readouterr().out)
+        assert {"mesh_mpjpe_mm", "mesh_mpjpe_pa_mm"} <= set(numbers) if kind == "soft" else "mesh_mpjpe_mm" not in numbers
 
 
 def test_labels_imported_from_openpose_files(copy, tmp_path, capsys):

@@ -9,10 +9,12 @@ import pytest
 import torch
 from fit_scene import error_mm, labels_of, make_scene
 
+from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.geometry import project
 from usthand.mesh_joints import mesh_joints
+from usthand.metrics import evaluate_mesh_joints
 
 RIGID, SOFT = (FitConfig(rounds=4, joints=kind) for kind in ("rigid", "soft"))
 
@@ -43,6 +45,8 @@ def test_of_soft_joints_they_are_the_models(scene):
     result = fit_labels(scene.rig, labels_of(scene.rig, uv), SOFT)
     ours, model = error_mm(result.joints_world_m, scene.joints)[:, [0, 5]], error_mm(mesh_joints(result), scene.joints)[:, [0, 5]]
     assert ours.mean() > 4 and model.mean() < 0.75 * ours.mean()
+    numbers = evaluate_mesh_joints(result, Truth.of_joints(scene.joints, np.ones((12, 4, 21), bool)))
+    assert numbers["mesh_mpjpe_mm"] == pytest.approx(error_mm(mesh_joints(result), scene.joints).mean())
 
 
 def test_another_hand_is_refused(scene):

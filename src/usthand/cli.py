@@ -408,6 +408,8 @@ def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | N
     truth = load_truth(capture.path, hand)
     if truth is not None:
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
+        if result.joints == "soft":
+            numbers |= metrics.evaluate_mesh_joints(result, truth)
     return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
 
 

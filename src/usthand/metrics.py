@@ -29,6 +29,7 @@ from scipy.spatial import cKDTree
 
 from usthand.errors import UserError
 from usthand.geometry import align_similarity, project
+from usthand.mesh_joints import mesh_joints
 from usthand.result import MM_PER_M, Result
 from usthand.skeleton import BONES, JOINTS, PALM_BONES
 
@@ -121,6 +122,19 @@ def evaluate_truth(
         names = ["mpvpe_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpvpe_pa_mm", "auc_v"]
         numbers |= dict.fromkeys(names + [f"f{t:.0f}{a}" for t in F_THRESHOLDS_MM for a in ("", "_pa")])
     return numbers
+
+
+def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
+    """Errors of the mesh's own joints (`usthand.mesh_joints`) where the result's are the detector's, ``mesh_mpjpe*_mm``; nothing
+    for a mesh that is not the embedded hand's."""
+    try:
+        joints = mesh_joints(result)
+    except UserError:
+        return {}
+    rows, at = select_truth(result, truth, None)
+    true_joints = np.asarray(truth.joints_world_m, np.float64)[at]
+    errors = _point_errors("j", joints[rows], true_joints, joints[rows, :1], true_joints[:, :1])
+    return {f"mesh_{name}": value for name, value in errors.items() if name.startswith("mpjpe")}
 
 
 def pooled(numbers: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
