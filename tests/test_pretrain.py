@@ -93,10 +93,10 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
 
 
 def test_the_rival_is_pretrained_on_equal_terms():
-    """Same captures, labels, steps, crops and images a step; it starts from the finished backbone, and has a rate of its own."""
+    """Same captures, labels, crops and images a step; it starts from the finished backbone, with a length and a rate of its own."""
     ours, rival = (pretraining_preset(PretrainConfig(out=None, method=method)) for method in ("usthand", "hamuco"))
-    same = replace(ours.train, start="backbone", learning_rate=rival.train.learning_rate, points_from=1.0)
-    assert rival == replace(ours, train=same) and rival.train.targets == "labels" and rival.train.steps == 36_000
+    same = replace(ours.train, start="backbone", learning_rate=rival.train.learning_rate, steps=14_400, points_from=1.0)
+    assert rival == replace(ours, train=same) and rival.train.targets == "labels" and ours.train.steps == 36_000
 
 
 def test_export_keeps_the_config(tmp_path):

@@ -105,7 +105,7 @@ class Fitter:
         self.weight = self.start.weight.numpy() / self.start.scale**2
         self.prior = motion_prior(hand, config)
         self.deviation_m = no_deviation(*self.present[:, 0].shape)
-        self.firm = np.zeros(self.present.shape[1], bool) if firm is None else firm
+        self.firm = firm if soft and firm is not None and firm.any() else None
 
     def run(self, progress: Progress | None = None) -> Fitted:
         """The best state found, with its covariance."""
@@ -140,8 +140,9 @@ class Fitter:
         """Believe the labels as their residuals deserve; at first nearly alike, so that no view is written off early."""
         trust = replace(self.config.trust, dof=max(self.config.trust.dof, least_dof))
         model = self.hand.posed(state, derivatives=False).joints
-        soft, firm = (mahalanobis2(self.views, torch.from_numpy(x)).numpy() for x in (model + self.deviation_m, model))
-        squared = np.where(self.firm[:, None], firm, soft)
+        squared = mahalanobis2(self.views, torch.from_numpy(model + self.deviation_m)).numpy()
+        if self.firm is not None:
+            squared = np.where(self.firm[:, None], mahalanobis2(self.views, torch.from_numpy(model)).numpy(), squared)
         self.weight = label_trust(squared, self.stated, self.present, trust)
 
     def _deviation(self, state: HandState) -> Deviation:
@@ -157,7 +158,7 @@ class Fitter:
         cameras = self.views.cameras.cam_from_world.numpy()
         labels = LabelTerm(
             cameras[..., :3], cameras[..., 3], self.views.xy.numpy(), matrix_root(self.precision),
-            earlier_correlation(self.present, rho), rho, soft=~self.firm,
+            earlier_correlation(self.present, rho), rho, soft=None if self.firm is None else ~self.firm,
         )  # fmt: skip
         hand, finger = (0.0, 0.0) if self.soft else (self.config.shared_hand, self.config.shared_finger)
         return labels.weighted(self.weight, hand, finger)

@@ -5,7 +5,7 @@
 makes the captures (resumable), trains on all of them, and writes OUT/weights, which lies in the package as
 `usthand/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture; their seeds begin at
 `FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections: no 3D number reaches a loss.
-With `--method hamuco` the benchmarks' rival learns from the same captures and labels, in as many steps.
+With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on top of the package's backbone.
 What it costs and gives is in docs/notes/pretraining.md.
 """
 
@@ -32,6 +32,7 @@ from usthand.train import train
 FIRST_SEED = 10_000
 RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
+STEPS = {"usthand": 36_000, "hamuco": 14_400}
 HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
 OBJECTS = ("none", "any", "none", "many")  # in turn
 
@@ -45,7 +46,8 @@ class PretrainConfig:
     captures: int = 640
     frames: int = 40
     views: int = 4
-    steps: int = 36_000
+    steps: int | None = None
+    """36,000, or 14,400 for HaMuCo-like, whose backbone has been trained before."""
     start: Literal["scratch", "shipped"] = "scratch"
     """From nothing, or on from the weights in the package, at a lower rate."""
     method: Literal["usthand", "hamuco"] = "usthand"
@@ -76,7 +78,7 @@ def pretraining_preset(config: PretrainConfig) -> Preset:
     """The tiny network on labels as they are."""
     tiny = PRESETS["tiny"]
     train = replace(
-        tiny.train, steps=config.steps, targets="labels", points_from=0.6, start=config.start,
+        tiny.train, steps=config.steps or STEPS[config.method], targets="labels", points_from=0.6, start=config.start,
         learning_rate=RATE if config.start == "scratch" else RATE_ON, average=0.999, seed=config.seed,
     )  # fmt: skip
     if config.method == "hamuco":

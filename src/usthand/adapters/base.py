@@ -20,7 +20,7 @@ from usthand.errors import UserError
 from usthand.folders import whole_folder
 from usthand.geometry import Cameras, project, triangulate
 from usthand.hand.model import HandModel
-from usthand.labels import ANNOTATION, Labels
+from usthand.labels import Labels
 from usthand.rig import Rig, save_rig
 from usthand.skeleton import FINGERS, SIDES
 
@@ -219,5 +219,4 @@ def as_labels(recording: Recording) -> Recording:
             f"{recording.dataset} has no annotated 2D joints", "its makers give joints in space only",
             "import it without them, and run `usthand label`",
         )  # fmt: skip
-    hands = (replace(hand, labels=hand.annotated and replace(hand.annotated, detector=ANNOTATION)) for hand in recording.hands)
-    return replace(recording, hands=tuple(hands))
+    return replace(recording, hands=tuple(replace(hand, labels=hand.annotated) for hand in recording.hands))

@@ -311,7 +311,7 @@ def _recording(
         return Recording(name, rig, FPS, views.images, (HandData(SIDE),), dataset, protocol, split, note)
     found = joints_in_world(views.joints_cam_m, views.known, rig)
     note = require_agreement(found, views.known, name)
-    annotated = annotated_joints(views.joints_cam_m, views.known, rig, SIDE, dataset)
+    annotated = annotated_joints(views.joints_cam_m, views.known, rig, SIDE)
     here = np.array([[path is not None for path in row] for row in views.images])
     truth = _truth(name, views, rig, found.joints_world_m, found.valid, annotated.mask & here[..., None], hand)
     return Recording(name, rig, FPS, views.images, (HandData(SIDE, None, truth, annotated),), dataset, protocol, split, note)
@@ -399,7 +399,7 @@ def _residual_px(views: _Views, rig: Rig) -> float | None:
     if not len(several):
         return None
     at = several[np.linspace(0, len(several) - 1, min(CHECKED_FRAMES, len(several))).astype(int)]
-    annotated: Labels = annotated_joints(views.joints_cam_m[at], views.known[at], rig, SIDE, MV)
+    annotated: Labels = annotated_joints(views.joints_cam_m[at], views.known[at], rig, SIDE)
     # The images have no part in this: an annotation counts without its image, too.
     shown = tuple(tuple(Path("-") for _ in rig.names) for _ in at)
     probe = Recording("probe", rig, FPS, shown, (HandData(SIDE, annotated=annotated),), MV, "", "")

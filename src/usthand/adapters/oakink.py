@@ -203,7 +203,7 @@ def _recording(
         joints_cam_m[t, k] = reader.array("hand_j", frames[t], views[k], (21, 3))
     found = joints_in_world(joints_cam_m, known, rig)
     note = require_agreement(found, known, reader.name)
-    annotated = annotated_joints(joints_cam_m, known, rig, SIDE, dataset)
+    annotated = annotated_joints(joints_cam_m, known, rig, SIDE)
     here = np.array([[path is not None for path in row] for row in images])
     truth = _truth(reader, frames, views, known, rig, found, annotated.mask & here[..., None], hand)
     hands = (HandData(SIDE, truth=truth, annotated=annotated),)

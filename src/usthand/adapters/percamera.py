@@ -16,7 +16,7 @@ from scipy.spatial.transform import Rotation
 
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
-from usthand.labels import Labels
+from usthand.labels import ANNOTATION, Labels
 from usthand.rig import Camera, Rig
 
 AGREEMENT_M = 0.005
@@ -68,7 +68,7 @@ def pinhole(points_cam_m: Float[np.ndarray, "*b 3"], matrix: np.ndarray) -> Floa
 
 
 def annotated_joints(
-    joints_cam_m: Float[np.ndarray, "T V 21 3"], known: Bool[np.ndarray, "T V"], rig: Rig, side: str, detector: str
+    joints_cam_m: Float[np.ndarray, "T V 21 3"], known: Bool[np.ndarray, "T V"], rig: Rig, side: str
 ) -> Labels:
     """2D truth: each camera's own joints through its own intrinsics, where they fall into its image.
 
@@ -78,7 +78,7 @@ def annotated_joints(
     size = np.array([(camera.width, camera.height) for camera in rig.cameras])[:, None]
     inside = ((uv > -0.5) & (uv < size - 0.5)).all(-1) & (joints_cam_m[..., 2] > 0)
     seen = inside & known[..., None]
-    return Labels(np.where(seen[..., None], uv, 0.0), seen.astype(np.float32), rig.names, side, detector)
+    return Labels(np.where(seen[..., None], uv, 0.0), seen.astype(np.float32), rig.names, side, ANNOTATION)
 
 
 class InWorld(NamedTuple):

@@ -93,7 +93,7 @@ def _pretrained(chosen: Method, cache: Path) -> Path | None:
     folder = cache / f"pretrained-{chosen.pretraining}"
     if not (folder / "run" / "best").is_dir():
         raise UserError(
-            f"there is no pretraining in {folder}", "it takes hours, so it is made by a command of its own",
+            f"there is no pretraining in {folder}", "it takes over an hour, so it is made by a command of its own",
             f"run `python -m usthand.pretrain {folder} --method {chosen.pretraining}`",
         )  # fmt: skip
     return folder / "run"

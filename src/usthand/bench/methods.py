@@ -66,7 +66,7 @@ def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
 
 
 def _hamuco_pretrained(capture: Capture, run: Path | None, seed: int) -> Results:
-    """The rival of the package's weights: the same captures, labels and steps."""
+    """The rival of the package's weights: their backbone, the same captures and labels, no training on the regime."""
     return {"hamuco-pretrained": reconstruct_hamuco(capture, run, SIDE)}
 
 

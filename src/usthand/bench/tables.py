@@ -20,7 +20,7 @@ HEADLINE_METHODS = {
     "shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone",
     "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
 } | EQUAL_TERMS  # fmt: skip
-UNTRAINED = ("shipped", "shipped-network", "fit", "raw")
+OF_DETECTOR = ("shipped", "shipped-network", "fit", "raw")
 PARTS_OF = {"network": "usthand", "shipped-network": "shipped"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
@@ -80,7 +80,7 @@ def make_table(name: str, seeds: tuple[int, ...]) -> Table:
     makers = {
         "headline": lambda: tuple(row for regime in regime_names() for row in _all_methods(regime, regime)),
         "detector": lambda: tuple(
-            row for regime in regime_names() for row in _all_methods(regime, regime, labels="mediapipe") if row.of in UNTRAINED
+            row for regime in regime_names() for row in _all_methods(regime, regime, labels="mediapipe") if row.of in OF_DETECTOR
         ),
         "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _all_methods("hanco-like", level, labels=level)),
         "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _all_methods("hanco-like", f"{n} views", views=None if n == 8 else n)),
