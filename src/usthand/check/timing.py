@@ -238,9 +238,9 @@ def _relative(beta, normal, moment, with_drift):
             axis=-1,
         )
 
-    spread = relative(steps)
+    moved = relative(steps)
     count = len(steps)
-    errors = np.sqrt((count - 1) / count * ((spread - spread.mean(0)) ** 2).sum(0))
+    errors = np.sqrt((count - 1) / count * ((moved - moved.mean(0)) ** 2).sum(0))
     return relative(beta), errors
 
 
