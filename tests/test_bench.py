@@ -69,27 +69,35 @@ def test_regimes_are_the_promised_ones():
 
 
 def test_trained_methods_have_equal_terms():
-    """Same network sizes of the backbone, same start, same number of steps and of images a step."""
-    trained = [m for m in METHODS.values() if m.learner]
+    """Same network sizes of the backbone, same start, same number of steps and of images a step; those that start from all
+    of their pretrained weights among themselves."""
+    trained = {name: m for name, m in METHODS.items() if m.learner}
     assert len(trained) > 10
-    for one in trained:
+    for name, one in trained.items():
         train, model = one.preset.train, one.preset.model
         assert (model.backbone, model.width, model.image_size) == ("resnet18", 24, 96)
-        assert (train.start, train.steps, train.single_frames) == ("backbone", SCHEDULE.steps, 3)
+        assert train.single_frames == SCHEDULE.single_frames
+        if name.endswith("adapted"):
+            assert train.steps == METHODS["adapted"].preset.train.steps and (train.start == "shipped" or one.pretraining)
+        else:
+            assert (train.start, train.steps, one.pretraining) == ("backbone", SCHEDULE.steps, None)
         assert train.view_dropout == SCHEDULE.view_dropout and train.label_dropout == SCHEDULE.label_dropout
 
 
 def test_equal_terms_end_with_equal_terms(monkeypatch):
     """A method that starts from the backbone does not hear the shipped network; only the line that is called so does."""
     heard = []
-    monkeypatch.setattr(methods, "reconstruct_both", lambda capture, run, side, **more: (heard.append((run, more)), Both(1, 2))[1])
-    Both = namedtuple("Both", "final network")
+    monkeypatch.setattr(methods, "reconstruct_both", lambda capture, run, side, **more: (heard.append((run, more)), Both(1, 2, 3))[1])
+    Both = namedtuple("Both", "final network head")
     for one in METHODS.values():
         if "network" in one.gives:
             one.results(None, Path("run"), 0)
     assert len(heard) > 15 and all(run == Path("run") and more["shipped"] is False for run, more in heard)
     heard.clear()
-    assert METHODS["shipped"].results(None, None, 0) == {"shipped": 1, "shipped-network": 2} and heard == [(SHIPPED, {})]
+    assert METHODS["shipped"].results(None, None, 0) == {"shipped": 1, "shipped-network": 2, "shipped-head": 3}
+    assert heard == [(SHIPPED, {})]
+    assert METHODS["adapted"].results(None, Path("run"), 4) == {"adapted": 1, "adapted-network": 2}
+    assert heard[1:] == [(Path("run"), {"seed": 4})]
 
 
 # ---- captures ----------------------------------------------------------------------------------------------------------
@@ -138,9 +146,51 @@ def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
         assert read_cell(Cell("oakink-like", name, 1), results) == rows
     assert read_cell(Cell("oakink-like", "raw", 2), results) is not None, "without training all seeds are one"
     assert read_cell(Cell("oakink-like", "usthand", 2), results) is None
-    assert not list((cache / "runs").iterdir()), "a finished cell leaves no training behind"
+    kept = sorted(path.name for path in (cache / "runs" / "oakink-like.heavy.usthand.1").iterdir())
+    assert kept == ["best", "ended.json", "metrics.jsonl", "tensorboard"], "of a training the weights are kept, not crops and optimiser"
     counts = {read_cell(Cell("oakink-like", name, 1), results)[name]["frames"] for name in ("raw", "hamuco", "usthand")}
     assert len(counts) == 1, "all methods are measured on the same frames"
+
+
+def test_a_trained_cell_is_measured_again_without_training_and_trained_again_if_settings_changed(small, tmp_path, monkeypatch):
+    cell = Cell("oakink-like", "usthand", 0)
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    trained, real = [], cells.train
+    monkeypatch.setattr(cells, "train", lambda *a, **k: (trained.append(a[2]), real(*a, **k)))
+    for _ in range(2):
+        run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    assert len(trained) == 1
+    longer = METHODS["usthand"].preset
+    longer = replace(longer, train=replace(longer.train, steps=longer.train.steps + 1))
+    monkeypatch.setitem(METHODS, "usthand", replace(METHODS["usthand"], preset=longer))
+    run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    assert [preset.train.steps for preset in trained] == [longer.train.steps - 1, longer.train.steps]
+
+
+def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path, monkeypatch):
+    best = tmp_path / "pretrained-hamuco" / "run" / "best"
+    best.mkdir(parents=True)
+    started = []
+    monkeypatch.setattr(cells, "train", lambda captures, run, preset, side, quiet, learner: (started.append(learner), (run / "last").mkdir(parents=True)))
+    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: run)
+    seen = []
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: (seen.extend(given.values()), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1])
+    run_cell(Cell("oakink-like", "hamuco-adapted", 1), tmp_path, tmp_path / "results", quiet=True)
+    assert [learner.checkpoint for learner in started] == [best] and best.is_dir()
+    assert set(seen) == {tmp_path / "runs" / "oakink-like.heavy.hamuco-adapted.1"}
+
+
+def test_a_cell_of_an_older_version_is_run_again_and_shown_till_then(tmp_path):
+    cell = Cell("hanco-like", "usthand")
+    fake(tmp_path, cell, 2.0)
+    path = tmp_path / "cells" / f"{cell.name}.json"
+    data = json.loads(path.read_text())
+    assert cells.is_whole(cell, tmp_path)
+    del data["rows"]["network"]
+    path.write_text(json.dumps(data))
+    assert not cells.is_whole(cell, tmp_path)
+    rows = as_json(make_table("headline", (0,)), tmp_path)["regimes"]["hanco-like"]
+    assert rows["network"] is None and rows["usthand"]["mpvpe_mm"]["mean"] == 2.0
 
 
 def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
@@ -155,7 +205,7 @@ def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "train", lambda *a, **k: (real(*a, **k), after.append(log.read_text())))
     monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
     run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
-    assert after == [before], "not a step was taken again"
+    assert after == [] and log.read_text() == before, "not a step was taken again"
 
 
 def test_a_pretrained_rival_is_used_as_it_is(small, tmp_path, monkeypatch):
@@ -192,7 +242,8 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     assert ours == {"mean": 4.0, "std": 1.0, "seeds": [3.0, 5.0]} and data["time_s"] == 6.0
     assert data["regimes"]["hanco-like"]["hamuco"] is None
     text = markdown(data, labels_of("headline"))
-    assert "| UST-Hand, equal terms | 4.00 ± 1.00 |" in text and "| HaMuCo-like, equal terms | missing |" in text and "| fit | 6.00 |" in text
+    assert "| UST-Hand, from the backbone | 4.00 ± 1.00 |" in text and "| HaMuCo-like, from the backbone | missing |" in text
+    assert "| fit | 6.00 |" in text
 
 
 @pytest.mark.parametrize("name", ["headline", "detector", "labels", "views", "ablation", "window", "blocks", "hypotheses"])

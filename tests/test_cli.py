@@ -135,8 +135,13 @@ def test_train_and_reconstruct(capture, tmp_path, capsys):
         main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--out", str(tmp_path / f"{name}.npz")])
     a, b = load_result(tmp_path / "a.npz"), load_result(tmp_path / "b.npz")
     assert np.array_equal(a.joints_world_m, b.joints_world_m) and a.method == "usthand"
-    main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "c.npz"), "--no-polish"])
-    assert load_result(tmp_path / "c.npz").method == "usthand network"
+    own = {}
+    for answer in ("network", "head"):
+        main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--out", str(tmp_path / "c.npz"), "--answer", answer, "--overwrite"])
+        own[answer] = load_result(tmp_path / "c.npz")
+        assert own[answer].method == "usthand network"
+    assert np.array_equal(own["network"].joints_world_m, own["head"].joints_world_m), "the points are the network's in both"
+    assert not np.allclose(own["network"].vertices_world_m, own["head"].vertices_world_m)
     main(["hand", "export", str(tmp_path / "own.npz")])
     main(["reconstruct", str(capture), "--run", str(tmp_path / "run"), "--hand", str(tmp_path / "own.npz"), "--out", str(tmp_path / "d.npz")])
     assert np.allclose(load_result(tmp_path / "d.npz").vertices_world_m, a.vertices_world_m, atol=1e-5)
@@ -150,7 +155,7 @@ def test_from_scratch_is_kept_in_the_run(capture, tmp_path):
 
 
 def test_reconstruct_without_a_training_uses_the_shipped_weights(capture, tmp_path):
-    main(["reconstruct", str(capture), "--out", str(tmp_path / "r.npz"), "--no-polish"])
+    main(["reconstruct", str(capture), "--out", str(tmp_path / "r.npz"), "--answer", "network"])
     assert load_result(tmp_path / "r.npz").method == "usthand network"
 
 

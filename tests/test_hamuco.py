@@ -178,6 +178,13 @@ def test_it_is_trained_and_used_by_the_same_code(capture, tmp_path):
     assert all(torch.equal(one[key], two[key]) for key in one), "the seed decides, dropout included"
 
 
+def test_it_may_start_from_a_checkpoint_of_its_own(capture, tmp_path):
+    train([capture], tmp_path / "run", preset(), quiet=True, learner=HamucoLearner())
+    course = start_course(preset(), [], [], tmp_path, None, HamucoLearner(tmp_path / "run" / "best"))
+    kept = load_state(tmp_path / "run" / "best")
+    assert all(torch.equal(value, kept[name]) for name, value in course.model.state_dict().items())
+
+
 def test_both_methods_see_the_same_batches(capture, tmp_path):
     """Equal terms: same images, cameras, crops and labels in every step."""
     config = preset(points_from=1.0)

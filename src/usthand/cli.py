@@ -320,7 +320,7 @@ def train(
 
 def reconstruct(
     capture: Positional[CapturePath], out: Path, run: Path | None = None, side: str | None = None, leave_out: str | None = None,
-    seed: int = 0, polish: bool = True, hand: str = "embedded", overwrite: bool = False,
+    seed: int = 0, answer: Literal["final", "network", "head"] = "final", hand: str = "embedded", overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from a trained network: its 2D distributions, then the sequence fit on them.
 
@@ -331,8 +331,9 @@ def reconstruct(
         side: Which hand, right, left or a further one such as right-2; may be left out if only one has labels.
         leave_out: A camera not to use.
         seed: Of the hypotheses.
-        polish: End with the sequence fit; --no-polish gives the network's own answer.
-        hand: The hand model of that fit: embedded, mano, or a file; the network's own is always the embedded one.
+        answer: The sequence fit on network and labels (final); the hand laid on the network's points, frame by frame, without
+            labels (network); or with the mesh of the network's own hand head, the published way (head).
+        hand: The hand model of the mesh: embedded, mano, or a file; the head's is always the embedded one.
         overwrite: Write over a result that is there.
     """
     from usthand.capture import open_capture
@@ -346,7 +347,7 @@ def reconstruct(
     opened, model = open_capture(capture), load_hand(hand)
     _tell_overlap(opened)
     bar = progress_bar("reconstructing")
-    _save(use(opened, run or SHIPPED, choose_side(opened, side), leave_out, seed, polish, bar, model), out)
+    _save(use(opened, run or SHIPPED, choose_side(opened, side), leave_out, seed, answer, bar, model), out)
 
 
 def evaluate(

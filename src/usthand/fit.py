@@ -15,24 +15,23 @@ import torch
 from jaxtyping import Bool, Float
 from threadpoolctl import threadpool_limits
 
-from usthand.articulation import N_SHAPE, Articulation, HandState, articulation
+from usthand.articulation import Articulation, articulation
 from usthand.cross_check import choose_soft
-from usthand.energy import Energy, PointTerm, minimise
+from usthand.energy import PointTerm
 from usthand.errors import UserError
-from usthand.fitter import MIN_VIEWS, START_STD_M, FitConfig, Fitter, Progress, motion_prior
+from usthand.fitter import MIN_VIEWS, FitConfig, Fitter, Progress
 from usthand.geometry import triangulate_xy
-from usthand.hand.files import load_hand
+from usthand.hand.files import right_hand
 from usthand.hand.model import HandModel
-from usthand.initial import bone_lengths, inverse_kinematics, median_bone_lengths, median_shape
+from usthand.initial import metres_per_unit
 from usthand.labels import Labels, Observations
+from usthand.lay import Laid, lay_hand, skinned
 from usthand.result import Result
 from usthand.rig import MIRROR, Rig
 from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straighten, triangulate_robust
 
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
-VERTEX_CHUNK = 256  # frames skinned at once
 MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames
-FRAME_STEPS = 12  # of the plain fit, frame by frame
 
 
 def fit_labels(
@@ -63,7 +62,7 @@ def fit_observations(
             rig.mirrored(), _mirrored(observations, rig), config, "right", hand, progress
         ).mirrored()
     _check_views(rig, observations)
-    hand = _right_hand(hand)
+    hand = right_hand(hand)
     joints = articulation(hand)
     unit_m = 1.0 if rig.metric else _metres_per_unit(rig, observations, joints)
     scaled = _scaled(rig, unit_m)
@@ -73,13 +72,8 @@ def fit_observations(
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         soft = config.joints == "soft" or (config.joints == "auto" and choose_soft(joints, config, views))
         fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft, observations.firm).run(progress)
-    state = fitted.state
-    pose, translation = joints.pose(state), joints.translation_m(state)
-    vertices = skin(hand, pose, state.shape, translation)
-    result = _result(
-        rig, hand, fitted.joints_world_m, fitted.covariance_m2, vertices, pose, state.shape, translation, fitted.seen, "fit",
-        "soft" if soft else "rigid",
-    )  # fmt: skip
+    laid, kind = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
+    result = _result(rig, hand, fitted.joints_world_m, fitted.covariance_m2, laid, fitted.seen, "fit", kind)
     return _in_rig_units(result, unit_m, rig)
 
 
@@ -100,7 +94,7 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -
         return raw_triangulation(rig.mirrored(), mirrored, hand).mirrored()
     observations = Observations(labels.uv_px.astype(np.float64), labels.mask[..., None, None] * np.eye(2))
     _check_views(rig, observations)
-    hand = _right_hand(hand)
+    hand = right_hand(hand)
     model = articulation(hand)
     unit_m = 1.0 if rig.metric else _metres_per_unit(rig, observations, model)
     scaled = _scaled(rig, unit_m)
@@ -110,10 +104,8 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
     covariance = _residual_covariance(views, points, normal, seen)
-    state = _lay_frame_by_frame(model, joints, seen)
-    pose, translation = model.pose(state), model.translation_m(state)
-    vertices = skin(hand, pose, state.shape, translation)
-    result = _result(rig, hand, joints, covariance, vertices, pose, state.shape, translation, seen, "raw", "free")
+    laid = lay_hand(hand, joints, seen)
+    result = _result(rig, hand, joints, covariance, laid, seen, "raw", "free")
     return _in_rig_units(result, unit_m, rig)
 
 
@@ -129,32 +121,15 @@ def _residual_covariance(
     return np.linalg.inv(information + np.eye(3) / MAX_GAP_STD_M**2)
 
 
-def _lay_frame_by_frame(model: Articulation, joints: np.ndarray, seen: np.ndarray) -> HandState:
-    """The hand on given joints by least squares, each frame by itself."""
-    state = inverse_kinematics(model, joints, median_shape(model, joints, seen))
-    weight = np.ones(joints.shape[:2]) / START_STD_M
-    energy = Energy(model, motion_prior(model, FitConfig(), timeless=True), None, PointTerm(joints, weight[..., None, None] * np.eye(3)))
-    with threadpool_limits(1, "blas"):
-        return minimise(energy, state, FRAME_STEPS, fixed_shape=True)
-
-
-def _result(rig, hand, joints, covariance, vertices, pose, shape, translation, seen, method, kind) -> Result:
+def _result(rig, hand, joints, covariance, laid: Laid, seen, method, kind) -> Result:
     """A right-handed result in the rig's own words; frames count where two views see enough joints."""
     valid = seen.sum(1) >= MIN_JOINTS
     return Result(
-        joints_world_m=joints, joints_cov_m2=covariance, vertices_world_m=vertices, pose=pose, shape=shape,
-        translation_m=translation, side="right", frame=np.arange(len(pose)), valid=valid, joint_valid=seen & valid[:, None],
+        **laid._asdict(), joints_world_m=joints, joints_cov_m2=covariance, side="right", frame=np.arange(len(joints)),
+        valid=valid, joint_valid=seen & valid[:, None],
         scale=rig.scale, metric=rig.metric, method=method, joints=kind, cameras=rig.names,
         faces=hand.faces.numpy(),
     )  # fmt: skip
-
-
-def _right_hand(hand: HandModel | None) -> HandModel:
-    """The hand to fit, as a right one in float64; the embedded one if none is given."""
-    if hand is None:
-        return load_hand(side="right", dtype=torch.float64)
-    hand = hand.to(torch.float64)
-    return hand if hand.side == "right" else hand.mirrored()
 
 
 # ---- the problem as it comes ------------------------------------------------------------------------------------------
@@ -223,12 +198,10 @@ def _points_scaled(observations: Observations, unit_m: float) -> PointTerm | Non
 
 
 def _metres_per_unit(rig: Rig, observations: Observations, model: Articulation) -> float:
-    """Size of the rig's unit if the hand is of the model's mean size: ratio of median bone lengths."""
+    """Size of the rig's unit if the hand is of the model's mean size."""
     views = straighten(rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     found = triangulate_robust(views)
-    length, known = median_bone_lengths(found.points_world_m.numpy(), found.seen.numpy())
-    mean = bone_lengths(model.rest_joints(np.zeros(N_SHAPE)))
-    return float(mean[known].sum() / max(length[known].sum(), 1e-12))
+    return metres_per_unit(model, found.points_world_m.numpy(), found.seen.numpy())
 
 
 def _scaled(rig: Rig, unit_m: float) -> Rig:
@@ -248,15 +221,3 @@ def _in_rig_units(result: Result, unit_m: float, rig: Rig) -> Result:
         translation_m=result.translation_m / unit_m,
         scale=f"the calibration's own unit; {1000 * unit_m:.4g} mm if the hand is of mean size",
     )
-
-
-def skin(hand: HandModel, pose: np.ndarray, shape: np.ndarray, translation_m: np.ndarray) -> Float[np.ndarray, "T 778 3"]:
-    """The mesh of every frame, world, metres."""
-    shaped = hand.with_shape(torch.as_tensor(shape, dtype=torch.float64))
-    out = []
-    with torch.no_grad():
-        for at in range(0, len(pose), VERTEX_CHUNK):
-            part = slice(at, at + VERTEX_CHUNK)
-            rotations = hand.rotations(torch.from_numpy(pose[part]), flat_hand_mean=True)
-            out.append(shaped.with_pose(rotations, torch.from_numpy(translation_m[part])).vertices.numpy())
-    return np.concatenate(out)

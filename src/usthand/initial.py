@@ -41,6 +41,13 @@ def median_bone_lengths(
     return median, known
 
 
+def metres_per_unit(hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]) -> float:
+    """Size of the points' unit if the hand is of the model's mean size: ratio of median bone lengths."""
+    length, known = median_bone_lengths(points, seen)
+    mean = bone_lengths(hand.rest_joints(np.zeros(N_SHAPE)))
+    return float(mean[known].sum() / max(length[known].sum(), 1e-12))
+
+
 def median_shape(
     hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
 ) -> Float[np.ndarray, "S"]:

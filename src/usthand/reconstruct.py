@@ -10,22 +10,26 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from usthand.articulation import articulation
 from usthand.capture import Capture
 from usthand.checkpoint import SHIPPED, load_checkpoint
 from usthand.fit import FitConfig, fit_observations
 from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
-from usthand.hand.files import load_hand
+from usthand.hand.files import load_hand, right_hand
 from usthand.hand.limits import anatomical_axes
 from usthand.hand.model import HandModel
+from usthand.initial import metres_per_unit
 from usthand.labels import Observations
+from usthand.lay import Laid, lay_hand
 from usthand.network.hand_head import HandParameters, pose_hand
-from usthand.network.lift import affine_apply, affine_inverse
+from usthand.network.lift import PALM, affine_apply, affine_inverse
 from usthand.network.model import UstHand
 from usthand.prepare import Hand2D, fit_hand, footage_of, load_hand_2d
 from usthand.result import Result
@@ -52,6 +56,10 @@ COVARIANCE_INFLATION = {1: 1.9, 2: 2.6}
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
+
+
+Answer = Literal["final", "network", "head"]
+"""Which result: see `Reconstruction`."""
 
 
 @dataclass(frozen=True)
@@ -137,33 +145,58 @@ def _chunk(prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> 
 
 
 def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
-    """The network's own answer, no fit: refined points, the head's mesh, covariances from the 2D distributions."""
+    """The network's own answer, frame by frame: refined points, covariances from the 2D distributions, and the hand laid on
+    these points. No label is heard and nothing is smoothed.
+
+    Args:
+        hand: a right hand in float64.
+    """
+    points, covariance = estimates.points_world_m, _covariances(rig, estimates)
+    seen = np.repeat(estimates.valid[:, None], points.shape[1], 1)
+    unit_m = _unit_m(rig, estimates, hand)
+    laid = _shrunk(lay_hand(hand, points * unit_m, seen, covariance * unit_m**2), unit_m, np.zeros(3))
+    return _network_result(rig, estimates, covariance, laid, hand)
+
+
+def head_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
+    """As `network_result`, with the published mesh: that of the network's own hand head, which learns slower than its points.
+
+    Args:
+        hand: the embedded hand, for which the head has learned the parameters.
+    """
     parameters = HandParameters(
-        torch.from_numpy(estimates.angles).float(), torch.from_numpy(estimates.root).float(),
-        torch.from_numpy(estimates.shape).float(), torch.from_numpy(estimates.translation_m).float(),
-    )  # fmt: skip
+        *(torch.from_numpy(x) for x in (estimates.angles, estimates.root, estimates.shape, estimates.translation_m))
+    )
     posed = pose_hand(hand, parameters)
-    axes = anatomical_axes(hand).float()
-    fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
-    pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).double().numpy()
+    fingers = (anatomical_axes(hand) * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
+    pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
+    laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
+    palm = estimates.points_world_m[:, PALM].mean(1)  # where the head lays its hand, in metres whatever the rig's unit
+    return _network_result(rig, estimates, _covariances(rig, estimates), _shrunk(laid, _unit_m(rig, estimates, hand), palm), hand)
+
+
+def _unit_m(rig: Rig, estimates: Estimates, hand: HandModel) -> float:
+    """Metres in the rig's unit, by the size of the hand where the rig does not know."""
+    if rig.metric:
+        return 1.0
+    seen = np.repeat(estimates.valid[:, None], estimates.points_world_m.shape[1], 1)
+    return metres_per_unit(articulation(hand), estimates.points_world_m, seen)
+
+
+def _shrunk(laid: Laid, unit_m: float, about: np.ndarray) -> Laid:
+    """In units of `unit_m`, from metres, with the points `about` (T 3 or 3) staying where they are."""
+    place = about + (laid.translation_m - about) / unit_m
+    mesh = np.expand_dims(about, -2) + (laid.vertices_world_m - np.expand_dims(about, -2)) / unit_m
+    return laid._replace(translation_m=place, vertices_world_m=mesh)
+
+
+def _network_result(rig: Rig, estimates: Estimates, covariance_m2: np.ndarray, laid: Laid, hand: HandModel) -> Result:
     valid = estimates.valid
     return Result(
-        joints_world_m=estimates.points_world_m,
-        joints_cov_m2=_covariances(rig, estimates),
-        vertices_world_m=posed.vertices.double().numpy(),
-        pose=pose,
-        shape=estimates.shape,
-        translation_m=estimates.translation_m,
-        side="right",
-        frame=np.arange(len(valid)),
-        valid=valid,
-        joint_valid=np.broadcast_to(valid[:, None], (len(valid), 21)),
-        scale=rig.scale,
-        metric=rig.metric,
-        method="usthand network",
-        joints="free",
-        cameras=rig.names,
-    )
+        **laid._asdict(), joints_world_m=estimates.points_world_m, joints_cov_m2=covariance_m2, side="right",
+        frame=np.arange(len(valid)), valid=valid, joint_valid=np.broadcast_to(valid[:, None], (len(valid), 21)),
+        scale=rig.scale, metric=rig.metric, method="usthand network", joints="free", cameras=rig.names, faces=hand.faces.numpy(),
+    )  # fmt: skip
 
 
 def observations(estimates: Estimates) -> Observations:
@@ -201,6 +234,8 @@ class Reconstruction:
     """The sequence fit on the networks' distributions and the labels."""
     network: Result
     """The trained network's own answer."""
+    head: Result
+    """The same with the mesh of its hand head (published)."""
     estimates: Estimates
     """What the trained network says."""
 
@@ -214,10 +249,10 @@ def reconstruct_both(
     Args:
         run: a training's folder, or one of its checkpoints.
         progress: called with (frames done, frames in all).
-        fitted_hand: the hand that the final fit lays on the distributions; the network's own, the embedded one, if none.
+        fitted_hand: the hand of the mesh; the embedded one if none. The network's hand head knows only the latter.
         shipped: hear the package's network, which did not learn this footage's label errors, as a second witness.
     """
-    hand_model = load_hand()
+    hand_model, fitted_hand = load_hand(), right_hand(fitted_hand)
     hand = load_hand_2d(capture, side, leave_out)
     fit = fit_hand(hand, capture.fps)  # places crops and gates, finds out whether joints are soft and how good labels are
     raised, witnesses, footages = label_excellence(hand, fit), [], {}
@@ -232,11 +267,11 @@ def reconstruct_both(
             bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
             witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), raised * temper, firm))
     estimates = witnesses[0].estimates
-    network = network_result(hand.rig, estimates, hand_model)
-    final = polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand)
-    if hand.mirrored:
-        final, network = final.mirrored(), network.mirrored()
-    return Reconstruction(final, network, estimates)
+    results = (
+        polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand), network_result(hand.rig, estimates, fitted_hand),
+        head_result(hand.rig, estimates, right_hand()),
+    )  # fmt: skip
+    return Reconstruction(*(one.mirrored() if hand.mirrored else one for one in results), estimates)
 
 
 def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float, bool]]:
@@ -287,9 +322,8 @@ def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, 
 
 
 def reconstruct(
-    capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, polish: bool = True,
+    capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, answer: Answer = "final",
     progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None,
 ) -> Result:  # fmt: skip
-    """As `reconstruct_both`; the final result, or with `polish` False the network's own."""
-    both = reconstruct_both(capture, run, side, leave_out, seed, progress, fitted_hand)
-    return both.final if polish else both.network
+    """One of the answers of `reconstruct_both`."""
+    return getattr(reconstruct_both(capture, run, side, leave_out, seed, progress, fitted_hand), answer)

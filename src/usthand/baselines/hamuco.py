@@ -13,6 +13,8 @@ has neither position nor scale, into the world.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -20,6 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from usthand.checkpoint import load_state
 from usthand.geometry import Cameras, rotation_from_6d, triangulate, undistort
 from usthand.hand.files import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
@@ -249,12 +252,18 @@ def hamuco_losses(prediction: HamucoPrediction, inputs: Inputs, targets: Targets
     }
 
 
+@dataclass(frozen=True)
 class HamucoLearner:
     """Trained by the same loop, on the same batches."""
 
+    checkpoint: Path | None = None
+    """A folder with weights of all its parts to start from, its own pretraining's."""
+
     def build(self, preset: Preset) -> Hamuco:
         model = Hamuco(preset.model, load_hand())
-        if preset.train.start != "scratch":  # of the shipped weights, only the ResNet has a place here
+        if self.checkpoint is not None:
+            model.load_state_dict(load_state(self.checkpoint))
+        elif preset.train.start != "scratch":  # of the shipped weights, only the ResNet has a place here
             model.resnet.load_state_dict(shipped_backbone(preset))
         return model
 

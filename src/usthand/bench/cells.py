@@ -21,12 +21,16 @@ from usthand import metrics
 from usthand.bench.methods import Method, method
 from usthand.bench.regimes import SIDE, captures, load_regime
 from usthand.capture import Capture, load_truth, open_capture
+from usthand.checkpoint import to_json
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.labels import load_labels
 from usthand.overlay import progress_bar
+from usthand.presets import Preset
 from usthand.train import train
 
+ENDED = "ended.json"
+"""In a training's folder: it has ended, with these settings."""
 KEYS = (
     "mpjpe_mm", "mpvpe_mm", "mpjpe_wrist_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpjpe_pa_mm", "mpvpe_pa_mm", "auc_v",
     "f5", "f15", "accel_mm_s2", "coverage90",
@@ -61,13 +65,20 @@ def read_cell(cell: Cell, results: Path) -> dict | None:
     return json.loads(path.read_text())["rows"] if path.is_file() else None
 
 
+def is_whole(cell: Cell, results: Path) -> bool:
+    """Whether a cell has been run, by a version whose method gave all that today's gives."""
+    rows = read_cell(cell, results)
+    return rows is not None and set(method(cell.method).gives) <= set(rows)
+
+
 def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False) -> dict:
     """Run a cell, or what is left of it, and write its numbers."""
     cell = cell.settled()
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
     views = cell.views or regime.views
     bar = (lambda done, total: None) if quiet else progress_bar(f"captures of {cell.regime}")
-    run = _trained(cell, chosen, cache, views, quiet) if chosen.learner else _pretrained(chosen, cache)
+    pretrained = _pretrained(chosen, cache)
+    run = _trained(cell, chosen, pretrained, cache, views, quiet) if chosen.learner else pretrained
     trained_s = time.monotonic() - began
     tests = [open_capture(path) for path in captures(regime, "test", cell.labels, views, cache, bar)]
     measured = [_measure(capture, chosen.results(capture, run, cell.seed), cache) for capture in tests]
@@ -81,8 +92,6 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False) -> dic
     part = path.with_suffix(".part")
     part.write_text(json.dumps(data, indent=1) + "\n")
     part.replace(path)
-    if chosen.learner:
-        shutil.rmtree(run)
     return rows
 
 
@@ -99,12 +108,25 @@ def _pretrained(chosen: Method, cache: Path) -> Path | None:
     return folder / "run"
 
 
-def _trained(cell: Cell, chosen: Method, cache: Path, views: int, quiet: bool) -> Path:
-    paths = captures(load_regime(cell.regime), "train", cell.labels, views, cache)
+def _trained(cell: Cell, chosen: Method, pretrained: Path | None, cache: Path, views: int, quiet: bool) -> Path:
+    """The cell's training. Its best weights are kept: a cell whose numbers are wanted anew is only measured again."""
     preset = replace(chosen.preset, train=replace(chosen.preset.train, seed=cell.seed))
     run = cache / "runs" / cell.name
-    train(paths, run, preset, SIDE, quiet=quiet, learner=chosen.learner)
+    ended = run / ENDED
+    if ended.is_file() and json.loads(ended.read_text()) != as_data(preset):
+        shutil.rmtree(run)
+    if not ended.is_file():
+        learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
+        paths = captures(load_regime(cell.regime), "train", cell.labels, views, cache)
+        train(paths, run, preset, SIDE, quiet=quiet, learner=learner)
+        ended.write_text(json.dumps(as_data(preset)) + "\n")
+        shutil.rmtree(run / "last")
     return run
+
+
+def as_data(preset: Preset) -> dict:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(to_json(preset)))
 
 
 def _measure(capture: Capture, results: dict, cache: Path) -> dict[str, dict[str, float]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from usthand.bench.cells import read_cell, run_cell
+from usthand.bench.cells import is_whole, run_cell
 from usthand.bench.tables import as_json, labels_of, make_table, markdown, put_into
 
 SCALE = "cpu"  # the tiny preset; results of the paper's would be "gpu"
@@ -26,7 +26,7 @@ def fill(
     """
     console, began = Console(stderr=True), time.monotonic()
     table = make_table(name, tuple(seeds))
-    missing = [cell for cell in table.cells() if read_cell(cell, results) is None]
+    missing = [cell for cell in table.cells() if not is_whole(cell, results)]
     for number, cell in enumerate(missing if run else []):
         if minutes is not None and time.monotonic() - began > 60 * minutes:
             break

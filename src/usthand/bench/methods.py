@@ -24,6 +24,9 @@ SCHEDULE = TrainConfig(start="backbone", steps=STEPS, clips=1, clip_frames=3, si
 """Of every trained method. Three frames a step: with eight cameras they are 24 images."""
 HAMUCO_RATE = 1e-3
 """The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
+ADAPTING = {"steps": 600, "learning_rate": 5e-4}
+"""Of the methods that start from all of their own pretrained weights: short and gentle, as `usthand train` is."""
+HAMUCO_ADAPTING = {"learning_rate": 3e-4}
 
 Results = dict[str, Result]
 
@@ -39,7 +42,7 @@ class Method:
     preset: Preset | None = None
     learner: Learner | None = None
     pretraining: str | None = None
-    """Of a method that is used as it was pretrained: the `usthand.pretrain --method` that makes its run."""
+    """The `usthand.pretrain --method` that makes the weights which the method uses as they are, or starts from."""
 
 
 def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
@@ -52,13 +55,19 @@ def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
 
 def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
     both = reconstruct_both(capture, run, SIDE, seed=seed, shipped=False)
-    return {"usthand": both.final, "network": both.network}
+    return {"usthand": both.final, "network": both.network, "head": both.head}
+
+
+def _adapted(capture: Capture, run: Path | None, seed: int) -> Results:
+    """As `usthand train` and `usthand reconstruct` do it."""
+    both = reconstruct_both(capture, run, SIDE, seed=seed)
+    return {"adapted": both.final, "adapted-network": both.network}
 
 
 def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
     """The package's weights as they are: not on equal terms, but what a user gets before any training."""
     both = reconstruct_both(capture, SHIPPED, SIDE)
-    return {"shipped": both.final, "shipped-network": both.network}
+    return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
 
 
 def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
@@ -70,6 +79,10 @@ def _hamuco_pretrained(capture: Capture, run: Path | None, seed: int) -> Results
     return {"hamuco-pretrained": reconstruct_hamuco(capture, run, SIDE)}
 
 
+def _hamuco_adapted(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"hamuco-adapted": reconstruct_hamuco(capture, run, SIDE)}
+
+
 def usthand_preset(**changes) -> Preset:
     """The tiny preset on the common schedule; changes are of the model, or of `train` and `crop` by a dict."""
     preset = replace(PRESETS["tiny"], train=replace(SCHEDULE, **changes.pop("train", {})))
@@ -77,15 +90,15 @@ def usthand_preset(**changes) -> Preset:
     return replace(preset, model=replace(preset.model, **changes))
 
 
-def hamuco_preset() -> Preset:
+def hamuco_preset(**changes) -> Preset:
     """The detector's labels as they are, single frames from first to last."""
     train = replace(SCHEDULE, targets="labels", points_from=1.0, learning_rate=HAMUCO_RATE)
-    return replace(PRESETS["tiny"], train=train)
+    return replace(PRESETS["tiny"], train=replace(train, **changes))
 
 
 def variant(**changes) -> Method:
     """UST-Hand with something changed."""
-    return Method(_usthand, ("usthand", "network"), usthand_preset(**changes), UstHandLearner())
+    return Method(_usthand, ("usthand", "network", "head"), usthand_preset(**changes), UstHandLearner())
 
 
 METHODS: dict[str, Method] = {
@@ -93,8 +106,14 @@ METHODS: dict[str, Method] = {
     "fit": Method(_fit, ("fit",)),
     "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(), HamucoLearner()),
     "usthand": variant(),
-    "shipped": Method(_shipped, ("shipped", "shipped-network")),
+    "shipped": Method(_shipped, ("shipped", "shipped-network", "shipped-head")),
     "hamuco-pretrained": Method(_hamuco_pretrained, ("hamuco-pretrained",), pretraining="hamuco"),
+    "adapted": Method(
+        _adapted, ("adapted", "adapted-network"), usthand_preset(train=ADAPTING | {"start": "shipped"}), UstHandLearner()
+    ),
+    "hamuco-adapted": Method(
+        _hamuco_adapted, ("hamuco-adapted",), hamuco_preset(**ADAPTING | HAMUCO_ADAPTING), HamucoLearner(), pretraining="hamuco"
+    ),
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),
     "no-stpt": variant(attention=()),

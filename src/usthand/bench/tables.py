@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +15,21 @@ from usthand.bench.regimes import LABEL_LEVELS, regime_names
 from usthand.errors import UserError
 
 MISSING = "missing"
-EQUAL_TERMS = {"usthand": "UST-Hand, equal terms", "network": "its network alone", "hamuco": "HaMuCo-like, equal terms", "fit": "fit", "raw": "raw triangulation"}
-HEADLINE_METHODS = {
+PRETRAINED = {
     "shipped": "**UST-Hand, shipped weights**, no training", "shipped-network": "its network alone",
     "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
-} | EQUAL_TERMS  # fmt: skip
+}  # fmt: skip
+ADAPTED = {
+    "adapted": "UST-Hand, adapted", "adapted-network": "its network alone", "hamuco-adapted": "HaMuCo-like, adapted",
+}  # fmt: skip
+FROM_BACKBONE = {
+    "usthand": "UST-Hand, from the backbone", "network": "its network alone", "hamuco": "HaMuCo-like, from the backbone",
+}  # fmt: skip
+UNTRAINED = {"fit": "fit", "raw": "raw triangulation"}
+HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
+OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
 OF_DETECTOR = ("shipped", "shipped-network", "fit", "raw")
-PARTS_OF = {"network": "usthand", "shipped-network": "shipped"}  # what a method yields on the way
+PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
     "f5": ("F@5", 3), "f15": ("F@15", 3),
@@ -45,6 +53,11 @@ class Row:
     of: str
     """Which of the names that the cell's method gives."""
 
+    @property
+    def name(self) -> str:
+        """In the JSON."""
+        return self.of if self.cell.method in HEADLINE_METHODS else f"{self.cell.method}/{self.of}"
+
 
 @dataclass(frozen=True)
 class Table:
@@ -60,15 +73,22 @@ class Table:
         return list(dict.fromkeys(wanted))
 
 
-def _all_methods(regime: str, group: str, **settings) -> Iterator[Row]:
-    """The headline's methods in one setting."""
-    for of, label in HEADLINE_METHODS.items():
+def _methods(names: Iterable[str], regime: str, group: str, **settings) -> Iterator[Row]:
+    """Some of the headline's methods in one setting."""
+    for of in names:
+        label = HEADLINE_METHODS[of]
         yield Row(group, label, Cell(regime, PARTS_OF.get(of, of), **settings), of)
 
 
 def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
     group = {"network": "the network alone", "usthand": "the final result"}[of]
     return tuple(Row(group, label, Cell("hanco-like", name), of) for name, label in names.items())
+
+
+def _parts() -> tuple[Row, ...]:
+    """Of the ablation. The parts are the network's: its own answer shows what they do, before the final fit evens it out."""
+    head = Row("the network alone", "mesh of the hand head (published)", Cell("hanco-like", "usthand"), "head")
+    return (*_variants(ABLATIONS, "network"), head, *_variants(ABLATIONS, "usthand"))
 
 
 def make_table(name: str, seeds: tuple[int, ...]) -> Table:
@@ -78,14 +98,13 @@ def make_table(name: str, seeds: tuple[int, ...]) -> Table:
         UserError: if there is none.
     """
     makers = {
-        "headline": lambda: tuple(row for regime in regime_names() for row in _all_methods(regime, regime)),
-        "detector": lambda: tuple(
-            row for regime in regime_names() for row in _all_methods(regime, regime, labels="mediapipe") if row.of in OF_DETECTOR
+        "headline": lambda: tuple(row for regime in regime_names() for row in _methods(HEADLINE_METHODS, regime, regime)),
+        "detector": lambda: tuple(row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")),
+        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _methods(OF_SETTINGS, "hanco-like", level, labels=level)),
+        "views": lambda: tuple(
+            row for n in (2, 4, 6, 8) for row in _methods(OF_SETTINGS, "hanco-like", f"{n} views", views=None if n == 8 else n)
         ),
-        "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _all_methods("hanco-like", level, labels=level)),
-        "views": lambda: tuple(row for n in (2, 4, 6, 8) for row in _all_methods("hanco-like", f"{n} views", views=None if n == 8 else n)),
-        # The parts are the network's: its own answer shows what they do, before the final fit evens it out.
-        "ablation": lambda: _variants(ABLATIONS, "network") + _variants(ABLATIONS, "usthand"),
+        "ablation": _parts,
         "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
         "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
         "hypotheses": lambda: _variants(
@@ -100,7 +119,7 @@ def make_table(name: str, seeds: tuple[int, ...]) -> Table:
 def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
     """Mean, spread and the seeds' numbers of a line, for the seeds that have been run."""
     found = [read_cell(replace(row.cell, seed=seed), results) for seed in seeds]
-    found = [rows[row.of] for rows in found if rows is not None]
+    found = [rows[row.of] for rows in found if rows is not None and row.of in rows]
     return {
         key: {"mean": round(float(np.mean(v)), 4), "std": round(float(np.std(v)), 4), "seeds": v}
         for key in KEYS
@@ -112,8 +131,7 @@ def as_json(table: Table, results: Path) -> dict:
     """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null."""
     groups: dict[str, dict] = {}
     for row in table.rows:
-        name = row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}"
-        groups.setdefault(row.group, {})[name] = summary(row, table.seeds, results) or None
+        groups.setdefault(row.group, {})[row.name] = summary(row, table.seeds, results) or None
     paths = [results / "cells" / f"{cell.name}.json" for cell in table.cells()]
     times = [json.loads(path.read_text())["seconds"] for path in paths if path.is_file()]
     return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
@@ -142,10 +160,7 @@ def _number(numbers: dict | None, key: str, digits: int) -> str:
 
 def labels_of(name: str) -> dict[str, str]:
     """What a table's lines are called, by their names in the JSON."""
-    if name in ("headline", "detector", "labels", "views"):
-        return HEADLINE_METHODS
-    table = make_table(name, (0,))
-    return {row.of if row.cell.method in HEADLINE_METHODS else f"{row.cell.method}/{row.of}": row.label for row in table.rows}
+    return {row.name: row.label for row in make_table(name, (0,)).rows}
 
 
 def put_into(text: str, name: str, table: str) -> str:

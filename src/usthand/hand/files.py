@@ -61,6 +61,14 @@ def load_hand(path: str | Path | None = None, side: str = "right", dtype: torch.
     return hand.mirrored() if side == "left" else hand
 
 
+def right_hand(hand: HandModel | None = None) -> HandModel:
+    """The hand that is fitted and laid on joints, as a right one in float64; the embedded one if none is given."""
+    if hand is None:
+        return load_hand(dtype=torch.float64)
+    hand = hand.to(torch.float64)
+    return hand if hand.side == "right" else hand.mirrored()
+
+
 @functools.lru_cache(maxsize=1)
 def embedded_arrays() -> dict[str, np.ndarray]:
     """The arrays of the embedded right hand; shared, so not to be written to."""
