@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "usthand"
 
 ORDER = (
-    "errors folders skeleton geometry calibration.found calibration.tables rig calibration offset resample pictures video capture init labels unpickle "
+    "errors device folders skeleton geometry calibration.found calibration.tables rig calibration offset resample pictures video capture init labels unpickle "
     "hand.model hand.limits hand.unpickle hand.files hand "
     "label_formats detectors.base detectors tracks hypotheses associate detectors.run label_import "
     "synthetic result mesh_joints adapters.base adapters.mano "

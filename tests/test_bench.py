@@ -17,7 +17,7 @@ from usthand.bench.cells import KEYS, Cell, read_cell, run_cell
 from usthand.bench.fill import fill
 from usthand.bench.methods import METHODS, SCHEDULE, Method
 from usthand.bench.regimes import captures, load_regime, regime_names
-from usthand.bench.tables import HEADLINE_METHODS, as_json, labels_of, make_table, markdown, put_into
+from usthand.bench.tables import HEADLINE_METHODS, MISSING, as_json, labels_of, make_table, markdown, put_into
 from usthand.capture import load_truth, open_capture
 from usthand.checkpoint import SHIPPED
 from usthand.errors import UserError
@@ -171,13 +171,58 @@ def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path
     best = tmp_path / "pretrained-hamuco" / "run" / "best"
     best.mkdir(parents=True)
     started = []
-    monkeypatch.setattr(cells, "train", lambda captures, run, preset, side, quiet, learner: (started.append(learner), (run / "last").mkdir(parents=True)))
+    monkeypatch.setattr(cells, "train", lambda captures, run, preset, side, quiet, learner, device: (started.append(learner), (run / "last").mkdir(parents=True)))
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: run)
     seen = []
     monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: (seen.extend(given.values()), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1])
     run_cell(Cell("oakink-like", "hamuco-adapted", 1), tmp_path, tmp_path / "results", quiet=True)
     assert [learner.checkpoint for learner in started] == [best] and best.is_dir()
     assert set(seen) == {tmp_path / "runs" / "oakink-like.heavy.hamuco-adapted.1"}
+
+
+def test_whoever_adapts_learns_the_test_captures_labels_and_others_never_do(small, tmp_path, monkeypatch):
+    learned = []
+    monkeypatch.setattr(cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True)))
+    (tmp_path / "pretrained-hamuco" / "run" / "best").mkdir(parents=True)
+    for module in ("reconstruct_both", "reconstruct_hamuco"):
+        monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
+    Both = namedtuple("Both", "final network head")
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    tests = captures(SMALL, "test", "heavy", 4, tmp_path)
+    for name, one in METHODS.items():
+        if one.learner:
+            learned.clear()
+            run_cell(Cell("oakink-like", name), tmp_path, tmp_path / "results", quiet=True)
+            assert (learned[0] == tests) == name.endswith("adapted") and (set(learned[0]) & set(tests) == set() or learned[0] == tests), name
+
+
+# ---- the published sizes -------------------------------------------------------------------------------------------------
+
+
+def test_at_the_published_sizes_terms_are_equal_too():
+    ours, rival = (METHODS[name].paper for name in ("usthand", "hamuco"))
+    assert (ours.model.backbone, ours.model.image_size, ours.crop.gate) == ("resnet34", 256, 0.0)
+    assert ours.model == rival.model and ours.crop == rival.crop
+    assert (ours.train.start, ours.train.steps) == (rival.train.start, rival.train.steps) == ("scratch", 75_000)
+    assert ours.train.clips * ours.train.clip_frames == rival.train.single_frames == 40 and rival.train.points_from == 1.0
+
+
+def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_its_own(small, tmp_path, monkeypatch):
+    assert Cell("hanco-like", "usthand", preset="paper").name == "hanco-like.heavy.paper.usthand.0"
+    assert Cell("hanco-like", "fit", 2, preset="paper").settled() == Cell("hanco-like", "fit"), "no network, no preset"
+    trained = []
+    monkeypatch.setattr(cells, "train", lambda captures, run, preset, *a, device, **k: (trained.append((preset.model.backbone, device)), (run / "last").mkdir(parents=True)))
+    for module in ("reconstruct_both", "reconstruct_hamuco"):
+        monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
+    Both = namedtuple("Both", "final network head")
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    text = fill("headline", tmp_path / "cache", tmp_path / "results", (0,), preset="paper", device="cuda:3")
+    assert trained == [("resnet34", "cuda:3")] * 6 and "| UST-Hand | 1.00 |" in text and MISSING not in text
+    assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["headline-gpu.json"]
+    with pytest.raises(UserError, match="only the headline"):
+        fill("labels", tmp_path / "cache", tmp_path / "results", (0,), preset="paper")
+    with pytest.raises(UserError, match="not compared at the published sizes"):
+        run_cell(Cell("hanco-like", "adapted", preset="paper"), tmp_path / "cache", tmp_path / "results")
 
 
 def test_a_cell_of_an_older_version_is_run_again_and_shown_till_then(tmp_path):
@@ -241,7 +286,7 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     ours = data["regimes"]["hanco-like"]["usthand"]["mpvpe_mm"]
     assert ours == {"mean": 4.0, "std": 1.0, "seeds": [3.0, 5.0]} and data["time_s"] == 6.0
     assert data["regimes"]["hanco-like"]["hamuco"] is None
-    text = markdown(data, labels_of("headline"))
+    text = markdown(data, labels_of(make_table("headline", (0,))))
     assert "| UST-Hand, from the backbone | 4.00 ± 1.00 |" in text and "| HaMuCo-like, from the backbone | missing |" in text
     assert "| fit | 6.00 |" in text
 
@@ -255,12 +300,12 @@ def test_every_table_is_made_of_known_methods(name):
     wanted = table.cells()
     assert len(set(wanted)) == len(wanted)
     assert [cell.seed for cell in wanted] == sorted(cell.seed for cell in wanted), "whole with one seed first"
-    assert set(labels_of(name).values()) >= {row.label for row in table.rows}
+    assert set(labels_of(table).values()) >= {row.label for row in table.rows}
 
 
 def test_filling_stops_in_time_and_writes_into_a_document(tmp_path, monkeypatch):
     ran = []
-    monkeypatch.setattr("usthand.bench.fill.run_cell", lambda cell, cache, results: (ran.append(cell), fake(results, cell, 1.0)))
+    monkeypatch.setattr("usthand.bench.fill.run_cell", lambda cell, cache, results, device: (ran.append(cell), fake(results, cell, 1.0)))
     page = tmp_path / "page.md"
     page.write_text("before\n<!-- table: window -->\nold\n<!-- end: window -->\nafter\n")
     fill("window", tmp_path, tmp_path, (0,), minutes=0.0)
@@ -278,12 +323,13 @@ def test_committed_tables_are_made_from_committed_cells(path):
     """Nobody has typed a number: the JSON follows from the cells, and every page's table from the JSON."""
     name = path.stem.removesuffix("-cpu")
     data = json.loads(path.read_text())
-    made = as_json(make_table(name, tuple(data["seeds"])), RESULTS)
+    table = make_table(name, tuple(data["seeds"]))
+    made = as_json(table, RESULTS)
     assert made["regimes"] == data["regimes"]
     for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
         text = page.read_text()
         if f"<!-- table: {name} -->" in text:
-            assert put_into(text, name, markdown(data, labels_of(name))) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
+            assert put_into(text, name, markdown(data, labels_of(table))) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
 
 
 def test_headline_holds_what_was_asked_for():

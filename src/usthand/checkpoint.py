@@ -50,7 +50,7 @@ def save_checkpoint(folder: Path, model_state: dict[str, Tensor], model: ModelCo
     folder.mkdir(parents=True, exist_ok=True)
     data = {"version": CHECKPOINT_VERSION, "model": to_json(model), "crop": to_json(crop), **info}
     for name, write in (
-        (WEIGHTS, lambda p: save_file({k: v.contiguous() for k, v in model_state.items()}, p)),
+        (WEIGHTS, lambda p: save_file({k: v.cpu().contiguous() for k, v in model_state.items()}, p)),
         (CONFIG, lambda p: p.write_text(json.dumps(data, indent=2) + "\n")),
     ):
         part = folder / f"{name}.part"
@@ -131,9 +131,9 @@ def _damaged(path: Path, error: Exception) -> UserError:
 
 def save_optimizer(path: Path, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor]) -> None:
     """Adam's moments, and tensors such as averaged weights, as safetensors."""
-    tensors = {f"extra.{k}": v.contiguous() for k, v in extra.items()}
+    tensors = {f"extra.{k}": v.cpu().contiguous() for k, v in extra.items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors.update({f"adam.{index}.{key}": torch.as_tensor(value).contiguous() for key, value in state.items()})
+        tensors.update({f"adam.{index}.{key}": torch.as_tensor(value).cpu().contiguous() for key, value in state.items()})
     part = path.with_suffix(".part")
     save_file(tensors, part)
     part.replace(path)

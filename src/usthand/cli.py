@@ -291,7 +291,7 @@ def train(
     captures: Positional[Annotated[list[Path], arg(metavar="CAPTURE...")]], out: Path,
     preset: Literal["tiny", "paper"] = "tiny", side: str | None = None, leave_out: str | None = None, seed: int = 0,
     steps: int | None = None, targets: Literal["consensus", "labels"] | None = None,
-    from_scratch: bool = False, backbone_weights: Path | None = None, crop_cache: Path | None = None,
+    from_scratch: bool = False, backbone_weights: Path | None = None, crop_cache: Path | None = None, device: str = "cpu",
 ) -> None:  # fmt: skip
     """Train the network on the captures' labels. Started again with the same settings, it goes on where it was.
 
@@ -307,6 +307,7 @@ def train(
         from_scratch: Start from nothing, not from the package's weights (tiny) learned on synthetic captures.
         backbone_weights: A file of ImageNet weights for the backbone (paper: ResNet-34).
         crop_cache: Folder that keeps the crops, so that other trainings on the same labels need not decode again.
+        device: Where to compute, in torch's words: cpu, cuda, cuda:1.
     """
     from usthand.presets import PRESETS, from_nothing
     from usthand.train import train as run
@@ -314,13 +315,14 @@ def train(
     chosen = from_nothing(PRESETS[preset]) if from_scratch or backbone_weights else PRESETS[preset]
     changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
     chosen = replace(chosen, train=replace(chosen.train, **changes))
-    best = run(captures, out, chosen, side, leave_out, backbone_weights, crop_cache=crop_cache)
+    best = run(captures, out, chosen, side, leave_out, backbone_weights, crop_cache=crop_cache, device=device)
     print(f"{best}: the network with the lowest error on held-out labels.")
 
 
 def reconstruct(
     capture: Positional[CapturePath], out: Path, run: Path | None = None, side: str | None = None, leave_out: str | None = None,
-    seed: int = 0, answer: Literal["final", "network", "head"] = "final", hand: str = "embedded", overwrite: bool = False,
+    seed: int = 0, answer: Literal["final", "network", "head"] = "final", hand: str = "embedded", device: str = "cpu",
+    overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from a trained network: its 2D distributions, then the sequence fit on them.
 
@@ -334,6 +336,7 @@ def reconstruct(
         answer: The sequence fit on network and labels (final); the hand laid on the network's points, frame by frame, without
             labels (network); or with the mesh of the network's own hand head, the published way (head).
         hand: The hand model of the mesh: embedded, mano, or a file; the head's is always the embedded one.
+        device: Where to run the network, in torch's words: cpu, cuda, cuda:1.
         overwrite: Write over a result that is there.
     """
     from usthand.capture import open_capture
@@ -347,7 +350,7 @@ def reconstruct(
     opened, model = open_capture(capture), load_hand(hand)
     _tell_overlap(opened)
     bar = progress_bar("reconstructing")
-    _save(use(opened, run or SHIPPED, choose_side(opened, side), leave_out, seed, answer, bar, model), out)
+    _save(use(opened, run or SHIPPED, choose_side(opened, side), leave_out, seed, answer, bar, model, device), out)
 
 
 def evaluate(
@@ -509,7 +512,8 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None,
 def bench(
     table: Positional[Literal["headline", "detector", "labels", "views", "ablation", "window", "blocks", "hypotheses"]],
     cache: Path = Path("runs/bench"), results: Path = Path("benchmarks/results"), seeds: tuple[int, ...] = (0, 1, 2),
-    run: bool = True, minutes: float | None = None, into: Path | None = None,
+    run: bool = True, minutes: float | None = None, into: Path | None = None, preset: Literal["tiny", "paper"] = "tiny",
+    device: str = "cpu",
 ) -> None:  # fmt: skip
     """Fill a table of the evidence, cell by cell, and print it; cells that are there are not run again.
 
@@ -521,10 +525,12 @@ def bench(
         run: Run missing cells; --no-run prints what is there.
         minutes: Begin no further cell after so long.
         into: A document to put the table into, between its markers.
+        preset: Networks of these sizes; `paper` (the headline) wants a GPU.
+        device: Where to train, in torch's words: cpu, cuda, cuda:1.
     """
     from usthand.bench.fill import fill
 
-    print(fill(table, cache, results, seeds, run, minutes, into))
+    print(fill(table, cache, results, seeds, run, minutes, into, preset, device))
 
 
 def hand_install(path: Positional[Annotated[Path, arg(metavar="PATH")]]) -> None:

@@ -37,6 +37,10 @@ class Cameras(NamedTuple):
     lens: Int[Tensor, "*b V"]
     """PINHOLE or THIN_PRISM (OpenCV's models), FISHEYE (OpenCV's equidistant model) or FISHEYE624 (Meta's)."""
 
+    def to(self, device: torch.device | str) -> Cameras:
+        """On another device."""
+        return Cameras(*(t.to(device) for t in self))
+
 
 # ---- lenses -----------------------------------------------------------------------------------------------------
 

@@ -64,19 +64,20 @@ class UstHandLearner:
 
     def terms(self, model: UstHand, batch: Batch, preset: Preset) -> dict[str, Tensor]:
         inputs, targets, generator, config = batch.inputs, batch.targets, batch.generator, preset.train
-        label_noise = torch.randn(targets.uv_crop.shape, generator=generator)
+        # Random numbers are drawn on the CPU, so that they are the same on every device.
+        label_noise = torch.randn(targets.uv_crop.shape, generator=generator).to(targets.uv_crop)
         if only_views(batch.step, config):
             return view_losses(model, model.see(inputs)[1], targets, preset.loss, label_noise)
         count = model.config.hypotheses_train if model.flow is not None else 1
         keep = torch.from_numpy(batch.rng.random(count) >= config.hypothesis_dropout)
         keep[0] = True
-        noise = torch.randn(model.noise_shape(inputs, count), generator=generator)
+        noise = torch.randn(model.noise_shape(inputs, count), generator=generator).to(label_noise)
         prediction = model(inputs, noise, keep)
         terms = view_losses(model, prediction.views, targets, preset.loss, label_noise)
         return terms | point_losses(model, prediction, inputs, targets, preset.loss)
 
     def uv_crop(self, model: UstHand, inputs: Inputs) -> Tensor:
-        return model(inputs, torch.zeros(model.noise_shape(inputs, 1))).hypotheses[..., 0, :]
+        return model(inputs, torch.zeros(model.noise_shape(inputs, 1), device=inputs.images.device)).hypotheses[..., 0, :]
 
 
 def shipped_backbone(preset: Preset) -> dict[str, Tensor]:

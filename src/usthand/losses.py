@@ -131,7 +131,7 @@ def point_losses(
     lifted = enough_views(inputs.view_mask)
     # The network must not lower its confidence to be rid of an error: as a weight, c has no gradient.
     weight = prediction.views.confidence.detach() * targets.weight * lifted[..., None, None]
-    hand = pose_hand(model.hand_head.hand, prediction.hand)
+    hand = pose_hand(model.hand_head.hand, model.hand_head.axes, prediction.hand)
     blocks = [projection_loss(points, inputs, targets, weight) for points in prediction.points]
     frame = palm_frame(prediction.points[-1])
     target = prediction.points[-1].detach()

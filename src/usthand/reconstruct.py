@@ -20,6 +20,7 @@ from torch import Tensor
 from usthand.articulation import articulation
 from usthand.capture import Capture
 from usthand.checkpoint import SHIPPED, load_checkpoint
+from usthand.device import check_device
 from usthand.fit import FitConfig, fit_observations
 from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
 from usthand.hand.files import load_hand, right_hand
@@ -88,16 +89,17 @@ def estimate(
     model: UstHand, footage: Footage, crop: CropConfig, seed: int, progress: Callable[[int, int], None] | None = None
 ) -> Estimates:
     """Run the network over a footage, in chunks that overlap by its reach in time."""
-    n_frames = len(footage.frames)
+    n_frames, device = len(footage.frames), next(model.parameters()).device
     reach = model.config.blocks * (model.config.window // 2)
     generator = torch.Generator().manual_seed(seed)
     count = model.config.hypotheses if model.flow is not None else 1
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, n_frames, CHUNK):
         low, high = max(start - reach, 0), min(start + CHUNK + reach, n_frames)
-        inputs, _ = make_batch([(footage, np.arange(low, high))], model.config.image_size, crop, None)
+        inputs, _ = make_batch([(footage, np.arange(low, high))], model.config.image_size, crop, None, device)
         # The same noise in every frame and view, so that equal images give equal answers wherever they stand.
-        noise, spread = (_shared_noise(model, inputs.view_mask.shape, n, generator) for n in (count, SPREAD_SAMPLES))
+        shape = inputs.view_mask.shape
+        noise, spread = (_shared_noise(model, shape, n, generator).to(device) for n in (count, SPREAD_SAMPLES))
         prediction = model(inputs, noise)
         samples = model.hypothesise(prediction.views, spread)
         inside = slice(start - low, min(start + CHUNK, n_frames) - low)
@@ -124,7 +126,7 @@ def _chunk(prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> 
     px_from_crop = affine_inverse(crop_from_px)
     key = samples[..., 0, :]
     offsets = (samples[..., 1:, :] - key.unsqueeze(-2)) if samples.shape[-2] > 2 else torch.zeros_like(samples)
-    covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + STD_FLOOR_CROP**2 * torch.eye(2)
+    covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + STD_FLOOR_CROP**2 * torch.eye(2, device=key.device)
     linear = px_from_crop[..., None, :, :2]
     frames = prediction.hand.root.shape[1]
     heatmap = prediction.views.confidence
@@ -141,7 +143,7 @@ def _chunk(prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> 
         "shape": prediction.hand.shape.unsqueeze(1).expand(-1, frames, -1),
         "translation_m": prediction.hand.translation_m,
     }
-    return {name: value[0, inside].double().numpy() for name, value in values.items()}
+    return {name: value[0, inside].double().cpu().numpy() for name, value in values.items()}
 
 
 def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
@@ -167,8 +169,9 @@ def head_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
     parameters = HandParameters(
         *(torch.from_numpy(x) for x in (estimates.angles, estimates.root, estimates.shape, estimates.translation_m))
     )
-    posed = pose_hand(hand, parameters)
-    fingers = (anatomical_axes(hand) * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
+    axes = anatomical_axes(hand)
+    posed = pose_hand(hand, axes, parameters)
+    fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
     pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
     laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
     palm = estimates.points_world_m[:, PALM].mean(1)  # where the head lays its hand, in metres whatever the rig's unit
@@ -243,6 +246,7 @@ class Reconstruction:
 def reconstruct_both(
     capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0,
     progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None, shipped: bool = True,
+    device: str = "cpu",
 ) -> Reconstruction:  # fmt: skip
     """Hands of one side of a capture: the final result and the network's own.
 
@@ -251,7 +255,12 @@ def reconstruct_both(
         progress: called with (frames done, frames in all).
         fitted_hand: the hand of the mesh; the embedded one if none. The network's hand head knows only the latter.
         shipped: hear the package's network, which did not learn this footage's label errors, as a second witness.
+        device: of torch, where the networks are used.
+
+    Raises:
+        UserError: if there is no such device, no network in `run`, or the labels place no frame.
     """
+    check_device(device)
     hand_model, fitted_hand = load_hand(), right_hand(fitted_hand)
     hand = load_hand_2d(capture, side, leave_out)
     fit = fit_hand(hand, capture.fps)  # places crops and gates, finds out whether joints are soft and how good labels are
@@ -265,7 +274,7 @@ def reconstruct_both(
                 cache = Path(folder) / str(number)
                 footages[cut] = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
             bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
-            witnesses.append(Witness(estimate(model, footages[cut], crop, seed, bar), raised * temper, firm))
+            witnesses.append(Witness(estimate(model.to(device), footages[cut], crop, seed, bar), raised * temper, firm))
     estimates = witnesses[0].estimates
     results = (
         polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand), network_result(hand.rig, estimates, fitted_hand),
@@ -324,6 +333,7 @@ def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, 
 def reconstruct(
     capture: Capture, run: Path, side: str, leave_out: str | None = None, seed: int = 0, answer: Answer = "final",
     progress: Callable[[int, int], None] | None = None, fitted_hand: HandModel | None = None,
+    device: str = "cpu",
 ) -> Result:  # fmt: skip
     """One of the answers of `reconstruct_both`."""
-    return getattr(reconstruct_both(capture, run, side, leave_out, seed, progress, fitted_hand), answer)
+    return getattr(reconstruct_both(capture, run, side, leave_out, seed, progress, fitted_hand, device=device), answer)

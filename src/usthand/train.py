@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from usthand.capture import open_capture
 from usthand.checkpoint import CONFIG, load_optimizer, load_state, save_checkpoint, save_optimizer, to_json
+from usthand.device import check_device
 from usthand.errors import UserError
 from usthand.labels import Labels
 from usthand.learner import Batch, Learner, UstHandLearner, only_views
@@ -47,6 +48,7 @@ class Course:
     """Held-out labels of each footage, on its own (mirrored) rig."""
     out: Path
     average: dict[str, Tensor]
+    device: torch.device
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
@@ -61,15 +63,14 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 def drop_views(mask: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Mask views of whole clips at random, but never below two."""
-    drop = torch.from_numpy(rng.random((mask.shape[0], 1, mask.shape[2])) < share)
+    drop = torch.from_numpy(rng.random((mask.shape[0], 1, mask.shape[2])) < share).to(mask.device)
     kept = mask & ~drop
     return torch.where((kept.sum(-1, keepdim=True) >= 2), kept, mask)
 
 
 def drop_labels(targets: Targets, share: float, rng: np.random.Generator) -> Targets:
     """Take a share of the views' labels out of the losses, images staying."""
-    keep = torch.from_numpy(rng.random(targets.weight.shape[:3]) >= share)
-    keep = keep.unsqueeze(-1)
+    keep = torch.from_numpy(rng.random(targets.weight.shape[:3]) >= share).unsqueeze(-1).to(targets.weight.device)
     return targets._replace(weight=targets.weight * keep, detected_weight=targets.detected_weight * keep)
 
 
@@ -80,7 +81,7 @@ def draw_batch(course: Course, step: int) -> Batch:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     count, length = (config.single_frames, 1) if only_views(step, config) else (config.clips, config.clip_frames)
     clips = sample_clips(course.footages, count, length, rng)
-    inputs, targets = make_batch(clips, course.preset.model.image_size, course.preset.crop, rng)
+    inputs, targets = make_batch(clips, course.preset.model.image_size, course.preset.crop, rng, course.device)
     inputs = inputs._replace(view_mask=drop_views(inputs.view_mask, config.view_dropout, rng))
     return Batch(inputs, drop_labels(targets, config.label_dropout, rng), step, rng, generator)
 
@@ -114,7 +115,7 @@ def _update_average(course: Course, step: int) -> None:
 @torch.no_grad()
 def held_out_error(course: Course) -> float:
     """Median distance (px of the full image) of where the averaged network sees the joints from the held-out labels."""
-    model = course.learner.build(course.preset)
+    model = course.learner.build(course.preset).to(course.device)
     model.load_state_dict(course.average)
     model.eval()
     errors = []
@@ -124,9 +125,9 @@ def held_out_error(course: Course) -> float:
         frames = np.flatnonzero(check.mask.any((1, 2)))
         frames = frames[np.linspace(0, len(frames) - 1, min(CHECK_FRAMES, len(frames))).astype(int)]
         clips = [(footage, frames[i : i + 1]) for i in range(len(frames))]
-        inputs, _ = make_batch(clips, course.preset.model.image_size, course.preset.crop, None)
+        inputs, _ = make_batch(clips, course.preset.model.image_size, course.preset.crop, None, course.device)
         uv_crop = course.learner.uv_crop(model, inputs)
-        uv_px = affine_apply(affine_inverse(inputs.crop_from_px), uv_crop)[:, 0].numpy()
+        uv_px = affine_apply(affine_inverse(inputs.crop_from_px), uv_crop)[:, 0].cpu().numpy()
         mask = check.mask[frames] & footage.crops.view_mask[frames][..., None]
         errors.append(np.linalg.norm(uv_px - check.uv_px[frames], axis=-1)[mask])
     merged = np.concatenate(errors) if errors else np.zeros(0)
@@ -167,16 +168,18 @@ def prepare_footages(
 
 
 def start_course(
-    preset: Preset, footages: list[Footage], checks: list[Labels], out: Path, weights: Path | None, learner: Learner = UST_HAND
-) -> Course:
-    """The network as it starts (`weights`: a file for its backbone) and its optimiser."""
+    preset: Preset, footages: list[Footage], checks: list[Labels], out: Path, weights: Path | None, learner: Learner = UST_HAND,
+    device: str = "cpu",
+) -> Course:  # fmt: skip
+    """The network as it starts (`weights`: a file for its backbone) and its optimiser, on a torch device."""
     torch.manual_seed(preset.train.seed)
     model = learner.build(preset)
     if weights is not None:
         model.backbone.resnet.load_imagenet(weights)
+    model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate, fused=True)
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    return Course(learner, model, optimizer, preset, footages, checks, out, average)
+    return Course(learner, model, optimizer, preset, footages, checks, out, average, torch.device(device))
 
 
 def resume(course: Course) -> int:
@@ -195,7 +198,7 @@ def resume(course: Course) -> int:
             "a run can only be continued as it was begun",
             "give another --out, or the same settings as before",
         )
-    course.average.update(load_state(last))
+    course.average.update({name: value.to(course.device) for name, value in load_state(last).items()})
     extra = load_optimizer(last / "optimizer.safetensors", course.optimizer)
     course.model.load_state_dict(extra)
     return int(data["step"])
@@ -213,6 +216,7 @@ def _save(course: Course, name: str, step: int, check: float, extra: dict[str, A
 def train(
     captures: list[Path], out: Path, preset: Preset, side: str | None = None, leave_out: str | None = None,
     backbone_weights: Path | None = None, quiet: bool = False, learner: Learner = UST_HAND, crop_cache: Path | None = None,
+    device: str = "cpu",
 ) -> Path:  # fmt: skip
     """Train on captures' labels; returns the folder with the best checkpoint.
 
@@ -221,13 +225,18 @@ def train(
 
     Args:
         crop_cache: a folder that keeps the crops for other trainings; without one they lie in `out` until it has ended.
+        device: of torch, such as "cpu" or "cuda"; a run may go on on another one.
+
+    Raises:
+        UserError: if there is no such device, no capture or label, or `out` holds a run with other settings.
     """
+    check_device(device)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, disable=quiet) as bar:
         footages, checks = prepare_footages(captures, side, leave_out, preset, bar, crop_cache or out / CROPS)
-        course = start_course(preset, footages, checks, out, backbone_weights, learner)
+        course = start_course(preset, footages, checks, out, backbone_weights, learner, device)
         extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out}
         _run(course, resume(course), bar, extra)
     if crop_cache is None:

@@ -265,29 +265,31 @@ def _colour(images: Tensor, config: CropConfig, rng: np.random.Generator) -> Ten
 
 
 def make_batch(
-    clips: list[tuple[Footage, np.ndarray]], image_size: int, config: CropConfig, rng: np.random.Generator | None
-) -> tuple[Inputs, Targets]:
+    clips: list[tuple[Footage, np.ndarray]], image_size: int, config: CropConfig, rng: np.random.Generator | None,
+    device: torch.device | str = "cpu",
+) -> tuple[Inputs, Targets]:  # fmt: skip
     """Assemble clips of equal length from footages that may have different numbers of views.
 
     Args:
         clips: footage and (T,) positions in it (positions may repeat).
         rng: draws the augmentation; None for none.
+        device: where the batch is made, pixels included.
     """
     views = max(len(footage.rig) for footage, _ in clips)
     padded = [_padded_clip(footage, at, views) for footage, at in clips]
     stacked = [np.stack(parts) for parts in zip(*padded, strict=True)]
-    images, store_from_px, mask, expected_px, *labels = (torch.from_numpy(x) for x in stacked)
+    images, store_from_px, mask, expected_px, *labels = (torch.from_numpy(x).to(device) for x in stacked)
     lead = tuple(mask.shape)
     store_from_crop = augmentation((lead[0], 1, views), config, rng)
-    store_from_crop = torch.from_numpy(np.array(np.broadcast_to(store_from_crop, (*lead, 2, 3)))).float()
+    store_from_crop = torch.from_numpy(np.array(np.broadcast_to(store_from_crop, (*lead, 2, 3)))).float().to(device)
     grid = F.affine_grid(store_from_crop.flatten(0, 2), [mask.numel(), 3, image_size, image_size], align_corners=False)
     flat = images.flatten(0, 2).permute(0, 3, 1, 2).float() / 255.0
     crops = F.grid_sample(flat, grid, align_corners=False).unflatten(0, lead)
     if rng is not None:
         crops = _colour(crops, config, rng)
-    mean, std = (torch.tensor(x).view(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
     crop_from_px = compose(affine_inverse(store_from_crop.double()), store_from_px)
-    cameras = _padded_cameras([footage.rig for footage, _ in clips], views, lead[1])
+    cameras = _padded_cameras([footage.rig for footage, _ in clips], views, lead[1]).to(device)
     gate = make_gate(affine_apply(crop_from_px, expected_px), mask, config.gate, rng)
     inputs = Inputs(((crops - mean) / std).float(), crop_from_px.float(), mask, cameras, gate)
     uv_px, weight, detected_px, detected_weight = labels
@@ -309,8 +311,8 @@ def make_gate(
     precision = mask / sigma**2
     if rng is None:
         return Gate(expected_crop.float(), precision.float())
-    middle = expected_crop + sigma * torch.from_numpy(rng.standard_normal(tuple(expected_crop.shape)))
-    kept = torch.from_numpy(rng.random((len(mask), 1, 1)) >= GATE_DROPOUT)
+    middle = expected_crop + sigma * torch.from_numpy(rng.standard_normal(tuple(expected_crop.shape))).to(mask.device)
+    kept = torch.from_numpy(rng.random((len(mask), 1, 1)) >= GATE_DROPOUT).to(mask.device)
     return Gate(middle.float(), (precision * kept).float())
 
 

@@ -28,7 +28,7 @@ from usthand.hand.files import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.learner import Batch, shipped_backbone
 from usthand.network.backbone import ResNet, sample_map
-from usthand.network.hand_head import IDENTITY_6D, N_SHAPE
+from usthand.network.hand_head import IDENTITY_6D, N_SHAPE, CarriesHand
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import STRIDE, Inputs, ModelConfig
 from usthand.presets import Preset
@@ -79,12 +79,8 @@ def crop_rotations(cameras: Cameras, crop_from_px: Float[Tensor, "B T V 2 3"]) -
     return turn @ look @ cameras.cam_from_world[..., :3]
 
 
-class HandDecoder(nn.Module):
+class HandDecoder(CarriesHand):
     """Numbers to a root-relative hand and its weak-perspective projection."""
-
-    def __init__(self, hand: HandModel):
-        super().__init__()
-        self.hand = hand
 
     def forward(self, sixd: Tensor, shape: Tensor, camera: Float[Tensor, "*b 3"]) -> ViewHands:
         posed = self.hand.with_shape(shape).with_pose(rotation_from_6d(sixd))

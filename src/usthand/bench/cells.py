@@ -47,16 +47,19 @@ class Cell:
     labels: str = "heavy"
     views: int | None = None
     """None for all of the regime's."""
+    preset: str = "tiny"
+    """Of trained methods: `tiny` (CPU) or `paper` (GPU)."""
 
     @property
     def name(self) -> str:
         """The cell's file name, without its ending."""
         views = "" if self.views is None else f".{self.views}-views"
-        return f"{self.regime}.{self.labels}{views}.{self.method}.{self.seed}"
+        scale = "" if self.preset == "tiny" else f".{self.preset}"
+        return f"{self.regime}.{self.labels}{views}{scale}.{self.method}.{self.seed}"
 
     def settled(self) -> Cell:
-        """Methods without training have no randomness: all seeds are one cell."""
-        return self if method(self.method).learner else replace(self, seed=0)
+        """Methods without training have no randomness and no preset: all seeds are one cell."""
+        return self if method(self.method).learner else replace(self, seed=0, preset="tiny")
 
 
 def read_cell(cell: Cell, results: Path) -> dict | None:
@@ -71,14 +74,18 @@ def is_whole(cell: Cell, results: Path) -> bool:
     return rows is not None and set(method(cell.method).gives) <= set(rows)
 
 
-def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False) -> dict:
-    """Run a cell, or what is left of it, and write its numbers."""
+def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device: str = "cpu") -> dict:
+    """Run a cell, or what is left of it, and write its numbers.
+
+    Raises:
+        UserError: if the method is not compared at the cell's preset, or there is no such device.
+    """
     cell = cell.settled()
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
     views = cell.views or regime.views
     bar = (lambda done, total: None) if quiet else progress_bar(f"captures of {cell.regime}")
     pretrained = _pretrained(chosen, cache)
-    run = _trained(cell, chosen, pretrained, cache, views, quiet) if chosen.learner else pretrained
+    run = _trained(cell, chosen, pretrained, cache, views, quiet, device) if chosen.learner else pretrained
     trained_s = time.monotonic() - began
     tests = [open_capture(path) for path in captures(regime, "test", cell.labels, views, cache, bar)]
     measured = [_measure(capture, chosen.results(capture, run, cell.seed), cache) for capture in tests]
@@ -108,17 +115,25 @@ def _pretrained(chosen: Method, cache: Path) -> Path | None:
     return folder / "run"
 
 
-def _trained(cell: Cell, chosen: Method, pretrained: Path | None, cache: Path, views: int, quiet: bool) -> Path:
+def _trained(
+    cell: Cell, chosen: Method, pretrained: Path | None, cache: Path, views: int, quiet: bool, device: str
+) -> Path:  # fmt: skip
     """The cell's training. Its best weights are kept: a cell whose numbers are wanted anew is only measured again."""
-    preset = replace(chosen.preset, train=replace(chosen.preset.train, seed=cell.seed))
+    preset = chosen.paper if cell.preset == "paper" else chosen.preset
+    if preset is None:
+        raise UserError(
+            f"the method {cell.method!r} is not compared at the published sizes", "it starts from weights of the preset tiny",
+            "leave --preset paper out",
+        )  # fmt: skip
+    preset = replace(preset, train=replace(preset.train, seed=cell.seed))
     run = cache / "runs" / cell.name
     ended = run / ENDED
     if ended.is_file() and json.loads(ended.read_text()) != as_data(preset):
         shutil.rmtree(run)
     if not ended.is_file():
         learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
-        paths = captures(load_regime(cell.regime), "train", cell.labels, views, cache)
-        train(paths, run, preset, SIDE, quiet=quiet, learner=learner)
+        paths = captures(load_regime(cell.regime), chosen.learns_from, cell.labels, views, cache)
+        train(paths, run, preset, SIDE, quiet=quiet, learner=learner, device=device)
         ended.write_text(json.dumps(as_data(preset)) + "\n")
         shutil.rmtree(run / "last")
     return run

@@ -11,30 +11,35 @@ from rich.console import Console
 from usthand.bench.cells import is_whole, run_cell
 from usthand.bench.tables import as_json, labels_of, make_table, markdown, put_into
 
-SCALE = "cpu"  # the tiny preset; results of the paper's would be "gpu"
+SCALES = {"tiny": "cpu", "paper": "gpu"}  # in the names of the JSON files
 
 
 def fill(
     name: str, cache: Path, results: Path, seeds: tuple[int, ...], run: bool = True, minutes: float | None = None,
-    into: Path | None = None,
+    into: Path | None = None, preset: str = "tiny", device: str = "cpu",
 ) -> str:  # fmt: skip
     """Fill a table as far as time allows; returns its Markdown.
 
     Args:
         minutes: no cell is begun after so long; None for no limit.
         into: a document whose table of this name is replaced.
+        preset, device: of the trained networks; see `usthand.train`.
+
+    Raises:
+        UserError: if there is no such table or device, or the document has no place for it.
     """
     console, began = Console(stderr=True), time.monotonic()
-    table = make_table(name, tuple(seeds))
+    table = make_table(name, tuple(seeds), preset)
     missing = [cell for cell in table.cells() if not is_whole(cell, results)]
     for number, cell in enumerate(missing if run else []):
         if minutes is not None and time.monotonic() - began > 60 * minutes:
             break
         console.print(f"cell {number + 1} of {len(missing)}: {cell.name}")
-        run_cell(cell, cache, results)
+        run_cell(cell, cache, results, device=device)
     data = as_json(table, results)
-    (results / f"{name}-{SCALE}.json").write_text(json.dumps(data, indent=1) + "\n")
-    text = markdown(data, labels_of(name))
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{name}-{SCALES[preset]}.json").write_text(json.dumps(data, indent=1) + "\n")
+    text = markdown(data, labels_of(table))
     if into is not None:
         into.write_text(put_into(into.read_text(), name, text))
     return text

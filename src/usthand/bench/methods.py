@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from usthand.baselines.hamuco import HamucoLearner
 from usthand.baselines.hamuco_result import reconstruct_hamuco
@@ -25,8 +26,9 @@ SCHEDULE = TrainConfig(start="backbone", steps=STEPS, clips=1, clip_frames=3, si
 HAMUCO_RATE = 1e-3
 """The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
 ADAPTING = {"steps": 600, "learning_rate": 5e-4}
-"""Of the methods that start from all of their own pretrained weights: short and gentle, as `usthand train` is."""
-HAMUCO_ADAPTING = {"learning_rate": 3e-4}
+"""Of the methods that start from all of their own pretrained weights and learn the test captures' labels: short and gentle,
+as `usthand train` is."""
+HAMUCO_ADAPTING = {"learning_rate": 1e-4}
 
 Results = dict[str, Result]
 
@@ -40,9 +42,14 @@ class Method:
     gives: tuple[str, ...]
     """The first name is the method's own; the others are what it yields on the way."""
     preset: Preset | None = None
+    """On a CPU, with the network of `tiny`."""
+    paper: Preset | None = None
+    """At the published sizes, for a GPU; None for methods that are not compared there."""
     learner: Learner | None = None
     pretraining: str | None = None
     """The `usthand.pretrain --method` that makes the weights which the method uses as they are, or starts from."""
+    learns_from: Literal["train", "test"] = "train"
+    """Whose labels a training learns: the training captures', or, as who adapts to his own footage, the test captures'."""
 
 
 def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
@@ -83,36 +90,44 @@ def _hamuco_adapted(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"hamuco-adapted": reconstruct_hamuco(capture, run, SIDE)}
 
 
-def usthand_preset(**changes) -> Preset:
-    """The tiny preset on the common schedule; changes are of the model, or of `train` and `crop` by a dict."""
-    preset = replace(PRESETS["tiny"], train=replace(SCHEDULE, **changes.pop("train", {})))
-    preset = replace(preset, crop=replace(preset.crop, **changes.pop("crop", {})))
-    return replace(preset, model=replace(preset.model, **changes))
+TINY = replace(PRESETS["tiny"], train=SCHEDULE)
 
 
-def hamuco_preset(**changes) -> Preset:
-    """The detector's labels as they are, single frames from first to last."""
-    train = replace(SCHEDULE, targets="labels", points_from=1.0, learning_rate=HAMUCO_RATE)
-    return replace(PRESETS["tiny"], train=replace(train, **changes))
+def changed(preset: Preset, train: dict | None = None, crop: dict | None = None, **model) -> Preset:
+    """A preset with some settings changed."""
+    return replace(
+        preset, train=replace(preset.train, **train or {}), crop=replace(preset.crop, **crop or {}),
+        model=replace(preset.model, **model),
+    )  # fmt: skip
+
+
+def hamuco_preset(preset: Preset, **train) -> Preset:
+    """The detector's labels as they are, single frames from first to last, as many images a step as UST-Hand's clips have."""
+    frames = preset.train.clips * preset.train.clip_frames
+    return changed(preset, {"targets": "labels", "points_from": 1.0, "single_frames": frames} | train)
 
 
 def variant(**changes) -> Method:
     """UST-Hand with something changed."""
-    return Method(_usthand, ("usthand", "network", "head"), usthand_preset(**changes), UstHandLearner())
+    presets = (changed(preset, **changes) for preset in (TINY, PRESETS["paper"]))
+    return Method(_usthand, ("usthand", "network", "head"), *presets, learner=UstHandLearner())
 
 
 METHODS: dict[str, Method] = {
     "raw": Method(_raw, ("raw",)),
     "fit": Method(_fit, ("fit",)),
-    "hamuco": Method(_hamuco, ("hamuco",), hamuco_preset(), HamucoLearner()),
+    "hamuco": Method(
+        _hamuco, ("hamuco",), hamuco_preset(TINY, learning_rate=HAMUCO_RATE), hamuco_preset(PRESETS["paper"]), HamucoLearner()
+    ),
     "usthand": variant(),
     "shipped": Method(_shipped, ("shipped", "shipped-network", "shipped-head")),
     "hamuco-pretrained": Method(_hamuco_pretrained, ("hamuco-pretrained",), pretraining="hamuco"),
     "adapted": Method(
-        _adapted, ("adapted", "adapted-network"), usthand_preset(train=ADAPTING | {"start": "shipped"}), UstHandLearner()
+        _adapted, ("adapted", "adapted-network"), changed(TINY, ADAPTING | {"start": "shipped"}), learner=UstHandLearner(), learns_from="test"
     ),
     "hamuco-adapted": Method(
-        _hamuco_adapted, ("hamuco-adapted",), hamuco_preset(**ADAPTING | HAMUCO_ADAPTING), HamucoLearner(), pretraining="hamuco"
+        _hamuco_adapted, ("hamuco-adapted",), hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING), learner=HamucoLearner(),
+        pretraining="hamuco", learns_from="test",
     ),
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +28,7 @@ FROM_BACKBONE = {
 UNTRAINED = {"fit": "fit", "raw": "raw triangulation"}
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
-OF_DETECTOR = ("shipped", "shipped-network", "fit", "raw")
+OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
 PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
@@ -73,10 +73,13 @@ class Table:
         return list(dict.fromkeys(wanted))
 
 
-def _methods(names: Iterable[str], regime: str, group: str, **settings) -> Iterator[Row]:
+PAPER_METHODS = {"usthand": "UST-Hand", "network": "its network alone", "hamuco": "HaMuCo-like"} | UNTRAINED
+"""Of the headline at the published sizes, where trainings start from nothing."""
+
+
+def _methods(names: dict[str, str], regime: str, group: str, **settings) -> Iterator[Row]:
     """Some of the headline's methods in one setting."""
-    for of in names:
-        label = HEADLINE_METHODS[of]
+    for of, label in names.items():
         yield Row(group, label, Cell(regime, PARTS_OF.get(of, of), **settings), of)
 
 
@@ -91,12 +94,17 @@ def _parts() -> tuple[Row, ...]:
     return (*_variants(ABLATIONS, "network"), head, *_variants(ABLATIONS, "usthand"))
 
 
-def make_table(name: str, seeds: tuple[int, ...]) -> Table:
-    """A table by its name.
+def make_table(name: str, seeds: tuple[int, ...], preset: str = "tiny") -> Table:
+    """A table by its name, of networks of one preset.
 
     Raises:
         UserError: if there is none.
     """
+    if preset == "paper" and name != "headline":
+        raise UserError(f"there is no table {name!r} at the published sizes", "only the headline is", "say `usthand bench headline`")
+    if preset == "paper":
+        rows = (row for regime in regime_names() for row in _methods(PAPER_METHODS, regime, regime, preset=preset))
+        return Table(name, tuple(rows), seeds)
     makers = {
         "headline": lambda: tuple(row for regime in regime_names() for row in _methods(HEADLINE_METHODS, regime, regime)),
         "detector": lambda: tuple(row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")),
@@ -158,9 +166,9 @@ def _number(numbers: dict | None, key: str, digits: int) -> str:
     return f"{mean:.{digits}f}{spread}"
 
 
-def labels_of(name: str) -> dict[str, str]:
+def labels_of(table: Table) -> dict[str, str]:
     """What a table's lines are called, by their names in the JSON."""
-    return {row.name: row.label for row in make_table(name, (0,)).rows}
+    return {row.name: row.label for row in table.rows}
 
 
 def put_into(text: str, name: str, table: str) -> str:

@@ -14,7 +14,7 @@ Shapes: `*b` any batch axes, N vertices, 16 MANO joints (wrist, then three each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 
 import torch
@@ -130,18 +130,17 @@ class HandModel:
 
     def to(self, *args, **kwargs) -> HandModel:
         """`torch.Tensor.to` over all tensors; a dtype leaves the integer ones alone."""
-        changed = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if isinstance(value, Tensor):
-                changed[item.name] = _to(value, *args, **kwargs)
-        extra = {key: _to(value, *args, **kwargs) for key, value in self.fields.items()}
-        return replace(self, **changed, fields=extra)
 
+        def moved(value: Tensor) -> Tensor:
+            there = value.to(*args, **kwargs)
+            return there if value.is_floating_point() else there.to(value.dtype)
 
-def _to(value: Tensor, *args, **kwargs) -> Tensor:
-    moved = value.to(*args, **kwargs)
-    return moved if value.is_floating_point() else moved.to(value.dtype)
+        return self.over_tensors(moved)
+
+    def over_tensors(self, change: Callable[[Tensor], Tensor]) -> HandModel:
+        """The hand with every tensor changed."""
+        changed = {f.name: change(value) for f in fields(self) if isinstance(value := getattr(self, f.name), Tensor)}
+        return replace(self, **changed, fields={key: change(value) for key, value in self.fields.items()})
 
 
 @dataclass(frozen=True)

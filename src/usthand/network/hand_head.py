@@ -39,20 +39,35 @@ def finger_rotations(angles: Float[Tensor, "*b 15 3"], axes: Float[Tensor, "15 3
     return rotation_from_axis_angle((axes * angles.unsqueeze(-1)).sum(-2))
 
 
-def pose_hand(hand: HandModel, parameters: HandParameters) -> PosedHand:
-    """Skin the hand; `hand` may be a skeleton model, which is faster where only joints are wanted."""
-    axes = anatomical_axes(hand).to(parameters.angles)
+def pose_hand(hand: HandModel, axes: Float[Tensor, "15 3 3"], parameters: HandParameters) -> PosedHand:
+    """Skin the hand; `hand` may be a skeleton model, which is faster where only joints are wanted.
+
+    Args:
+        axes: `usthand.hand.limits.anatomical_axes` of the hand.
+    """
     rotations = torch.cat((parameters.root.unsqueeze(-3), finger_rotations(parameters.angles, axes)), -3)
     shape = parameters.shape.unsqueeze(-2).expand(*parameters.root.shape[:-2], N_SHAPE)
     return hand.with_shape(shape).with_pose(rotations, parameters.translation_m)
 
 
-class HandHead(nn.Module):
+class CarriesHand(nn.Module):
+    """A module with a hand, which is no part of its state but goes where its parameters go."""
+
+    def __init__(self, hand: HandModel):
+        super().__init__()
+        self.hand = hand
+
+    def _apply(self, fn, recurse: bool = True):
+        self.hand = self.hand.over_tensors(fn)
+        return super()._apply(fn, recurse)
+
+
+class HandHead(CarriesHand):
     """A small MLP on the refined points and their features."""
 
     def __init__(self, hand: HandModel, width: int, hidden: int):
-        super().__init__()
-        self.hand = hand.skeleton_model()
+        super().__init__(hand.skeleton_model())
+        self.register_buffer("axes", anatomical_axes(hand), persistent=False)
         low, high = torch.as_tensor(LIMITS_RAD, dtype=torch.float32).unbind(-1)
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.register_buffer("reach", (high - low) / 2, persistent=False)
@@ -81,7 +96,7 @@ class HandHead(nn.Module):
 
     def _placed(self, parameters: HandParameters, frame: PalmFrame, shift: Tensor) -> HandParameters:
         """Lay the hand's palm on the points' palm, `shift` (palm sizes, palm frame) beside it."""
-        joints = pose_hand(self.hand, parameters).joints
+        joints = pose_hand(self.hand, self.axes, parameters).joints
         offset = frame.origin - joints[..., PALM, :].mean(-2)
         shift_world = frame.vectors_to_world(shift.unsqueeze(-2)).squeeze(-2)
         return parameters._replace(translation_m=offset + shift_world)

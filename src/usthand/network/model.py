@@ -147,7 +147,7 @@ class UstHand(nn.Module):
         Args:
             inputs: crops and cameras.
             noise: samples of the prior, shaped as `noise_shape` says (given, so that results are reproducible).
-            anchor_keep: the hypotheses that the anchor cloud keeps; all by default.
+            anchor_keep: the hypotheses that the anchor cloud keeps, on the CPU; all by default.
         """
         features, views = self.see(inputs)
         hypotheses = self.hypothesise(views, noise)
@@ -156,7 +156,7 @@ class UstHand(nn.Module):
             features, views.uv_crop, views.confidence, inputs.view_mask, inputs.cameras, inputs.crop_from_px
         )
         if anchor_keep is None:
-            anchor_keep = torch.ones(cloud.anchors.shape[-2], dtype=torch.bool, device=cloud.anchors.device)
+            anchor_keep = torch.ones(cloud.anchors.shape[-2], dtype=torch.bool)
         points, x, _ = self.points(cloud, views.joint_features, evidence, anchor_keep)
         hand = self.hand_head(points[-1], x, inputs.view_mask.sum(-1) >= 2)
         return Prediction(views, hypotheses, cloud, points, hand)

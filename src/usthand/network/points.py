@@ -182,12 +182,13 @@ class PointTransformer(nn.Module):
     ) -> tuple[list[Tensor], Float[Tensor, "B T J D"], PalmFrame]:
         """Refined query points after each block (world), their features, and the palm's frame.
 
-        `anchor_keep` (K,) bool: the hypotheses that take part (dropout in training).
+        `anchor_keep` (K,) bool, on the CPU: the hypotheses that take part (dropout in training).
         """
         frame = palm_frame(cloud.query)
-        anchors = cloud.anchors.detach()[..., anchor_keep, :].flatten(2, 3)
+        kept = anchor_keep.nonzero().flatten()
+        anchors = cloud.anchors.detach().index_select(-2, kept.to(cloud.anchors.device)).flatten(2, 3)
         joint = torch.arange(N_JOINTS, device=anchors.device)
-        anchor_joint = joint.repeat_interleave(int(anchor_keep.sum()))
+        anchor_joint = joint.repeat_interleave(len(kept))
         x = self._embed(cloud.query, joint, frame, evidence) + self._over_views(joint_features, evidence)
         anchor_x = self._embed(anchors, anchor_joint, frame, evidence)
         # A hypothesis may land far off; beyond a few palms its distance tells nothing more.
