@@ -205,6 +205,20 @@ def test_trust_finds_a_bad_joint_and_a_dishonest_precision():
     assert 5 < np.median(effective[..., :4]) / np.median(effective[..., 4]) < 14
 
 
+def test_trust_learns_nothing_from_views_that_are_not_judged():
+    """A third view whose precisions were lowered a hundredfold fits far better than it says: the others' trust stays as it is,
+    and it takes their scale."""
+    rng = np.random.default_rng(6)
+    present, stated = np.ones((200, 3, 21), bool), np.ones((200, 3, 21))
+    squared = 0.5 * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)
+    squared[:, 2] /= 100
+    alone = label_trust(squared[:, :2], stated[:, :2], present[:, :2], TrustConfig())
+    beside = label_trust(squared, stated, present, TrustConfig(), np.array([True, True, False]))
+    assert np.allclose(beside[:, :2], alone)
+    assert np.allclose(np.median(beside[:, 2]), (4 + 2) / 4 * np.median(alone), rtol=0.3), "at residuals of nought Student's t gives (dof + 2) / dof"
+    assert np.median(label_trust(squared, stated, present, TrustConfig())[:, :2]) > 1.3 * np.median(alone)
+
+
 def test_interpolation_holds_the_ends_and_is_linear_between():
     points = torch.zeros(6, 2, 3, dtype=torch.float64)
     points[1, 0], points[4, 0] = 1.0, 4.0

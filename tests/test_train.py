@@ -307,11 +307,17 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
 
     monkeypatch.setattr(reconstruct_module, "polish_fit", listen)
     monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 3.0)
+    judged, fit_both = [], reconstruct_module.fit_observations
+    monkeypatch.setattr(
+        reconstruct_module, "fit_observations",
+        lambda rig, both, *rest, **more: (judged.append(None if both.judged is None else both.judged.tolist()), fit_both(rig, both, *rest, **more))[1],
+    )  # fmt: skip
     steps = []
     both = reconstruct_both(open_capture(small), trained, "right", progress=lambda *at: steps.append(at), shipped=shipped)
-    networks = [ADAPTED_TEMPER, TEMPER[both.final.joints]] if shipped else [ADAPTED_TEMPER]
+    networks = [ADAPTED_TEMPER["beside"], TEMPER[both.final.joints]] if shipped else [ADAPTED_TEMPER["alone"]]
     assert [one.temper for one in heard] == [3 * temper for temper in networks] and heard[0].estimates is both.estimates
     assert len({id(one.estimates) for one in heard}) == len(networks)
+    assert judged == [None if not shipped else [False] * 3 + [True] * 6], "of three views each: the trained network, the shipped one, labels"
     assert [one.firm for one in heard] == [False, True][: len(networks)], "the trained network has learned the detector's joints"
     assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] == len(networks) * len(both.final.valid)
 

@@ -71,7 +71,7 @@ def fit_observations(
     )
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         soft = config.joints == "soft" or (config.joints == "auto" and choose_soft(joints, config, views))
-        fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft, observations.firm).run(progress)
+        fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft, observations.firm, observations.judged).run(progress)
     laid, kind = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
     result = _result(rig, hand, fitted.joints_world_m, fitted.covariance_m2, laid, fitted.seen, "fit", kind)
     return _in_rig_units(result, unit_m, rig)
@@ -185,6 +185,7 @@ def _mirrored(observations: Observations, rig: Rig) -> Observations:
         None if points is None else points * MIRROR,
         None if precision is None else precision * MIRROR[:, None] * MIRROR,
         observations.firm,
+        observations.judged,
     )
 
 

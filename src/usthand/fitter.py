@@ -94,9 +94,9 @@ class Fitter:
 
     def __init__(
         self, hand: Articulation, config: FitConfig, views: StraightViews, points: PointTerm | None, soft: bool,
-        firm: Bool[np.ndarray, "V"] | None = None,
+        firm: Bool[np.ndarray, "V"] | None = None, judged: Bool[np.ndarray, "V"] | None = None,
     ):  # fmt: skip
-        """`firm`: views that see the model's own joints even if joints are soft."""
+        """`firm`: views that see the model's own joints even if joints are soft. `judged`: see `label_trust`."""
         self.hand, self.config, self.views, self.points, self.soft = hand, config, views, points, soft
         self.precision = views.precision.numpy()
         self.stated = self.precision.trace(axis1=-2, axis2=-1)
@@ -105,6 +105,7 @@ class Fitter:
         self.weight = self.start.weight.numpy() / self.start.scale**2
         self.prior = motion_prior(hand, config)
         self.deviation_m = no_deviation(*self.present[:, 0].shape)
+        self.judged = judged
         self.firm = firm if soft and firm is not None and firm.any() else None
 
     def run(self, progress: Progress | None = None) -> Fitted:
@@ -143,7 +144,7 @@ class Fitter:
         squared = mahalanobis2(self.views, torch.from_numpy(model + self.deviation_m)).numpy()
         if self.firm is not None:
             squared = np.where(self.firm[:, None], mahalanobis2(self.views, torch.from_numpy(model)).numpy(), squared)
-        self.weight = label_trust(squared, self.stated, self.present, trust)
+        self.weight = label_trust(squared, self.stated, self.present, trust, self.judged)
 
     def _deviation(self, state: HandState) -> Deviation:
         config, joints = self.config, self.hand.posed(state, derivatives=False).joints

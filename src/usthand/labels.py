@@ -212,9 +212,12 @@ class Observations:
     points_world_m: Float[np.ndarray, "T J 3"] | None = None
     """Direct observations of the joints in the world frame, metres."""
     points_precision: Float[np.ndarray, "T J 3 3"] | None = None
+    """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
     firm: Bool[np.ndarray, "V"] | None = None
     """Views that see the hand model's own joints even where the others see a detector's (`usthand.deviation`); none if None."""
-    """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
+    judged: Bool[np.ndarray, "V"] | None = None
+    """Views whose residuals tell how large errors are, all views' (`usthand.trust`); all if None. Precisions that were lowered
+    because errors go together say nothing of that."""
 
     @staticmethod
     def from_labels(labels: Labels, sigma_px: float | np.ndarray | None = None) -> Observations:

@@ -43,8 +43,8 @@ CHUNK = 12  # frames that go through the network at once
 TEMPER = {"rigid": 2.0, "soft": 4.0}
 """Factor on the variances of a network that did not learn this footage. Joints are soft for real detectors, on real images:
 there it errs more than on the images that it learned."""
-ADAPTED_TEMPER = 8.0
-"""... and of one that did, whose errors go with the labels', which testify too."""
+ADAPTED_TEMPER = {"alone": 8.0, "beside": 16.0}
+"""... and of one that did, whose errors go with the labels', which testify too; beside the package's network it has less to add."""
 FAIR_SCALE = {"rigid": 0.5, "soft": 0.2}
 """Variance of labels about their fit over the variance that they state, of labels somewhat better than a usual detector's
 (.6 to .9; .15 to .4 where joints are soft and follow the labels). Labels that agree better still deserve more beside a network
@@ -52,8 +52,7 @@ whose errors stay as they are: its variances are raised by as much."""
 MOST_RAISED = 1e4
 ABSORBED = 0.6  # of a label's two coordinates, over the number of views: what the fit follows
 CHI2_MEDIAN = 2 * np.log(2)  # of two degrees of freedom
-COVARIANCE_INFLATION = {1: 1.9, 2: 2.6}
-"""By the number of networks heard."""
+COVARIANCE_INFLATION = 1.9
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
@@ -288,8 +287,9 @@ def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float, 
     untrained = (SHIPPED, TEMPER[joints], True)
     if run.resolve() == SHIPPED.resolve():
         return [untrained]
-    adapted = (run, ADAPTED_TEMPER, False)
-    return [adapted, untrained] if shipped else [adapted]
+    if shipped:
+        return [(run, ADAPTED_TEMPER["beside"], False), untrained]
+    return [(run, ADAPTED_TEMPER["alone"], False)]
 
 
 def label_excellence(hand: Hand2D, fit: Result) -> float:
@@ -312,12 +312,15 @@ def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, 
     """
     labelled, cameras = Observations.from_labels(hand.labels), hand.rig.cameras
     seen = [observations(witness.estimates) for witness in witnesses]
+    firm = np.repeat([*(witness.firm for witness in witnesses), False], len(cameras))
+    # Residuals of a network that learned these labels, and is tempered for it, do not tell how large errors are.
+    judged = np.repeat([*(witness.firm for witness in witnesses), True], len(cameras)) if firm.any() else None
     copies = [replace(camera, name=f"{camera.name} {number}") for number in range(len(seen)) for camera in cameras]
     both = Observations(
         np.concatenate([one.uv_px for one in seen] + [labelled.uv_px], 1),
         np.concatenate([one.precision / w.temper for one, w in zip(seen, witnesses, strict=True)] + [labelled.precision], 1),
-        firm=np.repeat([*(witness.firm for witness in witnesses), False], len(cameras)),
-    )
+        firm=firm, judged=judged,
+    )  # fmt: skip
     config = FitConfig(fps=fps, joints=joints)
     # The kinds of stated precision are not on one scale: no common power could correct them.
     config = replace(config, trust=replace(config.trust, learn_power=False))
@@ -326,7 +329,7 @@ def polish_fit(hand: Hand2D, witnesses: list[Witness], fps: float, joints: str, 
     valid = witnesses[0].estimates.valid
     return replace(
         result, method="usthand", cameras=hand.rig.names, valid=valid & result.valid,
-        joint_valid=result.joint_valid & valid[:, None], joints_cov_m2=COVARIANCE_INFLATION[len(witnesses)] * result.joints_cov_m2,
+        joint_valid=result.joint_valid & valid[:, None], joints_cov_m2=COVARIANCE_INFLATION * result.joints_cov_m2,
     )  # fmt: skip
 
 

@@ -81,11 +81,16 @@ def label_trust(
     stated: Float[np.ndarray, "T V J"],
     present: Bool[np.ndarray, "T V J"],
     config: TrustConfig,
+    judged: Bool[np.ndarray, "V"] | None = None,
 ) -> Float[np.ndarray, "T V J"]:
     """Factor on each label's stated precision; 0 where missing.
 
-    `squared` are squared errors in units of the stated variance; `stated` is the precision (any unit, one number a label).
+    Args:
+        squared: squared errors in units of the stated variance.
+        stated: the precision, any unit, one number a label.
+        judged: views from which power and scales are learned; all if None. They hold for the others too.
     """
+    heard = present if judged is None else present & judged[:, None]
     log_stated = np.zeros(squared.shape)
     log_stated[present] = np.log(stated[present])
     centre = np.median(log_stated[present])
@@ -93,7 +98,7 @@ def label_trust(
     variance = np.ones(squared.shape)
     weight = robust_weight(squared, present, config)
     for _ in range(ROUNDS):
-        variance = _variance(squared, log_stated, present, weight, config)
+        variance = _variance(squared, log_stated, heard, weight, config)
         weight = robust_weight(squared / variance, present, config)
     return weight / variance
 

@@ -28,7 +28,7 @@ HAMUCO_RATE = 1e-3
 ADAPTING = {"steps": 600, "learning_rate": 5e-4}
 """Of the methods that start from all of their own pretrained weights and learn the test captures' labels: short and gentle,
 as `usthand train` is."""
-HAMUCO_ADAPTING = {"learning_rate": 1e-4}
+HAMUCO_ADAPTING = {"learning_rate": 1e-3}
 
 Results = dict[str, Result]
 
