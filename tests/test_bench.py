@@ -231,11 +231,16 @@ def test_a_cell_of_an_older_version_is_run_again_and_shown_till_then(tmp_path):
     path = tmp_path / "cells" / f"{cell.name}.json"
     data = json.loads(path.read_text())
     assert cells.is_whole(cell, tmp_path)
-    del data["rows"]["network"]
+    del data["rows"]["network"]["mpvpe_mm"]
     path.write_text(json.dumps(data))
     assert not cells.is_whole(cell, tmp_path)
-    rows = as_json(make_table("headline", (0,)), tmp_path)["regimes"]["hanco-like"]
-    assert rows["network"] is None and rows["usthand"]["mpvpe_mm"]["mean"] == 2.0
+    table = as_json(make_table("headline", (0,)), tmp_path)
+    assert "mpvpe_mm" not in table["regimes"]["hanco-like"]["network"] and table["regimes"]["hanco-like"]["usthand"]["mpvpe_mm"]["mean"] == 2.0
+    line = next(line for line in markdown(table, labels_of(make_table("headline", (0,)))).splitlines() if "its network alone |  |" in line)
+    assert line.split("|")[4].strip() == "2.00", "joints are there, the mesh is left blank"
+    del data["rows"]["network"]
+    path.write_text(json.dumps(data))
+    assert not cells.is_whole(cell, tmp_path) and as_json(make_table("headline", (0,)), tmp_path)["regimes"]["hanco-like"]["network"] is None
 
 
 def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
@@ -291,6 +296,18 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     assert "| fit | 6.00 |" in text
 
 
+def test_a_page_may_hold_a_short_form(tmp_path):
+    """Mesh errors alone, regimes side by side; only that one where only its markers are."""
+    fake(tmp_path, Cell("hanco-like", "shipped"), 2.5)
+    fake(tmp_path, Cell("oakink-like", "shipped"), 3.5)
+    table = make_table("headline", (0, 1))
+    page = put_into("a\n<!-- table: headline, short -->\n<!-- end: headline, short -->\nb", table, as_json(table, tmp_path))
+    lines = page.splitlines()
+    assert lines[2] == "| mesh error, mm | dexycb-like | hanco-like | oakink-like |" and lines[-1] == "b"
+    assert "| **UST-Hand, shipped weights**, no training | missing | 2.50 | 3.50 |" in lines
+    assert len(lines) == 6 + len(tables.IN_SHORT)
+
+
 @pytest.mark.parametrize("name", ["headline", "detector", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
@@ -315,7 +332,7 @@ def test_filling_stops_in_time_and_writes_into_a_document(tmp_path, monkeypatch)
     assert page.read_text() == f"before\n<!-- table: window -->\n{text}\n<!-- end: window -->\nafter\n"
     assert (tmp_path / "window-cpu.json").is_file()
     with pytest.raises(UserError, match="no place"):
-        put_into("nothing here", "window", text)
+        put_into("nothing here", make_table("window", (0,)), {})
 
 
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*-cpu.json")), ids=lambda p: p.stem)
@@ -328,8 +345,8 @@ def test_committed_tables_are_made_from_committed_cells(path):
     assert made["regimes"] == data["regimes"]
     for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
         text = page.read_text()
-        if f"<!-- table: {name} -->" in text:
-            assert put_into(text, name, markdown(data, labels_of(table))) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
+        if f"<!-- table: {name}" in text:
+            assert put_into(text, table, data) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
 
 
 def test_headline_holds_what_was_asked_for():

@@ -43,8 +43,8 @@ CHUNK = 12  # frames that go through the network at once
 TEMPER = {"rigid": 2.0, "soft": 4.0}
 """Factor on the variances of a network that did not learn this footage. Joints are soft for real detectors, on real images:
 there it errs more than on the images that it learned."""
-ADAPTED_TEMPER = {"alone": 8.0, "beside": 16.0}
-"""... and of one that did, whose errors go with the labels', which testify too; beside the package's network it has less to add."""
+ADAPTED_TEMPER = 8.0
+"""... and of one that did, whose errors go with the labels', which testify too."""
 FAIR_SCALE = {"rigid": 0.5, "soft": 0.2}
 """Variance of labels about their fit over the variance that they state, of labels somewhat better than a usual detector's
 (.6 to .9; .15 to .4 where joints are soft and follow the labels). Labels that agree better still deserve more beside a network
@@ -287,9 +287,8 @@ def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float, 
     untrained = (SHIPPED, TEMPER[joints], True)
     if run.resolve() == SHIPPED.resolve():
         return [untrained]
-    if shipped:
-        return [(run, ADAPTED_TEMPER["beside"], False), untrained]
-    return [(run, ADAPTED_TEMPER["alone"], False)]
+    adapted = (run, ADAPTED_TEMPER, False)
+    return [adapted, untrained] if shipped else [adapted]
 
 
 def label_excellence(hand: Hand2D, fit: Result) -> float:

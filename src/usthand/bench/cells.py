@@ -69,9 +69,9 @@ def read_cell(cell: Cell, results: Path) -> dict | None:
 
 
 def is_whole(cell: Cell, results: Path) -> bool:
-    """Whether a cell has been run, by a version whose method gave all that today's gives."""
+    """Whether a cell has been run, by a version whose method gave all numbers that today's gives."""
     rows = read_cell(cell, results)
-    return rows is not None and set(method(cell.method).gives) <= set(rows)
+    return rows is not None and all(set(KEYS) <= set(rows.get(of, ())) for of in method(cell.method).gives)
 
 
 def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device: str = "cpu") -> dict:

@@ -41,5 +41,5 @@ def fill(
     (results / f"{name}-{SCALES[preset]}.json").write_text(json.dumps(data, indent=1) + "\n")
     text = markdown(data, labels_of(table))
     if into is not None:
-        into.write_text(put_into(into.read_text(), name, text))
+        into.write_text(put_into(into.read_text(), table, data))
     return text

@@ -28,6 +28,8 @@ FROM_BACKBONE = {
 UNTRAINED = {"fit": "fit", "raw": "raw triangulation"}
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
+IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "raw")
+"""Lines of a short table: mesh errors alone, regimes side by side."""
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
 PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted"}  # what a method yields on the way
 COLUMNS = {
@@ -156,6 +158,17 @@ def markdown(data: dict, labels: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
+def short_markdown(data: dict, labels: dict[str, str]) -> str:
+    """The mesh errors of a table's most telling lines, its groups side by side."""
+    groups = data["regimes"]
+    names = [name for name in IN_SHORT if any(name in methods for methods in groups.values())]
+    lines = ["| mesh error, mm | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
+    for name in names:
+        shown = [_number(methods.get(name), "mpvpe_mm", 2) for methods in groups.values()]
+        lines.append(f"| {labels[name]} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
 def _number(numbers: dict | None, key: str, digits: int) -> str:
     if numbers is None:
         return MISSING
@@ -171,14 +184,19 @@ def labels_of(table: Table) -> dict[str, str]:
     return {row.name: row.label for row in table.rows}
 
 
-def put_into(text: str, name: str, table: str) -> str:
-    """A document with the table between its markers replaced.
+def put_into(text: str, table: Table, data: dict) -> str:
+    """A document with the table, its short form or both replaced, between the markers that it has of them.
 
     Raises:
-        UserError: if the document has no such markers.
+        UserError: if it has none.
     """
-    begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(text):
-        raise UserError(f"there is no place for the table {name!r}", "its markers are missing", f"add {begin} and {end}")
-    return pattern.sub(lambda _: f"{begin}\n{table}\n{end}", text)
+    labels, found = labels_of(table), False
+    for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
+        begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
+        if begin in text and end in text:
+            found, made = True, f"{begin}\n{form(data, labels)}\n{end}"
+            text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, made=made: made, text, flags=re.DOTALL)
+    if not found:
+        begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
+        raise UserError(f"there is no place for the table {table.name!r}", "its markers are missing", f"add {begin} and {end}")
+    return text
