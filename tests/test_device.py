@@ -15,11 +15,12 @@ from usthand.capture import open_capture
 from usthand.cli import main
 from usthand.device import check_device
 from usthand.errors import UserError
+from usthand.estimate import SPREAD_SAMPLES, _chunk, _shared_noise
 from usthand.learner import UstHandLearner
 from usthand.losses import total
 from usthand.network.model import ModelConfig
 from usthand.presets import Preset, TrainConfig
-from usthand.reconstruct import SPREAD_SAMPLES, _chunk, _shared_noise, reconstruct
+from usthand.reconstruct import reconstruct
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import draw_batch, prepare_footages, start_course, train
 from usthand.windows import make_batch

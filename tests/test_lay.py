@@ -9,11 +9,12 @@ import pytest
 import torch
 from fit_scene import error_mm, make_scene
 
+from usthand.answers import head_result, network_result
+from usthand.estimate import Estimates
 from usthand.hand.files import right_hand
 from usthand.lay import lay_hand
 from usthand.mesh_joints import mesh_joints
 from usthand.network.lift import PALM
-from usthand.reconstruct import Estimates, head_result, network_result
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,82 @@
+"""The network's own answers, before labels and time have their say: refined points, and a mesh for them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from usthand.articulation import articulation
+from usthand.estimate import Estimates, observations
+from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
+from usthand.hand.limits import anatomical_axes
+from usthand.hand.model import HandModel
+from usthand.initial import metres_per_unit
+from usthand.lay import Laid, lay_hand
+from usthand.network.hand_head import HandParameters, pose_hand
+from usthand.network.lift import PALM
+from usthand.result import Result
+from usthand.rig import Rig
+
+
+def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
+    """The network's own answer, frame by frame: refined points, covariances from the 2D distributions, and the hand laid on
+    these points. No label is heard and nothing is smoothed.
+
+    Args:
+        hand: a right hand in float64.
+    """
+    points, covariance = estimates.points_world_m, _covariances(rig, estimates)
+    seen = np.repeat(estimates.valid[:, None], points.shape[1], 1)
+    unit_m = _unit_m(rig, estimates, hand)
+    laid = _shrunk(lay_hand(hand, points * unit_m, seen, covariance * unit_m**2), unit_m, np.zeros(3))
+    return _network_result(rig, estimates, covariance, laid, hand)
+
+
+def head_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
+    """As `network_result`, with the published mesh: that of the network's own hand head, which learns slower than its points.
+
+    Args:
+        hand: the embedded hand, for which the head has learned the parameters.
+    """
+    parameters = HandParameters(
+        *(torch.from_numpy(x) for x in (estimates.angles, estimates.root, estimates.shape, estimates.translation_m))
+    )
+    axes = anatomical_axes(hand)
+    posed = pose_hand(hand, axes, parameters)
+    fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
+    pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
+    laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
+    palm = estimates.points_world_m[:, PALM].mean(1)  # where the head lays its hand, in metres whatever the rig's unit
+    return _network_result(rig, estimates, _covariances(rig, estimates), _shrunk(laid, _unit_m(rig, estimates, hand), palm), hand)
+
+
+def _unit_m(rig: Rig, estimates: Estimates, hand: HandModel) -> float:
+    """Metres in the rig's unit, by the size of the hand where the rig does not know."""
+    if rig.metric:
+        return 1.0
+    seen = np.repeat(estimates.valid[:, None], estimates.points_world_m.shape[1], 1)
+    return metres_per_unit(articulation(hand), estimates.points_world_m, seen)
+
+
+def _shrunk(laid: Laid, unit_m: float, about: np.ndarray) -> Laid:
+    """In units of `unit_m`, from metres, with the points `about` (T 3 or 3) staying where they are."""
+    place = about + (laid.translation_m - about) / unit_m
+    mesh = np.expand_dims(about, -2) + (laid.vertices_world_m - np.expand_dims(about, -2)) / unit_m
+    return laid._replace(translation_m=place, vertices_world_m=mesh)
+
+
+def _network_result(rig: Rig, estimates: Estimates, covariance_m2: np.ndarray, laid: Laid, hand: HandModel) -> Result:
+    valid = estimates.valid
+    return Result(
+        **laid._asdict(), joints_world_m=estimates.points_world_m, joints_cov_m2=covariance_m2, side="right",
+        frame=np.arange(len(valid)), valid=valid, joint_valid=np.broadcast_to(valid[:, None], (len(valid), 21)),
+        scale=rig.scale, metric=rig.metric, method="usthand network", joints="free", cameras=rig.names, faces=hand.faces.numpy(),
+    )  # fmt: skip
+
+
+def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
+    seen = observations(estimates)
+    cameras = rig.tensors(torch.float64)
+    cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in cameras))
+    precision = torch.from_numpy(seen.precision)
+    return triangulate_precision(cameras, torch.from_numpy(seen.uv_px), precision)[1].numpy()
