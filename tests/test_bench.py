@@ -308,7 +308,7 @@ def test_a_page_may_hold_a_short_form(tmp_path):
     assert len(lines) == 6 + len(tables.IN_SHORT)
 
 
-@pytest.mark.parametrize("name", ["headline", "detector", "labels", "views", "ablation", "window", "blocks", "hypotheses"])
+@pytest.mark.parametrize("name", ["headline", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"])
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)

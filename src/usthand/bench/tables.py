@@ -43,6 +43,13 @@ ABLATIONS = {
     "published-targets": "each label as it is (published)", "no-gate": "no gate (published)",
 }  # fmt: skip
 
+KNOCKED_OUT = {
+    "shipped-network": "all parts", "without-confidence": "confidence 1", "without-casa": "no CASA", "without-gcn": "no adaptive GCN",
+    "without-couplings": "no couplings in the flow", "without-fusion": "no projection fusion",
+    "without-stpt": "points as STPT gets them", "without-spatial": "no spatial attention",
+    "without-temporal": "no temporal attention", "without-cross": "no cross-set attention",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Row:
@@ -58,7 +65,7 @@ class Row:
     @property
     def name(self) -> str:
         """In the JSON."""
-        return self.of if self.cell.method in HEADLINE_METHODS else f"{self.cell.method}/{self.of}"
+        return self.of if self.cell.method in (*HEADLINE_METHODS, self.of) else f"{self.cell.method}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,10 @@ def make_table(name: str, seeds: tuple[int, ...], preset: str = "tiny") -> Table
             row for n in (2, 4, 6, 8) for row in _methods(OF_SETTINGS, "hanco-like", f"{n} views", views=None if n == 8 else n)
         ),
         "ablation": _parts,
+        "parts": lambda: tuple(
+            Row(regime, label, Cell(regime, PARTS_OF.get(of, of)), of)
+            for regime in ("hanco-like", "oakink-like") for of, label in KNOCKED_OUT.items()
+        ),
         "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
         "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
         "hypotheses": lambda: _variants(

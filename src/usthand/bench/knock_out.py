@@ -1,0 +1,63 @@
+"""The shipped network with a part taken out, and nothing learned anew: what the network that was trained for long makes of it.
+
+A part that can go without loss is not used. The reverse is weaker: what the others would make up for in a training of their own
+is not seen, which is what the ablation is for; but that is a short training, in which late stages have hardly learned.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import nn
+
+from usthand.answers import network_result
+from usthand.bench.regimes import SIDE
+from usthand.capture import Capture
+from usthand.checkpoint import SHIPPED, load_checkpoint
+from usthand.estimate import estimate
+from usthand.hand.files import load_hand, right_hand
+from usthand.network.model import UstHand
+from usthand.prepare import fit_hand, footage_of, load_hand_2d
+from usthand.result import Result
+
+
+def _no_stpt(model: UstHand) -> None:
+    """Points stay where the key hypotheses were triangulated."""
+    for block in model.points.blocks:
+        nn.init.zeros_(block.move[1][-1].weight)
+        nn.init.zeros_(block.move[1][-1].bias)
+
+
+def _no_attention(kind: str) -> Callable[[UstHand], None]:
+    def take_out(model: UstHand) -> None:
+        for block in model.points.blocks:
+            block.parts = block.parts - {kind}
+
+    return take_out
+
+
+PARTS: dict[str, Callable[[UstHand], None]] = {
+    "confidence": lambda model: setattr(model.views, "use_confidence", False),
+    "casa": lambda model: setattr(model.views, "attention", nn.ModuleList()),
+    "gcn": lambda model: setattr(model.views, "gcn", nn.ModuleList()),
+    "couplings": lambda model: setattr(model.flow, "couplings", nn.ModuleList()),
+    "fusion": lambda model: setattr(model.points, "fusion", None),
+    "stpt": _no_stpt,
+    "spatial": _no_attention("spatial"),
+    "temporal": _no_attention("temporal"),
+    "cross": _no_attention("cross"),
+}
+
+
+def answer_without(part: str, capture: Capture) -> Result:
+    """What the shipped network alone, less a part, says of a capture."""
+    hand = load_hand_2d(capture, SIDE)
+    fit = fit_hand(hand, capture.fps)  # places crops and gates
+    model, crop, _ = load_checkpoint(SHIPPED, load_hand())
+    PARTS[part](model)
+    with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
+        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder))
+        result = network_result(hand.rig, estimate(model, footage, crop, seed=0), right_hand())
+    return result.mirrored() if hand.mirrored else result
