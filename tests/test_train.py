@@ -314,7 +314,8 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
     )  # fmt: skip
     steps = []
     both = reconstruct_both(open_capture(small), trained, "right", progress=lambda *at: steps.append(at), shipped=shipped)
-    networks = [ADAPTED_TEMPER, TEMPER[both.final.joints]] if shipped else [ADAPTED_TEMPER]
+    adapted = 3 * ADAPTED_TEMPER  # three views
+    networks = [adapted, TEMPER[both.final.joints]] if shipped else [adapted]
     assert [one.temper for one in heard] == [3 * temper for temper in networks] and heard[0].estimates is both.estimates
     assert len({id(one.estimates) for one in heard}) == len(networks)
     assert judged == [None if not shipped else [False] * 3 + [True] * 6], "of three views each: the trained network, the shipped one, labels"

@@ -32,8 +32,9 @@ from usthand.robust import mahalanobis2, straighten
 TEMPER = {"rigid": 2.0, "soft": 4.0}
 """Factor on the variances of a network that did not learn this footage. Joints are soft for real detectors, on real images:
 there it errs more than on the images that it learned."""
-ADAPTED_TEMPER = 8.0
-"""... and of one that did, whose errors go with the labels', which testify too."""
+ADAPTED_TEMPER = 2.0
+"""... and, for each view, of one that did. Its errors go with the labels', which testify too; and as it learned a fitted hand's
+projections, they are a hand's errors, which more views do not average out."""
 FAIR_SCALE = {"rigid": 0.5, "soft": 0.2}
 """Variance of labels about their fit over the variance that they state, of labels somewhat better than a usual detector's
 (.6 to .9; .15 to .4 where joints are soft and follow the labels). Labels that agree better still deserve more beside a network
@@ -95,7 +96,7 @@ def reconstruct_both(
     hand = load_hand_2d(capture, side, leave_out)
     fit = fit_hand(hand, capture.fps)  # places crops and gates, finds out whether joints are soft and how good labels are
     raised, witnesses, footages = label_excellence(hand, fit), [], {}
-    networks = _networks(Path(run), shipped, fit.joints)
+    networks = _networks(Path(run), shipped, fit.joints, len(hand.rig))
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         for number, (path, temper, firm) in enumerate(networks):
             model, crop, _ = load_checkpoint(path, hand_model)
@@ -113,12 +114,12 @@ def reconstruct_both(
     return Reconstruction(*(one.mirrored() if hand.mirrored else one for one in results), estimates)
 
 
-def _networks(run: Path, shipped: bool, joints: str) -> list[tuple[Path, float, bool]]:
+def _networks(run: Path, shipped: bool, joints: str, views: int) -> list[tuple[Path, float, bool]]:
     """Networks to hear, the trained one first, their tempers, and whether they are firm."""
     untrained = (SHIPPED, TEMPER[joints], True)
     if run.resolve() == SHIPPED.resolve():
         return [untrained]
-    adapted = (run, ADAPTED_TEMPER, False)
+    adapted = (run, ADAPTED_TEMPER * views, False)
     return [adapted, untrained] if shipped else [adapted]
 
 
