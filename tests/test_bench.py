@@ -211,6 +211,7 @@ def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_i
     assert Cell("hanco-like", "usthand", preset="paper").name == "hanco-like.heavy.paper.usthand.0"
     assert Cell("hanco-like", "fit", 2, preset="paper").settled() == Cell("hanco-like", "fit"), "no network, no preset"
     trained = []
+    monkeypatch.setattr("usthand.bench.fill.check_device", lambda name: None)
     monkeypatch.setattr(cells, "train", lambda captures, run, preset, *a, device, **k: (trained.append((preset.model.backbone, device)), (run / "last").mkdir(parents=True)))
     for module in ("reconstruct_both", "reconstruct_hamuco"):
         monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))

@@ -98,11 +98,12 @@ def test_a_gpu_gives_what_the_cpu_gives(capture, tmp_path, device):
     assert np.abs(one.joints_world_m - two.joints_world_m).max() < 1e-3
 
 
-@pytest.mark.parametrize("name", ["cuda:77", "gpu", "mps:9"])
+@pytest.mark.parametrize("name", ["cuda:77", "gpu", "mps:9", "meta"])
 def test_a_device_that_is_not_there_is_one_sentence(capture, tmp_path, capsys, name):
     with pytest.raises(UserError, match="cannot compute on the device"):
         check_device(name)
-    for command in (["train", str(capture), "--out", str(tmp_path / "run")], ["reconstruct", str(capture), "--out", str(tmp_path / "r.npz")]):
+    for command in (["train", str(capture), "--out", str(tmp_path / "run")], ["reconstruct", str(capture), "--out", str(tmp_path / "r.npz")],
+                    ["bench", "headline", "--cache", str(tmp_path / "run"), "--results", str(tmp_path / "r.npz")]):  # fmt: skip
         with pytest.raises(SystemExit) as error:
             main([*command, "--device", name])
         assert error.value.code == 1 and not (tmp_path / "run").exists() and not (tmp_path / "r.npz").exists()

@@ -14,7 +14,7 @@ def check_device(name: str) -> None:
         UserError: if it cannot.
     """
     try:
-        torch.zeros(1, dtype=torch.float64, device=name).sum()  # cameras are float64
+        float(torch.zeros(1, dtype=torch.float64, device=name))  # cameras are float64
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from usthand.bench.cells import is_whole, run_cell
 from usthand.bench.tables import as_json, labels_of, make_table, markdown, put_into
+from usthand.device import check_device
 
 SCALES = {"tiny": "cpu", "paper": "gpu"}  # in the names of the JSON files
 
@@ -28,6 +29,7 @@ def fill(
     Raises:
         UserError: if there is no such table or device, or the document has no place for it.
     """
+    check_device(device)  # before captures are made
     console, began = Console(stderr=True), time.monotonic()
     table = make_table(name, tuple(seeds), preset)
     missing = [cell for cell in table.cells() if not is_whole(cell, results)]
