@@ -84,17 +84,8 @@ def _without(part: str) -> Method:
     return Method(lambda capture, run, seed: {name: answer_without(part, capture)}, (name,))
 
 
-def _hamuco(capture: Capture, run: Path | None, seed: int) -> Results:
-    return {"hamuco": reconstruct_hamuco(capture, run, SIDE)}
-
-
-def _hamuco_pretrained(capture: Capture, run: Path | None, seed: int) -> Results:
-    """The rival of the package's weights: their backbone, the same captures and labels, no training on the regime."""
-    return {"hamuco-pretrained": reconstruct_hamuco(capture, run, SIDE)}
-
-
-def _hamuco_adapted(capture: Capture, run: Path | None, seed: int) -> Results:
-    return {"hamuco-adapted": reconstruct_hamuco(capture, run, SIDE)}
+def _hamuco(name: str) -> Callable[[Capture, Path | None, int], Results]:
+    return lambda capture, run, seed: {name: reconstruct_hamuco(capture, run, SIDE)}
 
 
 TINY = replace(PRESETS["tiny"], train=SCHEDULE)
@@ -124,16 +115,16 @@ METHODS: dict[str, Method] = {
     "raw": Method(_raw, ("raw",)),
     "fit": Method(_fit, ("fit",)),
     "hamuco": Method(
-        _hamuco, ("hamuco",), hamuco_preset(TINY, learning_rate=HAMUCO_RATE), hamuco_preset(PRESETS["paper"]), HamucoLearner()
+        _hamuco("hamuco"), ("hamuco",), hamuco_preset(TINY, learning_rate=HAMUCO_RATE), hamuco_preset(PRESETS["paper"]), HamucoLearner()
     ),
     "usthand": variant(),
     "shipped": Method(_shipped, ("shipped", "shipped-network", "shipped-head")),
-    "hamuco-pretrained": Method(_hamuco_pretrained, ("hamuco-pretrained",), pretraining="hamuco"),
+    "hamuco-pretrained": Method(_hamuco("hamuco-pretrained"), ("hamuco-pretrained",), pretraining="hamuco"),
     "adapted": Method(
         _adapted, ("adapted", "adapted-network"), changed(TINY, ADAPTING | {"start": "shipped"}), learner=UstHandLearner(), learns_from="test"
     ),
     "hamuco-adapted": Method(
-        _hamuco_adapted, ("hamuco-adapted",), hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING), learner=HamucoLearner(),
+        _hamuco("hamuco-adapted"), ("hamuco-adapted",), hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING), learner=HamucoLearner(),
         pretraining="hamuco", learns_from="test",
     ),
     **{f"without-{part}": _without(part) for part in PARTS},

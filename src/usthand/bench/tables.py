@@ -42,7 +42,6 @@ ABLATIONS = {
     "no-casa": "no CASA", "no-gcn": "no adaptive GCN", "gaussian": "Gaussian in place of the flow", "no-flow": "no distribution",
     "published-targets": "each label as it is (published)", "no-gate": "no gate (published)",
 }  # fmt: skip
-
 KNOCKED_OUT = {
     "shipped-network": "all parts", "without-confidence": "confidence 1", "without-casa": "no CASA", "without-gcn": "no adaptive GCN",
     "without-couplings": "no couplings in the flow", "without-fusion": "no projection fusion",
