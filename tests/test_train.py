@@ -201,6 +201,35 @@ def test_a_resumed_run_is_the_same_run(small, trained, tmp_path, monkeypatch):
     assert all(torch.equal(resumed[k], whole[k]) for k in whole)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_the_best_is_the_last_that_is_not_noticeably_worse(small, tmp_path, monkeypatch, interrupted):
+    """Checks of 3, 2, 2.04 and 2.5 px after steps 1, 2, 3, 4: 2.04 is 2 within the noise, and later."""
+    from usthand import train as module
+
+    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    monkeypatch.setattr(module, "CHECK_EVERY", 1)
+    errors, real = {0: 3.0, 1: 2.0, 2: 2.04, 3: 2.5}, module.training_step
+    at, dead = [], []
+
+    def step_of(course, step):
+        if interrupted and step == 2 and not dead:
+            dead.append(True)
+            raise KeyboardInterrupt
+        at.append(step)
+        return real(course, step)
+
+    monkeypatch.setattr(module, "training_step", step_of)
+    monkeypatch.setattr(module, "held_out_error", lambda course: errors[at[-1]])
+    preset = replace(SHORT, train=replace(SHORT.train, steps=4))
+    if interrupted:
+        with pytest.raises(KeyboardInterrupt):
+            train([small], tmp_path / "run", preset, quiet=True)
+    train([small], tmp_path / "run", preset, quiet=True)
+    assert at == [0, 1, 2, 3]
+    best = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
+    assert (best["step"], best["held_out_px"]) == (3, 2.04)
+
+
 def test_a_run_leaves_what_it_promises(trained):
     for name in ("best", "last"):
         assert (trained / name / "model.safetensors").is_file()
