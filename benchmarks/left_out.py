@@ -52,7 +52,8 @@ class Config:
 def results_without(capture: Capture, side: str, camera: str, config: Config) -> dict[str, Result]:
     """Every method's result, made without `camera`."""
     rig, labels = without_camera(capture.rig, load_labels(capture, side), camera)
-    results = {"raw": raw_triangulation(rig, labels), "fit": fit_labels(rig, labels, FitConfig(fps=capture.fps))}
+    results = {"raw": raw_triangulation(rig, labels), "smooth": raw_triangulation(rig, labels, smooth_fps=capture.fps)}
+    results["fit"] = fit_labels(rig, labels, FitConfig(fps=capture.fps))
     if config.unadapted:
         both = reconstruct_both(capture, SHIPPED, side, camera, config.seed)
         results |= {"network unadapted": both.network, "usthand unadapted": both.final}

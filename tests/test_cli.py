@@ -69,6 +69,9 @@ def test_fit_evaluate_and_raw(capture, fitted, tmp_path, capsys):
     assert numbers["mpjpe_mm"] < 3 and numbers["scale"] and numbers["valid_fraction"] == 1
     main(["fit", str(capture), "--raw", "--out", str(tmp_path / "raw.npz")])
     assert load_result(tmp_path / "raw.npz").method == "raw"
+    main(["fit", str(capture), "--raw", "--smooth", "--out", str(tmp_path / "smooth.npz")])
+    assert load_result(tmp_path / "smooth.npz").method == "smooth"
+    assert "add --raw" in fails(capsys, "fit", capture, "--smooth", "--out", tmp_path / "s.npz")
     main(["evaluate", str(tmp_path / "raw.npz")])
     assert "bone_spread_mm" in capsys.readouterr().out
 

@@ -89,6 +89,24 @@ def test_robust_to_misses_and_a_view_that_is_wrong(scene, noisy):
     assert error.mean() < 0.4 * error_mm(raw.joints_world_m, scene.joints)[good[:, 0]].mean()
 
 
+def test_smoothed_triangulation_is_steadier_and_follows_the_hand(scene, noisy):
+    """Independent errors fall to the filters' noise gain: a median of 5 keeps .54 of the standard deviation of Gaussian errors
+    (its efficiency is .70), the Gaussian of 1.5 frames takes more: three fifths of it is a safe bound. This hand is fast: the filters cost it
+    some millimetres, and more would mean that they lag."""
+    raw, smooth = raw_triangulation(scene.rig, noisy), raw_triangulation(scene.rig, noisy, smooth_fps=30.0)
+    assert smooth.method == "smooth" and np.array_equal(smooth.joints_cov_m2, raw.joints_cov_m2)
+    without_noise = raw_triangulation(scene.rig, scene.labels, smooth_fps=30.0).joints_world_m
+    noise = error_mm(smooth.joints_world_m, without_noise)[3:-3].mean()
+    assert noise < 0.6 * error_mm(raw.joints_world_m, scene.joints)[3:-3].mean()
+    assert error_mm(without_noise, scene.joints)[3:-3].mean() < 4
+    slow = raw_triangulation(scene.rig, noisy, smooth_fps=2.0).joints_world_m
+    assert error_mm(slow, raw.joints_world_m).max() < 0.01, "filters of a tenth of a second leave two frames a second alone"
+    jitter = [np.linalg.norm(np.diff(r.joints_world_m - scene.joints, 2, axis=0), axis=-1).mean() for r in (smooth, raw)]
+    assert jitter[0] < 0.5 * jitter[1]
+    left = raw_triangulation(scene.rig.mirrored(), noisy.mirrored(scene.rig.widths), smooth_fps=30.0)
+    assert error_mm(left.joints_world_m, smooth.mirrored().joints_world_m).max() < 0.01
+
+
 def test_robust_triangulation_needs_no_temporal_help(scene, noisy):
     uv = noisy.uv_px.astype(np.float64)
     uv[:, 1, ::3] += 80

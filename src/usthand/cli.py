@@ -252,7 +252,7 @@ def check(capture: Positional[CapturePath], json: bool = False, fix: bool = Fals
 
 def fit(
     capture: Positional[CapturePath], out: Path, side: str | None = None, leave_out: str | None = None, raw: bool = False,
-    joints: Literal["auto", "rigid", "soft"] = "auto", hand: str = "embedded",
+    smooth: bool = False, joints: Literal["auto", "rigid", "soft"] = "auto", hand: str = "embedded",
     seed: int = 0, overwrite: bool = False,
 ) -> None:  # fmt: skip
     """Hands from the labels alone, without training: robust triangulation and a fit of the whole sequence.
@@ -263,6 +263,7 @@ def fit(
         side: Which hand, right, left or a further one such as right-2; may be left out if only one has labels.
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
+        smooth: With --raw: each joint's track through a running median and a Gaussian, as most people do.
         joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets cameras left out decide.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
         seed: Taken for uniformity; the fit has no randomness.
@@ -275,13 +276,15 @@ def fit(
     from usthand.overlay import progress_bar
     from usthand.prepare import choose_side, without_camera
 
+    if smooth and not raw:
+        raise UserError("--smooth is for plain triangulation", "the sequence fit is smooth by itself", "add --raw, or leave --smooth out")
     _refuse_existing(out, overwrite)
     opened, model = open_capture(capture), load_hand(hand)
     _tell_overlap(opened)
     labels = load_labels(opened, choose_side(opened, side))
     rig, labels = without_camera(opened.rig, labels, leave_out)
     if raw:
-        _save(raw_triangulation(rig, labels, model), out)
+        _save(raw_triangulation(rig, labels, model, opened.fps if smooth else None), out)
     else:
         config = FitConfig(fps=opened.fps, joints=joints)
         _save(fit_labels(rig, labels, config, model, progress_bar("fitting")), out)

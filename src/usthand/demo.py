@@ -25,7 +25,7 @@ from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import train
 from usthand.uncertainty import spearman
 
-ROWS = {"raw": "raw", "fit": "fit", "network": "network", "usthand": "UST-Hand"}
+ROWS = {"raw": "raw", "smooth": "smoothed", "fit": "fit", "network": "network", "usthand": "UST-Hand"}
 TABLE = {
     "mpjpe_mm": "joints\nmm",
     "mpvpe_mm": "mesh\nmm",
@@ -37,7 +37,7 @@ TABLE = {
     "coverage90": "in 90 %\nregion",
 }
 CAPTION = (
-    "raw: plain triangulation. fit: sequence fit of the labels. network: UST-Hand's network alone. "
+    "raw: plain triangulation. smoothed: over time, too. fit: sequence fit of the labels. network: UST-Hand's network alone. "
     "UST-Hand: network, then fit. wrist: joints, wrists laid together. PA: joints, Procrustes. accel.: error of it."
 )
 SIDE = "right"
@@ -57,6 +57,7 @@ def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 4
     config = FitConfig(fps=capture.fps)
     results = {
         "raw": raw_triangulation(capture.rig, labels),
+        "smooth": raw_triangulation(capture.rig, labels, smooth_fps=capture.fps),
         "fit": fit_labels(capture.rig, labels, config, progress=progress_bar("fitting the labels")),
     }
     preset = PRESETS["tiny"]

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from usthand.skeleton import FINGERS, JOINTS
 from usthand.uncertainty import Reliability, spearman
 
-METHOD_COLOURS = {"raw": "#94a3b8", "fit": "#e0912f", "network": "#14b8a6", "usthand": "#4f7df9"}
+METHOD_COLOURS = {"raw": "#94a3b8", "smooth": "#64748b", "fit": "#e0912f", "network": "#14b8a6", "usthand": "#4f7df9"}
 _SPARE_COLOURS = ("#c65bcf", "#d9534f", "#7a9e2e")
 # A stand-in for the page's text colour: replaced by CSS's currentColor in the SVG.
 _INK = "#010203"

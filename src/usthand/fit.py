@@ -13,6 +13,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
+from scipy.ndimage import gaussian_filter1d, median_filter
 from threadpoolctl import threadpool_limits
 
 from usthand.articulation import Articulation, articulation
@@ -32,6 +33,7 @@ from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straig
 
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
 MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames
+MEDIAN_S, GAUSSIAN_S = 0.133, 0.05  # of the smoothed triangulation: 5 frames and a deviation of 1.5 frames at 30 per second
 
 
 def fit_labels(
@@ -77,7 +79,7 @@ def fit_observations(
     return _in_rig_units(result, unit_m, rig)
 
 
-def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -> Result:
+def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_fps: float | None = None) -> Result:
     """Plain triangulation, the reference that everything is measured against: no robustness, no weights, no smoothing.
 
     Joints: unweighted DLT over all views with a label, per frame and joint; where fewer than two views have one, linear
@@ -85,13 +87,16 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -
     joints frame by frame by least squares, with one shape for the sequence (from the median bone lengths) and no temporal
     terms. Covariance: least squares' own, sigma^2 (J'J)^-1, with sigma^2 of each joint from its residuals in all frames.
 
+    `smooth_fps` (frames per second; None for no smoothing) adds what most people do: every joint's track goes through a running
+    median and a Gaussian. The covariance stays, since errors of labels last longer than the filters.
+
     Raises:
         UserError: as `fit_labels`.
     """
     rig, labels = _aligned(rig, labels)
     if labels.side == "left":
         mirrored = labels.mirrored(rig.widths)
-        return raw_triangulation(rig.mirrored(), mirrored, hand).mirrored()
+        return raw_triangulation(rig.mirrored(), mirrored, hand, smooth_fps).mirrored()
     observations = Observations(labels.uv_px.astype(np.float64), labels.mask[..., None, None] * np.eye(2))
     _check_views(rig, observations)
     hand = right_hand(hand)
@@ -103,9 +108,12 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None) -
     points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
+    if smooth_fps is not None:
+        window = 2 * round(MEDIAN_S * smooth_fps / 2) + 1
+        joints = gaussian_filter1d(median_filter(joints, (window, 1, 1), mode="nearest"), GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
     laid = lay_hand(hand, joints, seen)
-    result = _result(rig, hand, joints, covariance, laid, seen, "raw", "free")
+    result = _result(rig, hand, joints, covariance, laid, seen, "raw" if smooth_fps is None else "smooth", "free")
     return _in_rig_units(result, unit_m, rig)
 
 

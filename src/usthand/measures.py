@@ -10,12 +10,14 @@ from dataclasses import dataclass
 
 METHOD_NAMES = {
     "raw": "Plain triangulation",
+    "smooth": "Plain triangulation, smoothed",
     "fit": "Sequence fit, no learning",
     "network": "UST-Hand, network alone",
     "usthand": "UST-Hand",
 }
 METHOD_MEANINGS = {
     "raw": "each joint from the cameras' 2D labels, frame by frame, all labels counting alike",
+    "smooth": "the same, each joint's track smoothed by a running median and a Gaussian: what most people do",
     "fit": "one hand model fitted to the labels of the whole sequence, robustly and smoothly: today's careful way",
     "network": "what the trained network says of each frame by itself",
     "usthand": "the same sequence fit, on the network's probabilities and the labels together",

@@ -57,6 +57,10 @@ def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"raw": raw_triangulation(capture.rig, load_labels(capture, SIDE))}
 
 
+def _smooth(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"smooth": raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
+
+
 def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"fit": fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))}
 
@@ -113,6 +117,7 @@ def variant(**changes) -> Method:
 
 METHODS: dict[str, Method] = {
     "raw": Method(_raw, ("raw",)),
+    "smooth": Method(_smooth, ("smooth",)),
     "fit": Method(_fit, ("fit",)),
     "hamuco": Method(
         _hamuco("hamuco"), ("hamuco",), hamuco_preset(TINY, learning_rate=HAMUCO_RATE), hamuco_preset(PRESETS["paper"]), HamucoLearner()

@@ -25,12 +25,12 @@ ADAPTED = {
 FROM_BACKBONE = {
     "usthand": "UST-Hand, from the backbone", "network": "its network alone", "hamuco": "HaMuCo-like, from the backbone",
 }  # fmt: skip
-UNTRAINED = {"fit": "fit", "raw": "raw triangulation"}
+UNTRAINED = {"fit": "fit", "smooth": "triangulation, smoothed", "raw": "raw triangulation"}
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
-IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "raw")
+IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "smooth", "raw")
 """Lines of a short table: mesh errors alone, regimes side by side."""
-OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
+OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
