@@ -319,7 +319,7 @@ def train(
     changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
     chosen = replace(chosen, train=replace(chosen.train, **changes))
     best = run(captures, out, chosen, side, leave_out, backbone_weights, crop_cache=crop_cache, device=device)
-    print(f"{best}: the network with the lowest error on held-out labels.")
+    print(f"{best}: the trained network, chosen by held-out labels.")
 
 
 def reconstruct(
