@@ -99,7 +99,11 @@ def test_the_networks_mesh_lies_on_its_points(scene, hand):
     assert error_mm(mesh_joints(result), scene.joints).mean() < 2.0
 
 
-@pytest.mark.parametrize("answer", [network_result, head_result])
+def head_of(rig, estimates, hand):
+    return head_result(network_result(rig, estimates, hand), estimates, hand)
+
+
+@pytest.mark.parametrize("answer", [network_result, head_of])
 def test_a_rig_without_scale_gets_meshes_in_its_own_unit(scene, hand, answer):
     """In a unit of 5 cm everything is twenty times as large, and the mesh stays as near to the joints as in metres. The
     unit is only as good as the mean hand: it may be off by the subject's size, some percent of a hand."""

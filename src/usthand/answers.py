@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -25,15 +27,19 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
     Args:
         hand: a right hand in float64.
     """
-    points, covariance = estimates.points_world_m, _covariances(rig, estimates)
-    seen = np.repeat(estimates.valid[:, None], points.shape[1], 1)
-    unit_m = _unit_m(rig, estimates, hand)
+    points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
+    seen = np.repeat(valid[:, None], points.shape[1], 1)
+    unit_m = _unit_m(rig.metric, estimates, hand)
     laid = _shrunk(lay_hand(hand, points * unit_m, seen, covariance * unit_m**2), unit_m, np.zeros(3))
-    return _network_result(rig, estimates, covariance, laid, hand)
+    return Result(
+        **laid._asdict(), joints_world_m=points, joints_cov_m2=covariance, side="right", frame=np.arange(len(valid)), valid=valid,
+        joint_valid=seen, scale=rig.scale, metric=rig.metric, method="usthand network", joints="free", cameras=rig.names,
+        faces=hand.faces.numpy(),
+    )  # fmt: skip
 
 
-def head_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
-    """As `network_result`, with the published mesh: that of the network's own hand head, which learns slower than its points.
+def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Result:
+    """`network_result` with the published mesh: that of the network's own hand head, which learns slower than its points.
 
     Args:
         hand: the embedded hand, for which the head has learned the parameters.
@@ -47,12 +53,13 @@ def head_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
     pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
     laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
     palm = estimates.points_world_m[:, PALM].mean(1)  # where the head lays its hand, in metres whatever the rig's unit
-    return _network_result(rig, estimates, _covariances(rig, estimates), _shrunk(laid, _unit_m(rig, estimates, hand), palm), hand)
+    laid = _shrunk(laid, _unit_m(network.metric, estimates, hand), palm)
+    return replace(network, **laid._asdict(), faces=hand.faces.numpy())
 
 
-def _unit_m(rig: Rig, estimates: Estimates, hand: HandModel) -> float:
+def _unit_m(metric: bool, estimates: Estimates, hand: HandModel) -> float:
     """Metres in the rig's unit, by the size of the hand where the rig does not know."""
-    if rig.metric:
+    if metric:
         return 1.0
     seen = np.repeat(estimates.valid[:, None], estimates.points_world_m.shape[1], 1)
     return metres_per_unit(articulation(hand), estimates.points_world_m, seen)
@@ -63,15 +70,6 @@ def _shrunk(laid: Laid, unit_m: float, about: np.ndarray) -> Laid:
     place = about + (laid.translation_m - about) / unit_m
     mesh = np.expand_dims(about, -2) + (laid.vertices_world_m - np.expand_dims(about, -2)) / unit_m
     return laid._replace(translation_m=place, vertices_world_m=mesh)
-
-
-def _network_result(rig: Rig, estimates: Estimates, covariance_m2: np.ndarray, laid: Laid, hand: HandModel) -> Result:
-    valid = estimates.valid
-    return Result(
-        **laid._asdict(), joints_world_m=estimates.points_world_m, joints_cov_m2=covariance_m2, side="right",
-        frame=np.arange(len(valid)), valid=valid, joint_valid=np.broadcast_to(valid[:, None], (len(valid), 21)),
-        scale=rig.scale, metric=rig.metric, method="usthand network", joints="free", cameras=rig.names, faces=hand.faces.numpy(),
-    )  # fmt: skip
 
 
 def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:

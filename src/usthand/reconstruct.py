@@ -107,10 +107,9 @@ def reconstruct_both(
             bar = progress and (lambda done, total, before=number: progress(before * total + done, len(networks) * total))
             witnesses.append(Witness(estimate(model.to(device), footages[cut], crop, seed, bar), raised * temper, firm))
     estimates = witnesses[0].estimates
-    results = (
-        polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand), network_result(hand.rig, estimates, fitted_hand),
-        head_result(hand.rig, estimates, right_hand()),
-    )  # fmt: skip
+    network = network_result(hand.rig, estimates, fitted_hand)
+    final = polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand)
+    results = (final, network, head_result(network, estimates, right_hand()))
     return Reconstruction(*(one.mirrored() if hand.mirrored else one for one in results), estimates)
 
 
