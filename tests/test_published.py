@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from stand_in import exact_labels, make_rig, make_truth, result_of
 
@@ -14,6 +15,7 @@ from usthand import metrics
 from usthand.adapters.published import OURS, compare, published
 from usthand.capture import Truth, save_truth
 from usthand.cli import main
+from usthand.hand.files import load_hand
 from usthand.labels import ANNOTATION, load_npz
 from usthand.rig import save_rig
 
@@ -133,6 +135,27 @@ def test_a_folder_of_results_is_averaged_by_frames(tmp_path, truth, capsys):
     assert json.loads(told.out) == found and "0003 is left out: no frame is left" in told.err
     assert found["mpjpe_mm"] == pytest.approx((12 * 2 + 4 * 10) / 16) and found["frames"] == 16
     assert found["recordings"] == "2 of 3 recordings" and found["published"]
+
+
+def test_beside_soft_joints_the_meshs_own_are_averaged_and_compared(tmp_path, capsys):
+    """Half of the recordings have soft joints, 9 mm off, on meshes that are right: papers' joints are the hand model's."""
+    hand = load_hand()
+    posed = hand.with_shape(torch.zeros(10)).with_pose(hand.rotations(torch.zeros(12, 48), flat_hand_mean=True))
+    joints, vertices = posed.joints.numpy().astype(float), posed.vertices.numpy().astype(float)
+    truth = Truth(joints, vertices, np.ones((12, 3, 21), bool), np.zeros((12, 48)), np.zeros(10), np.zeros((12, 3)))
+    (tmp_path / "results").mkdir()
+    for name, shift, kind in (("0001", 0.0, "rigid"), ("0002", 0.009, "soft")):
+        make_dataset_capture(tmp_path / "captures" / name, truth)
+        replace(result_of(truth, joints + np.array([shift, 0, 0])), joints=kind).save(tmp_path / "results" / f"{name}.npz")
+    asked = ["evaluate", str(tmp_path / "results"), "--capture", str(tmp_path / "captures"), "--json"]
+    main(asked)
+    found = json.loads(capsys.readouterr().out)
+    assert found["mpjpe_mm"] == pytest.approx(4.5) and found["mesh_mpjpe_mm"] == pytest.approx(0, abs=1e-3)
+    ours = {row["our_alignment"]: row["ours"] for row in found["published"] if row["metric"] == "MPJPE"}
+    assert ours["absolute"] == found["mpjpe_mm"] and ours["absolute, of the mesh"] == found["mesh_mpjpe_mm"]
+    (tmp_path / "results" / "0002.npz").unlink()
+    main(asked)
+    assert "mesh_mpjpe_mm" not in json.loads(capsys.readouterr().out)
 
 
 def test_pooled_numbers_count_frames_that_were_given_up(truth):

@@ -433,7 +433,7 @@ def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture
     if captures is None or not captures.is_dir():
         raise UserError(f"{results} is a folder of results", "each is measured by the capture of its name", "add --capture FOLDER")
     folders = sorted(path for path in captures.iterdir() if (path / "rig.toml").is_file())
-    found, kinds, opened, show = [], set(), None, progress_bar("measuring")
+    found, kinds, opened, soft, show = [], set(), None, False, progress_bar("measuring")
     for done, folder in enumerate(folders, 1):
         file = results / f"{folder.name}.npz"
         result = load_result(file) if file.is_file() else None
@@ -442,7 +442,8 @@ def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture
             opened = open_capture(folder)
             kinds.add((opened.dataset, opened.protocol, opened.split))
             try:
-                found.append(metrics.evaluate_truth(result, truth, fps=opened.fps))
+                found.append(metrics.evaluate_truth(result, truth, fps=opened.fps) | metrics.evaluate_mesh_joints(result, truth))
+                soft |= result.joints == "soft"
             except UserError as error:  # nothing to measure in this one; the count below says that it is missing
                 print(f"usthand: {folder.name} is left out: {error}", file=sys.stderr)
         show(done, len(folders))
@@ -453,7 +454,8 @@ def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture
         )  # fmt: skip
     if len(kinds) > 1:
         raise UserError(f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself")
-    return metrics.pooled(found) | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened
+    numbers = {name: value for name, value in metrics.pooled(found).items() if soft or not name.startswith("mesh_")}
+    return numbers | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened
 
 
 def _hand_of(result: Result, capture: Capture, side: str | None) -> str:

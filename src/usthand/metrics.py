@@ -125,8 +125,8 @@ def evaluate_truth(
 
 
 def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
-    """Errors of the mesh's own joints (`usthand.mesh_joints`) where the result's are the detector's, ``mesh_mpjpe*_mm``; nothing
-    for a mesh that is not the embedded hand's."""
+    """Errors of the mesh's own joints (`usthand.mesh_joints`), ``mesh_mpjpe*_mm``: news where the result's are the detector's,
+    the same as `evaluate_truth`'s where they are rigid. Nothing for a mesh that is not the embedded hand's."""
     try:
         joints = mesh_joints(result)
     except UserError:
@@ -138,11 +138,11 @@ def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
 
 
 def pooled(numbers: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """One set of numbers for several recordings, each from `evaluate_truth`: means weighted by their frames, and the sum
-    of `frames`. A number that a recording lacks is averaged over the others."""
+    """One set of numbers for several recordings, each from `evaluate_truth` and perhaps `evaluate_mesh_joints`: means weighted by
+    their frames, and the sum of `frames`. A number that a recording lacks is averaged over the others."""
     found: dict[str, float | int | None] = {}
-    for name in numbers[0]:
-        known = [(n[name], n["frames"]) for n in numbers if n[name] is not None]
+    for name in dict.fromkeys(name for one in numbers for name in one):
+        known = [(n[name], n["frames"]) for n in numbers if n.get(name) is not None]
         weight = sum(frames for _, frames in known)
         found[name] = sum(value * frames for value, frames in known) / weight if weight else None
     # A recording in which the method gave up half the frames weighs as all that it was asked for.
