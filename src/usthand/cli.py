@@ -373,13 +373,17 @@ def evaluate(
     """
     from usthand.adapters.published import compare, comparison_table, has_annotated_labels
     from usthand.capture import open_capture
+    from usthand.evaluate import evaluate_folder, evaluate_result
+    from usthand.overlay import progress_bar
     from usthand.result import load_result
 
     if result.is_dir():
-        numbers, opened = evaluate_folder(result, capture)
+        numbers, opened, left_out = evaluate_folder(result, capture, progress_bar("measuring"))
+        for line in left_out:
+            print(f"usthand: {line}", file=sys.stderr)
     else:
         opened = open_capture(capture) if capture else None
-        numbers = evaluate_numbers(load_result(result), opened, leave_out, side)
+        numbers = evaluate_result(load_result(result), opened, leave_out, side)
     rows = compare(numbers, opened.dataset, opened.protocol, opened.split) if opened is not None else []
     if json:
         beside = {"published": [row._asdict() for row in rows], "annotated_labels": has_annotated_labels(opened)} if rows else {}
@@ -391,86 +395,6 @@ def evaluate(
             print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
     if rows:
         print(f"\n{comparison_table(rows, opened, numbers.get('recordings', 'one recording'))}")
-
-
-def evaluate_numbers(result: Result, capture: Capture | None, leave_out: str | None, side: str | None = None) -> dict:
-    """Everything that can be measured of a result with what is there; `side` names the hand among several of one side."""
-    from usthand import metrics
-    from usthand.capture import load_truth
-    from usthand.labels import load_labels
-
-    if capture is None:
-        if leave_out is not None:
-            raise UserError("--leave-out needs the capture", "its labels are what is measured against", "add --capture CAPTURE")
-        return {**metrics.steadiness(result, 1.0), "valid_fraction": float(result.valid.mean())}
-    numbers: dict = {}
-    hand = _hand_of(result, capture, side)
-    if capture.labels_path(hand).is_file():
-        labels = load_labels(capture, hand)
-        numbers |= metrics.evaluate_labels(result, capture.rig, labels, capture.fps)
-        if leave_out is not None:
-            numbers |= metrics.evaluate_left_out(result, capture.rig, labels, leave_out)
-    else:
-        numbers |= metrics.steadiness(result, capture.fps)
-    truth = load_truth(capture.path, hand)
-    if truth is not None:
-        numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
-        if result.joints == "soft":
-            numbers |= metrics.evaluate_mesh_joints(result, truth)
-    return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
-
-
-def evaluate_folder(results: Path, captures: Path | None) -> tuple[dict, Capture]:
-    """Numbers against truth, averaged over all captures of a folder that have a result, and one of the captures.
-
-    A recording in which a result is valid nowhere is left out of the means, and told.
-    """
-    from usthand import metrics
-    from usthand.capture import load_truth, open_capture
-    from usthand.overlay import progress_bar
-    from usthand.result import load_result
-
-    if captures is None or not captures.is_dir():
-        raise UserError(f"{results} is a folder of results", "each is measured by the capture of its name", "add --capture FOLDER")
-    folders = sorted(path for path in captures.iterdir() if (path / "rig.toml").is_file())
-    found, kinds, opened, soft, show = [], set(), None, False, progress_bar("measuring")
-    for done, folder in enumerate(folders, 1):
-        file = results / f"{folder.name}.npz"
-        result = load_result(file) if file.is_file() else None
-        truth = load_truth(folder, result.side) if result is not None else None
-        if truth is not None:
-            opened = open_capture(folder)
-            kinds.add((opened.dataset, opened.protocol, opened.split))
-            try:
-                found.append(metrics.evaluate_truth(result, truth, fps=opened.fps) | metrics.evaluate_mesh_joints(result, truth))
-                soft |= result.joints == "soft"
-            except UserError as error:  # nothing to measure in this one; the count below says that it is missing
-                print(f"usthand: {folder.name} is left out: {error}", file=sys.stderr)
-        show(done, len(folders))
-    if not found:
-        raise UserError(
-            f"no capture of {captures} has both a result in {results} and truth", "a result is named as its capture, NAME.npz",
-            "name them so, or give one result and its capture",
-        )  # fmt: skip
-    if len(kinds) > 1:
-        raise UserError(f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself")
-    numbers = {name: value for name, value in metrics.pooled(found).items() if soft or not name.startswith("mesh_")}
-    return numbers | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened
-
-
-def _hand_of(result: Result, capture: Capture, side: str | None) -> str:
-    """The name of a result's hand in its capture; a result knows its side alone."""
-    from usthand.labels import hand_side
-
-    if side is not None:
-        hand_side(side)
-    own = [hand for hand in capture.label_hands() if hand_side(hand) == result.side]
-    if side is None and len(own) > 1:
-        raise UserError(
-            f"{capture.path} has labels of {len(own)} {result.side} hands", "the result does not say which of them it is",
-            f"add the --side that it was made with, --side {' or --side '.join(own)}",
-        )  # fmt: skip
-    return side or result.side
 
 
 def _json(data: dict) -> str:
