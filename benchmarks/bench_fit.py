@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from usthand.capture import Truth
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.geometry import project
 from usthand.hand.files import load_hand
@@ -27,6 +26,7 @@ from usthand.rig import Camera, Rig
 from usthand.robust import interpolate_gaps, straighten, triangulate_robust
 from usthand.synthetic.motion import sample_motion
 from usthand.synthetic.noise import noisy_labels
+from usthand.truth import Truth
 
 SIZE_PX, HAND_PX, HAND_M, DISTANCE_M, FPS = 256, 110, 0.18, 0.6, 30.0
 FINGER_RADIUS_M = 0.012

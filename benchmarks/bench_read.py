@@ -25,9 +25,10 @@ import av
 import numpy as np
 from PIL import Image
 
-from usthand.capture import Capture, open_capture, write_video
+from usthand.capture import Capture, open_capture
 from usthand.rig import Camera, Rig, save_rig
 from usthand.synthetic.background import sample_background, sample_palette
+from usthand.video import write_video
 from usthand.windows import Crops, read_crops, store_size
 
 SIZE = (1280, 720)

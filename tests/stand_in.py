@@ -9,12 +9,14 @@ import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from usthand.capture import Capture, Truth, open_capture, write_video
+from usthand.capture import Capture, open_capture
 from usthand.draw import draw_disc
 from usthand.labels import Labels
 from usthand.result import Result
 from usthand.rig import Camera, Rig, save_rig
 from usthand.skeleton import BONES, FINGER_TIPS
+from usthand.truth import Truth
+from usthand.video import write_video
 
 T = 12
 

@@ -12,9 +12,10 @@ from stand_in import exact_labels, make_rig, make_truth
 
 from usthand.adapters.base import HandData, Recording, as_labels, check_recording, write_recording
 from usthand.adapters.run import report_lines
-from usthand.capture import ImageRef, Truth, load_truth, open_capture
+from usthand.capture import ImageRef, open_capture
 from usthand.errors import UserError
 from usthand.labels import load_labels
+from usthand.truth import Truth, load_truth
 
 T, V = 12, 3
 

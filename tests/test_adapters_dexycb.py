@@ -16,12 +16,13 @@ from usthand.adapters import dexycb, reader
 from usthand.adapters.base import check_recording, write_recording
 from usthand.adapters.run import import_recordings
 from usthand.calibration.documents import read_yaml
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.geometry import project
 from usthand.hand.files import embedded_arrays, hand_from_arrays, load_hand
 from usthand.labels import load_labels
 from usthand.rig import MIRROR
+from usthand.truth import load_truth
 
 FRAMES = 6
 SUBJECT = "20200820-subject-03"

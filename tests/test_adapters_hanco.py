@@ -16,12 +16,13 @@ from usthand.adapters import hanco, reader
 from usthand.adapters.base import check_recording, write_recording
 from usthand.adapters.hanco_write import HAND_PX, crop_matrices, cut_straight, write_hanco
 from usthand.adapters.run import import_recordings, report_lines
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.geometry import project
 from usthand.hand.files import hand_from_arrays, load_hand, mano_layout
 from usthand.labels import load_labels
 from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.truth import load_truth
 
 FRAMES, VIEWS, PX = 6, 3, 224
 

@@ -14,11 +14,12 @@ from scipy.spatial.transform import Rotation
 
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
 from usthand.rig import Camera, Rig
 from usthand.skeleton import MANO_TO_OPENPOSE, inverse_order
+from usthand.truth import load_truth
 
 SIZE = (640, 480)
 OPENGL = np.diag([1.0, -1.0, -1.0])

@@ -13,11 +13,12 @@ from dataset_scene import assert_same_cameras, moving_hand, ring, skinned, write
 
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
 from usthand.rig import Rig
 from usthand.skeleton import FINGERS
+from usthand.truth import load_truth
 
 SIZE = (334, 512)
 CAMERAS = ("cam400053", "cam400262", "cam410001")

@@ -17,9 +17,10 @@ from scipy.spatial.transform import Rotation
 from usthand.adapters import reader
 from usthand.adapters.base import check_recording, write_recording
 from usthand.adapters.percamera import timeline
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
+from usthand.truth import load_truth
 
 CAMERAS = ("north_east", "south_east", "north_west", "south_west")
 SIZE = (848, 480)

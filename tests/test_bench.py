@@ -18,13 +18,14 @@ from usthand.bench.fill import fill
 from usthand.bench.methods import METHODS, SCHEDULE, Method
 from usthand.bench.regimes import captures, load_regime, regime_names
 from usthand.bench.tables import HEADLINE_METHODS, MISSING, as_json, labels_of, make_table, markdown, put_into
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.checkpoint import SHIPPED
 from usthand.errors import UserError
 from usthand.geometry import Cameras, project
 from usthand.labels import load_labels, load_npz
 from usthand.network.model import ModelConfig
 from usthand.pretrain import FIRST_SEED, PretrainConfig
+from usthand.truth import load_truth
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from usthand.capture import Truth, load_truth, open_capture, save_truth, write_video
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.labels import Labels, load_labels
 from usthand.rig import Camera, Rig, save_rig
+from usthand.truth import Truth, load_truth, save_truth
+from usthand.video import write_video
 
 SIZE = (64, 48)
 

@@ -9,12 +9,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from usthand.capture import write_video
 from usthand.cli import COMMANDS, main
 from usthand.label_formats.openpose import write_openpose_json
 from usthand.labels import load_npz
 from usthand.result import load_result
 from usthand.rig import load_rig, save_rig
+from usthand.video import write_video
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from usthand.associate import associate
-from usthand.capture import open_capture, write_video
+from usthand.capture import open_capture
 from usthand.detectors import mediapipe as mediapipe_module
 from usthand.detectors.mediapipe import PYTHON_VARIABLE, Look, MediaPipe, find_python, joint_confidence, merge_looks
 from usthand.detectors.mediapipe_worker import read_exactly
@@ -22,6 +22,7 @@ from usthand.errors import UserError
 from usthand.geometry import project
 from usthand.labels import Detection, load_labels
 from usthand.rig import Camera, Rig, save_rig
+from usthand.video import write_video
 
 FAKE_WORKER = """
 import json, struct, sys

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from check_captures import make
 
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.checkpoint import SHIPPED
 from usthand.metrics import evaluate_truth
 from usthand.prepare import as_right_hand, fit_hand, load_hand_2d
 from usthand.reconstruct import MOST_RAISED, label_excellence, reconstruct_both
 from usthand.synthetic.noise import HEAVY, LIGHT
 from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.truth import load_truth
 
 
 def excellence(views: int, level: str, seed: int) -> float:

@@ -1,25 +1,25 @@
-"""Geometry against OpenCV, scipy and roma."""
+"""Geometry and lenses against OpenCV and scipy."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 import pytest
-import roma
 import torch
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from usthand import geometry as g
+from usthand import lenses
 
 LENSES = {
-    "none": (np.zeros(0), g.PINHOLE),
-    "five": (np.array([-0.33, 0.05, -0.004, 0.004, 0.06]), g.PINHOLE),
-    "eight": (np.array([0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01]), g.PINHOLE),
-    "prism": (np.array([0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01, 0.004, -0.002, -0.003, 0.001]), g.THIN_PRISM),
-    "fisheye": (np.array([0.05, -0.02, 0.004, -0.001]), g.FISHEYE),
+    "none": (np.zeros(0), lenses.PINHOLE),
+    "five": (np.array([-0.33, 0.05, -0.004, 0.004, 0.06]), lenses.PINHOLE),
+    "eight": (np.array([0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01]), lenses.PINHOLE),
+    "prism": (np.array([0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01, 0.004, -0.002, -0.003, 0.001]), lenses.THIN_PRISM),
+    "fisheye": (np.array([0.05, -0.02, 0.004, -0.001]), lenses.FISHEYE),
     # FISHEYE624 without its own terms is OpenCV's fisheye.
-    "fisheye as 624": (np.array([0.05, -0.02, 0.004, -0.001, 0, 0, 0, 0, 0, 0, 0, 0]), g.FISHEYE624),
+    "fisheye as 624": (np.array([0.05, -0.02, 0.004, -0.001, 0, 0, 0, 0, 0, 0, 0, 0]), lenses.FISHEYE624),
 }
 ARIA = np.array([-0.0266, 0.0963, -0.0680, 0.0084, 0.0021, -0.0006, 6e-4, -3e-4, 1.1e-3, -6e-4, -8e-4, 4e-4])
 """FISHEYE624 coefficients of the size that calibrations of Project Aria have."""
@@ -53,7 +53,7 @@ def points(count: int = 21, seed: int = 5) -> np.ndarray:
 def opencv_pixels(lens: str, seed: int, world: np.ndarray) -> np.ndarray:
     matrix, rotation, translation, k = camera(lens, seed)
     vector = cv2.Rodrigues(rotation)[0]
-    if LENSES[lens][1] in (g.FISHEYE, g.FISHEYE624):
+    if LENSES[lens][1] in (lenses.FISHEYE, lenses.FISHEYE624):
         return cv2.fisheye.projectPoints(world[:, None], vector, translation, matrix, k[:4])[0][:, 0]
     return cv2.projectPoints(world, vector, translation, matrix, k if len(k) else None)[0][:, 0]
 
@@ -76,7 +76,7 @@ def test_undistortion_undoes_the_lens_and_equals_opencv(lens):
     cam = g.to_camera(rig, world)
     assert (xy - cam[..., :2] / cam[..., 2:]).abs().max() < 1e-6
     matrix, _, _, k = camera(lens, 0)
-    if LENSES[lens][1] in (g.FISHEYE, g.FISHEYE624):
+    if LENSES[lens][1] in (lenses.FISHEYE, lenses.FISHEYE624):
         reference = cv2.fisheye.undistortPoints(uv[0].numpy()[:, None], matrix, k[:4])[:, 0]
     else:
         criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 100, 1e-12)
@@ -119,7 +119,7 @@ def aria(dtype=torch.float64) -> g.Cameras:
     """One FISHEYE624 camera at the origin, in the size of Aria's."""
     eye = torch.eye(3, 4, dtype=dtype)[None]
     intrinsics = torch.tensor([[610.0, 612.0, 715.2, 707.9]], dtype=dtype)
-    return g.Cameras(eye, intrinsics, torch.tensor(ARIA, dtype=dtype)[None], torch.tensor([g.FISHEYE624]))
+    return g.Cameras(eye, intrinsics, torch.tensor(ARIA, dtype=dtype)[None], torch.tensor([lenses.FISHEYE624]))
 
 
 def test_fisheye624_is_metas_formula():
@@ -150,7 +150,7 @@ def test_fisheye624_is_undone_up_to_70_degrees():
 def test_fisheye624_has_the_right_gradients():
     xy = torch.from_numpy(np.vstack((np.zeros(2), np.random.default_rng(0).uniform(-1.5, 1.5, (4, 2)))))[None]
     camera = aria()
-    assert torch.autograd.gradcheck(lambda x: g.distort(x, camera.distortion, camera.lens), (xy.requires_grad_(),))
+    assert torch.autograd.gradcheck(lambda x: lenses.distort(x, camera.distortion, camera.lens), (xy.requires_grad_(),))
     uv = g.project(camera, torch.cat((xy[0], torch.ones(5, 1)), -1))[0].detach()[:, 1:]
     assert torch.autograd.gradcheck(lambda p: g.undistort(camera, p), (uv.requires_grad_(),), atol=1e-6)
 
@@ -264,51 +264,8 @@ def test_triangulation_moves_with_the_rig():
     assert (g.triangulate(moved, uv, weight, 8) - expected).abs().max() < 1e-9
 
 
-# ---- rotations and alignment ---------------------------------------------------------------------------------------------
-
-
-def test_rotations_equal_roma():
-    vectors = torch.randn(200, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    matrices = g.rotation_from_axis_angle(vectors)
-    assert (matrices - roma.rotvec_to_rotmat(vectors)).abs().max() < 1e-12
-    assert (g.axis_angle_from_rotation(matrices) - roma.rotmat_to_rotvec(matrices)).abs().max() < 1e-7
-    sixd = torch.randn(200, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    reference = roma.special_gramschmidt(sixd.unflatten(-1, (2, 3)).transpose(-1, -2))
-    assert (g.rotation_from_6d(sixd) - reference).abs().max() < 1e-12
-    assert (g.rotation_from_6d(g.sixd_from_rotation(matrices)) - matrices).abs().max() < 1e-12
-
-
-def test_rotations_are_smooth_at_zero_and_half_turns():
-    zero = torch.zeros(3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(g.rotation_from_axis_angle, (zero,))
-    half = torch.tensor([[np.pi, 0, 0], [0, np.pi - 1e-9, 0], [1e-9, 0, 0]], dtype=torch.float64)
-    matrices = g.rotation_from_axis_angle(half)
-    assert (g.rotation_from_axis_angle(g.axis_angle_from_rotation(matrices)) - matrices).abs().max() < 1e-7
-
-
-def test_alignment_equals_scipy_and_undoes_a_similarity():
-    rng = np.random.default_rng(0)
-    source = rng.normal(size=(21, 3))
-    turn = Rotation.random(random_state=1)
-    target = 1.7 * turn.apply(source) + [0.1, -2.0, 3.0]
-    aligned = g.align_similarity(torch.from_numpy(source), torch.from_numpy(target))
-    assert np.abs(aligned.numpy() - target).max() < 1e-12
-    noisy = target + rng.normal(size=target.shape) * 0.1
-    centred, goal = source - source.mean(0), noisy - noisy.mean(0)
-    reference, _ = Rotation.align_vectors(goal, centred)
-    rigid = g.align_similarity(torch.from_numpy(source), torch.from_numpy(noisy), scale=False)
-    assert np.abs(rigid.numpy() - (reference.apply(centred) + noisy.mean(0))).max() < 1e-10
-
-
-def test_alignment_never_mirrors():
-    source = torch.randn(21, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    mirrored = source * torch.tensor([-1.0, 1, 1], dtype=torch.float64)
-    _, rotation, _ = g.similarity_between(source, mirrored)
-    assert torch.linalg.det(rotation) > 0.999
-
-
 def test_closed_form_solvers_equal_linalg():
     a = torch.randn(50, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     assert (g.inverse_3x3(a) @ a - torch.eye(3, dtype=torch.float64)).abs().max() < 1e-8
     m, b = a[:, :2, :2], a[:, 0, :2]
-    assert (g.solve_2x2(m, b) - torch.linalg.solve(m, b)).abs().max() < 1e-8
+    assert (lenses.solve_2x2(m, b) - torch.linalg.solve(m, b)).abs().max() < 1e-8

@@ -25,12 +25,13 @@ from usthand.baselines.hamuco import (
 from usthand.baselines.hamuco_result import reconstruct_hamuco
 from usthand.capture import open_capture
 from usthand.checkpoint import load_state
-from usthand.geometry import Cameras, project, rotation_from_axis_angle, to_camera
+from usthand.geometry import Cameras, project, to_camera
 from usthand.hand.files import load_hand
 from usthand.learner import Batch, UstHandLearner
 from usthand.network.lift import affine_apply
 from usthand.network.model import Inputs, ModelConfig
 from usthand.presets import Preset, TrainConfig
+from usthand.rotations import rotation_from_axis_angle
 from usthand.synthetic.scene import sample_rig
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import draw_batch, prepare_footages, start_course, train

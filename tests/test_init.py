@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from usthand.capture import open_capture, write_video
+from usthand.capture import open_capture
 from usthand.cli import main
 from usthand.errors import UserError
 from usthand.init import Footage, init_capture, list_footage, match_videos
 from usthand.rig import Camera, Rig, save_rig
+from usthand.video import write_video
 
 SIZE = (64, 48)
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_associate import exact_uv, moving_hands, people, ring_rig
 
-from usthand.capture import Capture, open_capture, write_video
+from usthand.capture import Capture, open_capture
 from usthand.errors import UserError
 from usthand.label_formats import hands_npz, mediapipe, mmpose, openpose, wholebody
 from usthand.label_formats.base import UNKNOWN_CONFIDENCE, camera_files
@@ -23,6 +23,7 @@ from usthand.labels import Labels, load_labels
 from usthand.offset import Overlap
 from usthand.rig import Rig, save_rig
 from usthand.skeleton import INTERHAND_TO_OPENPOSE, inverse_order
+from usthand.video import write_video
 
 N_FRAMES = 6
 OTHER = {"right": "left", "left": "right"}

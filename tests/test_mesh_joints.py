@@ -9,12 +9,12 @@ import pytest
 import torch
 from fit_scene import error_mm, labels_of, make_scene
 
-from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.geometry import project
 from usthand.mesh_joints import mesh_joints
 from usthand.metrics import evaluate_mesh_joints
+from usthand.truth import Truth
 
 RIGID, SOFT = (FitConfig(rounds=4, joints=kind) for kind in ("rigid", "soft"))
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from usthand import pretrain as pretraining
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.checkpoint import CONFIG, SHIPPED, WEIGHTS, load_checkpoint, shipped_weights
 from usthand.errors import UserError
 from usthand.geometry import project
@@ -22,6 +22,7 @@ from usthand.pretrain import FIRST_SEED, PretrainConfig, capture_config, export_
 from usthand.reconstruct import reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import start_course
+from usthand.truth import load_truth
 
 MOST_BYTES = 15e6
 

@@ -13,11 +13,11 @@ from stand_in import exact_labels, make_rig, make_truth, result_of
 
 from usthand import metrics
 from usthand.adapters.published import OURS, compare, published
-from usthand.capture import Truth, save_truth
 from usthand.cli import main
 from usthand.hand.files import load_hand
 from usthand.labels import ANNOTATION, load_npz
 from usthand.rig import save_rig
+from usthand.truth import Truth, save_truth
 
 
 def make_dataset_capture(folder, truth, settings='dataset = "hanco"\nprotocol = "hamuco"\nsplit = "test"\n'):

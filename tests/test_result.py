@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from usthand.errors import UserError
-from usthand.geometry import rotation_from_axis_angle
 from usthand.result import Result, load_result
+from usthand.rotations import rotation_from_axis_angle
 from usthand.skeleton import JOINTS, MANO_TO_OPENPOSE
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from usthand.capture import load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.geometry import project
 from usthand.hand.files import load_hand
@@ -16,6 +16,7 @@ from usthand.rig import MIRROR
 from usthand.synthetic import write
 from usthand.synthetic.render import FOREARM, HAND
 from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.truth import load_truth
 
 SMALL = SynthConfig(views=3, frames=12, size=96, seed=5)
 

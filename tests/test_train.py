@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from usthand import capture as capture_module
 from usthand import reconstruct as reconstruct_module
-from usthand.capture import load_truth, open_capture
+from usthand import truth as truth_module
+from usthand.capture import open_capture
 from usthand.checkpoint import SHIPPED, from_json, load_checkpoint
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
@@ -25,6 +27,7 @@ from usthand.presets import PRESETS, Preset, TrainConfig
 from usthand.reconstruct import ADAPTED_TEMPER, TEMPER, reconstruct, reconstruct_both
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import learning_rate, train
+from usthand.truth import load_truth
 from usthand.windows import CropConfig, Footage, Targets, augmentation, cut_crop, make_batch, place_crops
 
 MODEL = ModelConfig(
@@ -61,6 +64,14 @@ def test_inputs_and_targets_have_no_room_for_truth():
     assert Targets._fields == ("uv_crop", "weight", "detected_uv_crop", "detected_weight")
 
 
+def test_nothing_that_learns_imports_truth():
+    """Ours, the rival's, and what follows a training: in a fresh process, without metrics, tables and synthetic captures."""
+    learning = "usthand.train, usthand.learner, usthand.reconstruct, usthand.fit, usthand.baselines.hamuco, usthand.baselines.hamuco_result"
+    code = f"import sys, {learning}; print([m for m in ('usthand.truth', 'usthand.metrics', 'usthand.synthetic') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
 def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypatch, trained):
     """Without its truth folder, and with its reader broken, a capture gives bit for bit the same network and hands."""
     blind = tmp_path / "blind"
@@ -70,7 +81,7 @@ def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypat
     def refuse(*_):
         raise AssertionError("truth was read")
 
-    monkeypatch.setattr(capture_module, "load_truth", refuse)
+    monkeypatch.setattr(truth_module, "load_truth", refuse)
     train([blind], tmp_path / "run", SHORT, quiet=True)
     ours, theirs = state_of(tmp_path / "run"), state_of(trained)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

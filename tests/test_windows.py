@@ -10,11 +10,12 @@ import pytest
 from PIL import Image
 
 from usthand import windows
-from usthand.capture import open_capture, write_video
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.pictures import VideoPicture, planes_of
 from usthand.resample import resize_square
 from usthand.rig import Camera, Rig, save_rig
+from usthand.video import write_video
 from usthand.windows import Crops, cut_crop, read_crops
 
 SIZE = (160, 120)

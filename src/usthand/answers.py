@@ -9,7 +9,7 @@ import torch
 
 from usthand.articulation import articulation
 from usthand.estimate import Estimates, observations
-from usthand.geometry import Cameras, axis_angle_from_rotation, triangulate_precision
+from usthand.geometry import Cameras, triangulate_precision
 from usthand.hand.limits import anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.initial import metres_per_unit
@@ -18,6 +18,7 @@ from usthand.network.hand_head import HandParameters, pose_hand
 from usthand.network.lift import PALM
 from usthand.result import Result
 from usthand.rig import Rig
+from usthand.rotations import axis_angle_from_rotation
 
 
 def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:

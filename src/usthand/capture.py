@@ -10,7 +10,7 @@
       truth/<side>.npz         optional, of synthetic captures and data sets: for metrics, never for learning
 
 Frame k of every camera is one instant: of videos with offsets, the overlap counts (`usthand.offset`). In a list, an empty
-line is a frame that this camera lacks. Truth is an object of its own, which the capture does not hold.
+line is a frame that this camera lacks. Truth is an object of its own (`usthand.truth`), which the capture does not hold.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from math import ceil, floor, isfinite
@@ -47,7 +47,6 @@ DEFAULT_FPS = 30.0
 CAPTURE_KEYS = {"fps": float, "dataset": str, "protocol": str, "split": str}
 OFFSET_KEY = "offset"  # a table, which `usthand.offset` reads
 COUNTS = ".frames.json"  # how many frames the videos have whose containers do not say
-VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
 @dataclass(frozen=True)
@@ -396,88 +395,3 @@ def _video_fps(source: Source) -> float:
         return DEFAULT_FPS
     with av.open(str(source.path)) as container:
         return float(container.streams.video[0].average_rate or DEFAULT_FPS)
-
-
-# ---- truth ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Ground truth of a synthetic capture or a data set: for metrics only. No network and no loss takes this type.
-
-    Some data sets have no meshes or no poses; those arrays are then empty. Frames without truth are zeros, not valid.
-    """
-
-    joints_world_m: np.ndarray
-    """(T, 21, 3)"""
-    vertices_world_m: np.ndarray
-    """(T, 778, 3), or (0, 778, 3)"""
-    visible: np.ndarray
-    """(T, V, 21) bool"""
-    pose: np.ndarray
-    """(T, 48) axis-angle, radians, flat-hand mean; the first three are the wrist's; or (0, 48)"""
-    shape: np.ndarray
-    """(10,), or (0,)"""
-    translation_m: np.ndarray
-    """(T, 3), or (0, 3)"""
-    valid: np.ndarray | None = None
-    """(T,) bool: frames that have truth; None is turned into all of them."""
-
-    def __post_init__(self) -> None:
-        count = len(self.joints_world_m)
-        valid = np.ones(count, bool) if self.valid is None else np.asarray(self.valid, bool)
-        object.__setattr__(self, "valid", valid)
-        if valid.shape != (count,) or len(self.vertices_world_m) not in (0, count):
-            raise UserError(
-                f"truth has {count} frames of joints, {len(self.vertices_world_m)} of vertices and {valid.shape} of valid",
-                "the arrays belong to different captures", "write them with a row for each frame",
-            )  # fmt: skip
-
-    @property
-    def has_mesh(self) -> bool:
-        return len(self.vertices_world_m) > 0
-
-    @staticmethod
-    def of_joints(joints_world_m: np.ndarray, visible: np.ndarray, valid: np.ndarray | None = None) -> Truth:
-        """Truth without mesh and pose."""
-        nothing = np.zeros((0, 778, 3), np.float32), np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
-        return Truth(joints_world_m, nothing[0], visible, *nothing[1:], valid)
-
-
-def save_truth(path: str | Path, side: str, truth: Truth) -> None:
-    """Write `truth/<side>.npz` of the capture at `path`."""
-    file = Path(path) / "truth" / f"{side}.npz"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **{f.name: getattr(truth, f.name) for f in fields(Truth)})
-
-
-def load_truth(path: str | Path, side: str) -> Truth | None:
-    """The truth of a capture, or None where there is none (every capture of one's own)."""
-    file = Path(path) / "truth" / f"{side}.npz"
-    if not file.is_file():
-        return None
-    with np.load(file, allow_pickle=False) as data:
-        # Files of before there was `valid` have truth in every frame.
-        return Truth(**{f.name: data[f.name] for f in fields(Truth) if f.name in data or f.name != "valid"})
-
-
-# ---- writing --------------------------------------------------------------------------------------------------------
-
-
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: str = VIDEO_CRF) -> None:
-    """Write RGB uint8 frames (H, W, 3) as H.264 (yuv420p, which every browser plays); sides must be even. A higher
-    `crf` makes a smaller and coarser file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = None
-        for image in frames:
-            if stream is None:
-                stream = container.add_stream("libx264", rate=round(fps))
-                stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
-                # The bytes shall depend on the frames alone. They would not with several threads, nor with x264's
-                # "macroblock tree", which decides differently while other encoders run in the same process.
-                stream.options = {"crf": crf, "preset": "veryfast", "threads": "1", "mbtree": "0"}
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
-        if stream is not None:
-            container.mux(stream.encode())

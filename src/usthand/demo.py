@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from usthand import metrics
-from usthand.capture import Capture, Truth, load_truth, open_capture
+from usthand.capture import Capture, open_capture
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.labels import Labels, load_labels
@@ -23,6 +23,7 @@ from usthand.report import Report, write_report
 from usthand.result import Result
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import train
+from usthand.truth import Truth, load_truth
 from usthand.uncertainty import spearman
 
 ROWS = {"raw": "raw", "smooth": "smoothed", "fit": "fit", "network": "network", "usthand": "UST-Hand"}

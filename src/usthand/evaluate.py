@@ -6,10 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from usthand import metrics
-from usthand.capture import Capture, load_truth, open_capture
+from usthand.capture import Capture, open_capture
 from usthand.errors import UserError
 from usthand.labels import hand_side, load_labels
 from usthand.result import Result, load_result
+from usthand.truth import load_truth
 
 
 def evaluate_result(result: Result, capture: Capture | None, leave_out: str | None = None, side: str | None = None) -> dict:

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from usthand.articulation import N_SHAPE, Articulation, HandState, rotation
-from usthand.geometry import similarity_between
+from usthand.rotations import similarity_between
 from usthand.skeleton import BONES, FINGERS, MANO_TO_OPENPOSE
 
 PALM = (0, 1, 5, 9, 13, 17)  # joints that move together, nearly

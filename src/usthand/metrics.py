@@ -28,15 +28,16 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from usthand.errors import UserError
-from usthand.geometry import align_similarity, project
+from usthand.geometry import project
 from usthand.mesh_joints import mesh_joints
 from usthand.result import MM_PER_M, Result
+from usthand.rotations import align_similarity
 from usthand.skeleton import BONES, JOINTS, PALM_BONES
 
 if TYPE_CHECKING:
-    from usthand.capture import Truth
     from usthand.labels import Labels
     from usthand.rig import Rig
+    from usthand.truth import Truth
 
 AUC_MAX_MM = 50.0
 F_THRESHOLDS_MM = (5.0, 15.0)

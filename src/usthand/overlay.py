@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usthand import draw
-from usthand.capture import Capture, write_video
+from usthand.capture import Capture
 from usthand.errors import UserError
 from usthand.geometry import Cameras, project, to_camera
 from usthand.result import Result
 from usthand.skeleton import BONES, FINGERS, N_JOINTS
 from usthand.uncertainty import chi2_radius2
+from usthand.video import write_video
 
 BAR_AFTER_S = 2.0
 VIEWING_CRF = "23"  # for the eye, not for measuring: a third of the size of a capture's own videos

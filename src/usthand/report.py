@@ -23,10 +23,12 @@ from jaxtyping import Float
 from PIL import Image
 
 from usthand import draw, figures, measures, metrics, uncertainty
-from usthand.capture import Capture, Truth, write_video
+from usthand.capture import Capture
 from usthand.measures import METHOD_MEANINGS, METHOD_NAMES, Measure
 from usthand.overlay import VIEWING_CRF, OverlayConfig, overlay_frames, refuse_overwriting
 from usthand.result import Result
+from usthand.truth import Truth
+from usthand.video import write_video
 
 FILM_S = 4.0
 FILM_CAMERAS = 4

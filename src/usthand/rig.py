@@ -18,15 +18,9 @@ import torch
 from usthand.calibration.found import Calibration, bad_calibration
 from usthand.calibration.tables import read_tables
 from usthand.errors import UserError
-from usthand.geometry import (
-    FISHEYE,
-    FISHEYE624,
-    MAX_COEFFICIENTS,
-    PINHOLE,
-    THIN_PRISM,
-    Cameras,
-    rotation_from_axis_angle,
-)
+from usthand.geometry import Cameras
+from usthand.lenses import FISHEYE, FISHEYE624, MAX_COEFFICIENTS, PINHOLE, THIN_PRISM
+from usthand.rotations import rotation_from_axis_angle
 
 if sys.version_info >= (3, 11):
     import tomllib

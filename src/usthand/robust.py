@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from usthand.geometry import MIN_DEPTH_M, Cameras, distort, inverse_3x3, to_camera, triangulate_xy, undistort
+from usthand.geometry import MIN_DEPTH_M, Cameras, inverse_3x3, to_camera, triangulate_xy, undistort
+from usthand.lenses import distort
 
 CAP_SIGMA = 4.0  # a label further than this many standard deviations off is simply wrong: its vote is capped here
 SHARED_VOTE = 0.5  # part of a pair's cost that is the mean over the hand

@@ -65,7 +65,7 @@ def reliability(
 
 
 def reliability_of(result: Result, truth: object, frames: np.ndarray | None = None) -> Reliability:
-    """`reliability` of all joints of a result's valid frames; ``truth`` is a `usthand.capture.Truth`."""
+    """`reliability` of all joints of a result's valid frames; ``truth`` is a `usthand.truth.Truth`."""
     rows, at = select_truth(result, truth, frames)
     error = result.joints_world_m[rows] - truth.joints_world_m[at]
     return reliability(error, result.joints_cov_m2[rows])

@@ -1,4 +1,4 @@
-"""Videos, frame by exact frame: counting without decoding, decoding from any frame on.
+"""Videos, frame by exact frame: counting without decoding, decoding from any frame on, writing.
 
 Frame k of a video is the k-th that comes out when it is decoded from its beginning. To begin later, a decoder must be
 sent to a key frame, and containers are asked for times, not for numbers. So the times of all frames are read from the
@@ -9,7 +9,7 @@ then recognised by its time. Where times are missing, doubled or not what was an
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,6 +27,7 @@ TIMED = {"mov", "mp4", "matroska", "webm"}
 REORDER = 17
 """Frames that the jump aims before its goal: H.264 may show a frame 16 later than it is stored, and containers jump by the
 order of storage."""
+VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
 def damaged(path: Path, error: Exception) -> UserError:
@@ -126,3 +127,22 @@ def _frame_times(path: Path, size: int, changed_ns: int) -> Int[np.ndarray, "T"]
         first = next(container.decode(video=0), None)
     # A stream that begins with frames that cannot be decoded is numbered from the first that can.
     return times if len(times) == len(shown) and first is not None and first.pts == times[0] else None
+
+
+def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: str = VIDEO_CRF) -> None:
+    """Write RGB uint8 frames (H, W, 3) as H.264 (yuv420p, which every browser plays); sides must be even. A higher
+    `crf` makes a smaller and coarser file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = None
+        for image in frames:
+            if stream is None:
+                stream = container.add_stream("libx264", rate=round(fps))
+                stream.width, stream.height, stream.pix_fmt = image.shape[1], image.shape[0], "yuv420p"
+                # The bytes shall depend on the frames alone. They would not with several threads, nor with x264's
+                # "macroblock tree", which decides differently while other encoders run in the same process.
+                stream.options = {"crf": crf, "preset": "veryfast", "threads": "1", "mbtree": "0"}
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")))
+        if stream is not None:
+            container.mux(stream.encode())

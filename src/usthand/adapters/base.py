@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from usthand.capture import ImageRef, Truth, save_truth
+from usthand.capture import ImageRef
 from usthand.errors import UserError
 from usthand.folders import whole_folder
 from usthand.geometry import Cameras, project, triangulate
@@ -23,6 +23,7 @@ from usthand.hand.model import HandModel
 from usthand.labels import Labels
 from usthand.rig import Rig, save_rig
 from usthand.skeleton import FINGERS, SIDES
+from usthand.truth import Truth, save_truth
 
 MM_PER_M = 1000.0
 PALM = (FINGERS["index"][0], FINGERS["little"][0])

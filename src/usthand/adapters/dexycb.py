@@ -26,12 +26,12 @@ from usthand.adapters.base import HandData, Recording
 from usthand.adapters.mano import check_meshes, moved, official_left, pose_from_pca, pose_meshes
 from usthand.calibration.dexycb import read_dexycb
 from usthand.calibration.documents import keys, numbers, read_yaml
-from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
 from usthand.labels import ANNOTATION, Labels
 from usthand.rig import Rig, build_rig
 from usthand.skeleton import N_JOINTS, SIDES
+from usthand.truth import Truth
 
 FPS = 30.0
 WIDTH, HEIGHT = 640, 480

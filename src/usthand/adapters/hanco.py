@@ -23,13 +23,14 @@ import torch
 
 from usthand.adapters.base import HandData, Recording
 from usthand.adapters.mano import check_meshes, flat_pose, pose_meshes
-from usthand.capture import ImageRef, Truth
+from usthand.capture import ImageRef
 from usthand.errors import UserError
 from usthand.geometry import project
 from usthand.hand.model import HandModel
 from usthand.labels import Labels
 from usthand.rig import Camera, Rig
 from usthand.skeleton import N_JOINTS
+from usthand.truth import Truth
 
 DATASET = "hanco"
 SYNTHETIC = "synthetic.txt"

@@ -18,14 +18,16 @@ from PIL import Image
 from scipy.ndimage import map_coordinates
 
 from usthand.adapters.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
-from usthand.capture import Truth, load_truth, open_capture
+from usthand.capture import open_capture
 from usthand.errors import UserError
 from usthand.folders import whole_folder
-from usthand.geometry import distort, to_camera, undistort
+from usthand.geometry import to_camera, undistort
 from usthand.hand.files import export, load_hand
 from usthand.labels import Labels, load_npz
+from usthand.lenses import distort
 from usthand.rig import Camera, Rig
 from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.truth import Truth, load_truth
 
 VIEWS = 8
 SEQUENCES = 1518  # that HanCo has; meta.json lists them all

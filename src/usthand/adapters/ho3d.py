@@ -41,12 +41,12 @@ from usthand.adapters.percamera import (
     turn_root,
     world_from_camera,
 )
-from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
 from usthand.labels import Labels
 from usthand.rig import Camera, Rig
 from usthand.skeleton import MANO_TO_OPENPOSE
+from usthand.truth import Truth
 from usthand.unpickle import ArrayUnpickler, load_pickle
 
 V2, V3, MV = "ho3d-v2", "ho3d-v3", "ho3d-mv"

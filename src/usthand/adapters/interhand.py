@@ -26,11 +26,11 @@ import numpy as np
 from usthand.adapters.base import HandData, Recording
 from usthand.adapters.mano import check_meshes, flat_pose, pose_meshes
 from usthand.adapters.percamera import choose, rest_wrist_m, timeline
-from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
 from usthand.rig import Camera, Rig
 from usthand.skeleton import INTERHAND_TO_OPENPOSE, SIDES
+from usthand.truth import Truth
 
 DATASET = "interhand26m"
 SPLITS = ("train", "val", "test")

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 
 from usthand.errors import UserError
-from usthand.geometry import axis_angle_from_rotation, rotation_from_axis_angle
 from usthand.hand.model import HandModel
+from usthand.rotations import axis_angle_from_rotation, rotation_from_axis_angle
 from usthand.skeleton import FINGER_TIPS, N_JOINTS
 
 CHUNK = 256  # frames posed at once

@@ -35,10 +35,10 @@ from usthand.adapters.percamera import (
     timeline,
     world_from_camera,
 )
-from usthand.capture import Truth
 from usthand.errors import UserError
 from usthand.hand.model import HandModel
 from usthand.rig import Camera, Rig
+from usthand.truth import Truth
 from usthand.unpickle import TensorUnpickler, load_pickle
 
 IMAGE, MV = "oakink-image", "oakink-mv"

@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from usthand.checkpoint import load_state
-from usthand.geometry import Cameras, rotation_from_6d, triangulate, undistort
+from usthand.geometry import Cameras, triangulate, undistort
 from usthand.hand.files import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.learner import Batch, shipped_backbone
@@ -32,6 +32,7 @@ from usthand.network.hand_head import IDENTITY_6D, N_SHAPE, CarriesHand
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.network.model import STRIDE, Inputs, ModelConfig
 from usthand.presets import Preset
+from usthand.rotations import rotation_from_6d
 from usthand.skeleton import N_JOINTS
 from usthand.windows import Targets
 

@@ -13,11 +13,11 @@ from torch import Tensor
 from usthand.baselines.hamuco import Hamuco, HamucoPrediction, place
 from usthand.capture import Capture
 from usthand.checkpoint import CONFIG, from_json, load_state
-from usthand.geometry import axis_angle_from_rotation, rotation_from_6d
 from usthand.hand.files import load_hand
 from usthand.network.model import Inputs, ModelConfig
 from usthand.prepare import fit_hand, footage_of, load_hand_2d
 from usthand.result import Result
+from usthand.rotations import axis_angle_from_rotation, rotation_from_6d
 from usthand.windows import CropConfig, make_batch
 
 CHUNK = 12  # frames that go through the network at once

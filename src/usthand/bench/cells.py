@@ -20,7 +20,7 @@ import numpy as np
 from usthand import metrics
 from usthand.bench.methods import Method, method
 from usthand.bench.regimes import SIDE, captures, load_regime
-from usthand.capture import Capture, load_truth, open_capture
+from usthand.capture import Capture, open_capture
 from usthand.checkpoint import to_json
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
@@ -28,6 +28,7 @@ from usthand.labels import load_labels
 from usthand.overlay import progress_bar
 from usthand.presets import Preset
 from usthand.train import train
+from usthand.truth import load_truth
 
 ENDED = "ended.json"
 """In a training's folder: it has ended, with these settings."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usthand.capture import load_truth, open_capture, save_truth
+from usthand.capture import open_capture
 from usthand.detectors.run import label_capture
 from usthand.errors import UserError
 from usthand.folders import whole_folder
@@ -18,6 +18,7 @@ from usthand.labels import Labels, load_npz
 from usthand.rig import Rig, save_rig
 from usthand.synthetic.noise import LEVELS, noisy_labels
 from usthand.synthetic.write import SynthConfig, make_capture, project
+from usthand.truth import load_truth, save_truth
 
 try:
     import tomllib

@@ -16,7 +16,7 @@ import torch
 
 from usthand.calibration.documents import keys, numbers, read_yaml
 from usthand.calibration.found import Calibration, bad_calibration
-from usthand.geometry import rotation_from_axis_angle
+from usthand.rotations import rotation_from_axis_angle
 
 ROTATION_TOLERANCE = 1e-3  # the files keep six decimals
 

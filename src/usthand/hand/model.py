@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from usthand.geometry import rotation_from_axis_angle
+from usthand.rotations import rotation_from_axis_angle
 from usthand.skeleton import MANO_TO_OPENPOSE
 
 N_MANO_JOINTS = 16

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from usthand.geometry import rotation_from_axis_angle
 from usthand.hand.anatomy import MM, Skeleton
 from usthand.hand.flesh import Flesh
 from usthand.hand.limits import FREE, LIMITS_RAD
 from usthand.hand.model import forward_kinematics
 from usthand.hand.skinning import adjacency, smooth
+from usthand.rotations import rotation_from_axis_angle
 
 N_POSES = 400
 RIDGE = 1e-2

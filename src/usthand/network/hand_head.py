@@ -13,10 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.geometry import rotation_from_6d, rotation_from_axis_angle
 from usthand.hand.limits import LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel, PosedHand
 from usthand.network.lift import PALM, PalmFrame, palm_frame
+from usthand.rotations import rotation_from_6d, rotation_from_axis_angle
 from usthand.skeleton import N_JOINTS
 
 N_SHAPE = 10

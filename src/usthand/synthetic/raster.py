@@ -9,7 +9,7 @@ import math
 import numpy as np
 from numba import njit
 
-from usthand.geometry import FISHEYE, PINHOLE, THIN_PRISM
+from usthand.lenses import FISHEYE, PINHOLE, THIN_PRISM
 
 NEAR_M = 0.02  # triangles nearer to the camera than this are dropped, not clipped
 SAMPLES = 2  # supersampling per axis: 2 x 2 depth samples a pixel
@@ -33,7 +33,7 @@ def _pinhole_limit(k):
 
 @njit(cache=True, nogil=True)
 def _bend(x, y, k, lens):
-    """`usthand.geometry.distort` for one point: `lens` and the twelve coefficients `k` are as in `Cameras`."""
+    """`usthand.lenses.distort` for one point: `lens` and the twelve coefficients `k` are as in `Cameras`."""
     r2 = x * x + y * y
     if lens == PINHOLE or lens == THIN_PRISM:
         scale = (1 + r2 * (k[0] + r2 * (k[1] + r2 * k[4]))) / (1 + r2 * (k[5] + r2 * (k[6] + r2 * k[7])))

@@ -17,7 +17,6 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from usthand.capture import Truth, save_truth, write_video
 from usthand.errors import UserError
 from usthand.folders import whole_folder
 from usthand.hand.files import load_hand
@@ -30,6 +29,8 @@ from usthand.synthetic.noise import LEVELS, noisy_labels
 from usthand.synthetic.render import project_camera
 from usthand.synthetic.scene import GRASPED, sample_rig, sample_scene
 from usthand.synthetic.surface import hand_surface
+from usthand.truth import Truth, save_truth
+from usthand.video import write_video
 
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
 QUEUED = 8  # frames that wait for an encoder
