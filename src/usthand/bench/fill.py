@@ -16,12 +16,13 @@ SCALES = {"tiny": "cpu", "paper": "gpu"}  # in the names of the JSON files
 
 
 def fill(
-    name: str, cache: Path, results: Path, seeds: tuple[int, ...], run: bool = True, minutes: float | None = None,
+    name: str, cache: Path, results: Path, seeds: tuple[int, ...] | None = None, run: bool = True, minutes: float | None = None,
     into: Path | None = None, preset: str = "tiny", device: str = "cpu",
 ) -> str:  # fmt: skip
     """Fill a table as far as time allows; returns its Markdown.
 
     Args:
+        seeds: of the trainings; the table's own number of them if none are given.
         minutes: no cell is begun after so long; None for no limit.
         into: a document whose table of this name is replaced.
         preset, device: of the trained networks; see `usthand.train`.
@@ -31,7 +32,7 @@ def fill(
     """
     check_device(device)  # before captures are made
     console, began = Console(stderr=True), time.monotonic()
-    table = make_table(name, tuple(seeds), preset)
+    table = make_table(name, seeds, preset)
     missing = [cell for cell in table.cells() if not is_whole(cell, results)]
     for number, cell in enumerate(missing if run else []):
         if minutes is not None and time.monotonic() - began > 60 * minutes:

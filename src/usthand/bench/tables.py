@@ -26,6 +26,8 @@ FROM_BACKBONE = {
     "usthand": "UST-Hand, from the backbone", "network": "its network alone", "hamuco": "HaMuCo-like, from the backbone",
 }  # fmt: skip
 UNTRAINED = {"fit": "fit", "smooth": "triangulation, smoothed", "raw": "raw triangulation"}
+SEEDS = {"headline": 3, "spread": 5}
+"""How many trainings the lines of a table are the mean of; one where it is not said."""
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
 IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "smooth", "raw")
@@ -102,12 +104,13 @@ def _parts() -> tuple[Row, ...]:
     return (*_variants(ABLATIONS, "network"), head, *_variants(ABLATIONS, "usthand"))
 
 
-def make_table(name: str, seeds: tuple[int, ...], preset: str = "tiny") -> Table:
-    """A table by its name, of networks of one preset.
+def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "tiny") -> Table:
+    """A table by its name, of networks of one preset, over the table's own number of seeds if none are given.
 
     Raises:
         UserError: if there is none.
     """
+    seeds = tuple(range(SEEDS.get(name, 1))) if seeds is None else tuple(seeds)
     if preset == "paper" and name != "headline":
         raise UserError(f"there is no table {name!r} at the published sizes", "only the headline is", "say `usthand bench headline`")
     if preset == "paper":
@@ -115,6 +118,7 @@ def make_table(name: str, seeds: tuple[int, ...], preset: str = "tiny") -> Table
         return Table(name, tuple(rows), seeds)
     makers = {
         "headline": lambda: tuple(row for regime in regime_names() for row in _methods(HEADLINE_METHODS, regime, regime)),
+        "spread": lambda: tuple(row for regime in regime_names() for row in _methods(FROM_BACKBONE, regime, regime)),
         "detector": lambda: tuple(row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")),
         "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _methods(OF_SETTINGS, "hanco-like", level, labels=level)),
         "views": lambda: tuple(
