@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,13 +12,13 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "usthand"
 
 ORDER = (
-    "errors device folders skeleton geometry calibration.found calibration.tables rig calibration offset resample pictures video capture init labels unpickle "
+    "errors device folders skeleton rotations lenses geometry calibration.found calibration.tables rig calibration offset resample pictures video capture truth init labels unpickle "
     "hand.model hand.limits hand.unpickle hand.files hand "
     "label_formats detectors.base detectors tracks hypotheses associate detectors.run label_import "
     "synthetic result mesh_joints adapters.base adapters.mano "
     "robust check.mends check.evidence check.hypotheses check.search check.ray_tracks check.timing check.time_faults check.camera_faults check.hand_faults check.folder check.findings check.work check.headers check.hand check.run check.write check banded articulation covariance energy deviation initial trust fitter lay cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "
-    "shards windows losses checkpoint prepare presets learner train estimate answers reconstruct baselines metrics uncertainty draw overlay pretrain bench.regimes bench.knock_out bench.methods bench.cells bench.tables bench figures measures report demo adapters.published adapters.hanco adapters.dexycb adapters.percamera adapters.oakink adapters.ho3d adapters.interhand adapters adapters.hanco_write adapters.run cli"
+    "shards windows losses checkpoint prepare presets learner train estimate answers reconstruct baselines metrics evaluate uncertainty draw overlay pretrain bench.regimes bench.knock_out bench.methods bench.cells bench.tables bench figures measures report demo adapters.published adapters.hanco adapters.dexycb adapters.percamera adapters.oakink adapters.ho3d adapters.interhand adapters adapters.hanco_write adapters.run cli"
 ).split()
 """A file imports only from those before it; a folder's name stands for its files that have no name of their own."""
 
@@ -99,10 +101,15 @@ def test_truth_cannot_be_named_where_networks_learn():
         assert not {w for w in words if "truth" in w.lower()}, path
 
 
+def test_nothing_that_learns_imports_truth():
+    """Ours, the rival's, and what follows a training: in a fresh process, without metrics, tables and synthetic captures."""
+    learning = "usthand.train, usthand.learner, usthand.reconstruct, usthand.fit, usthand.baselines.hamuco, usthand.baselines.hamuco_result"
+    code = f"import sys, {learning}; print([m for m in ('usthand.truth', 'usthand.metrics', 'usthand.synthetic') if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
 def test_importing_the_core_needs_no_detector_and_no_test_library():
     """The command line imports nothing heavy before a command is chosen."""
-    import subprocess
-    import sys
-
     code = "import sys, usthand.cli; print([m for m in ('torch', 'mediapipe', 'cv2', 'numba') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -62,14 +60,6 @@ def test_inputs_and_targets_have_no_room_for_truth():
     """Of the labels, the inputs hold where their fit expects the hand (crop maps, gate): see tests/test_gate.py."""
     assert Inputs._fields == ("images", "crop_from_px", "view_mask", "cameras", "gate")
     assert Targets._fields == ("uv_crop", "weight", "detected_uv_crop", "detected_weight")
-
-
-def test_nothing_that_learns_imports_truth():
-    """Ours, the rival's, and what follows a training: in a fresh process, without metrics, tables and synthetic captures."""
-    learning = "usthand.train, usthand.learner, usthand.reconstruct, usthand.fit, usthand.baselines.hamuco, usthand.baselines.hamuco_result"
-    code = f"import sys, {learning}; print([m for m in ('usthand.truth', 'usthand.metrics', 'usthand.synthetic') if m in sys.modules])"
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert told.stdout.strip() == "[]"
 
 
 def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypatch, trained):
