@@ -1,4 +1,5 @@
-"""The shipped network with a part taken out, and nothing learned anew: what the network that was trained for long makes of it.
+"""The shipped network with a part taken out or a setting changed, and nothing learned anew: what the network that was trained for
+long makes of it.
 
 A part that can go without loss is not used. The reverse is weaker: what the others would make up for in a training of their own
 is not seen, which is what the ablation is for; but that is a short training, in which late stages have hardly learned.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -38,25 +40,37 @@ def _no_attention(kind: str) -> Callable[[UstHand], None]:
     return take_out
 
 
-PARTS: dict[str, Callable[[UstHand], None]] = {
-    "confidence": lambda model: setattr(model.views, "use_confidence", False),
-    "casa": lambda model: setattr(model.views, "attention", nn.ModuleList()),
-    "gcn": lambda model: setattr(model.views, "gcn", nn.ModuleList()),
-    "couplings": lambda model: setattr(model.flow, "couplings", nn.ModuleList()),
-    "fusion": lambda model: setattr(model.points, "fusion", None),
-    "stpt": _no_stpt,
-    "spatial": _no_attention("spatial"),
-    "temporal": _no_attention("temporal"),
-    "cross": _no_attention("cross"),
+def _hypotheses(count: int) -> Callable[[UstHand], None]:
+    return lambda model: setattr(model, "config", replace(model.config, hypotheses=count))
+
+
+def _first_block(model: UstHand) -> None:
+    model.points.blocks = model.points.blocks[:1]
+
+
+CHANGES: dict[str, Callable[[UstHand], None]] = {
+    "without-confidence": lambda model: setattr(model.views, "use_confidence", False),
+    "without-casa": lambda model: setattr(model.views, "attention", nn.ModuleList()),
+    "without-gcn": lambda model: setattr(model.views, "gcn", nn.ModuleList()),
+    "without-couplings": lambda model: setattr(model.flow, "couplings", nn.ModuleList()),
+    "without-fusion": lambda model: setattr(model.points, "fusion", None),
+    "without-stpt": _no_stpt,
+    "without-spatial": _no_attention("spatial"),
+    "without-temporal": _no_attention("temporal"),
+    "without-cross": _no_attention("cross"),
+    "with-1-block": _first_block,
+    "with-1-hypothesis": _hypotheses(1),
+    "with-4-hypotheses": _hypotheses(4),
+    "with-32-hypotheses": _hypotheses(32),
 }
 
 
-def answer_without(part: str, capture: Capture) -> Result:
-    """What the shipped network alone, less a part, says of a capture."""
+def answer_changed(change: str, capture: Capture) -> Result:
+    """What the shipped network alone, so changed, says of a capture."""
     hand = load_hand_2d(capture, SIDE)
     fit = fit_hand(hand, capture.fps)  # places crops and gates
     model, crop, _ = load_checkpoint(SHIPPED, load_hand())
-    PARTS[part](model)
+    CHANGES[change](model)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder))
         result = network_result(hand.rig, estimate(model, footage, crop, seed=0), right_hand())

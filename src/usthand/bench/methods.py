@@ -9,7 +9,7 @@ from typing import Literal
 
 from usthand.baselines.hamuco import HamucoLearner
 from usthand.baselines.hamuco_result import reconstruct_hamuco
-from usthand.bench.knock_out import PARTS, answer_without
+from usthand.bench.knock_out import CHANGES, answer_changed
 from usthand.bench.regimes import SIDE
 from usthand.capture import Capture
 from usthand.checkpoint import SHIPPED
@@ -82,10 +82,9 @@ def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
 
 
-def _without(part: str) -> Method:
-    """The package's weights less a part, and the network alone."""
-    name = f"without-{part}"
-    return Method(lambda capture, run, seed: {name: answer_without(part, capture)}, (name,))
+def _changed(name: str) -> Method:
+    """The package's weights less a part, or in another setting, and the network alone."""
+    return Method(lambda capture, run, seed: {name: answer_changed(name, capture)}, (name,))
 
 
 def _hamuco(name: str) -> Callable[[Capture, Path | None, int], Results]:
@@ -132,7 +131,7 @@ METHODS: dict[str, Method] = {
         _hamuco("hamuco-adapted"), ("hamuco-adapted",), hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING), learner=HamucoLearner(),
         pretraining="hamuco", learns_from="test",
     ),
-    **{f"without-{part}": _without(part) for part in PARTS},
+    **{name: _changed(name) for name in CHANGES},
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),
     "no-stpt": variant(attention=()),

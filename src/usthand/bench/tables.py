@@ -49,6 +49,8 @@ KNOCKED_OUT = {
     "without-couplings": "no couplings in the flow", "without-fusion": "no projection fusion",
     "without-stpt": "points as STPT gets them", "without-spatial": "no spatial attention",
     "without-temporal": "no temporal attention", "without-cross": "no cross-set attention",
+    "with-1-block": "one block of STPT in place of two", "with-1-hypothesis": "1 hypothesis in place of 16", "with-4-hypotheses": "4 hypotheses",
+    "with-32-hypotheses": "32 hypotheses",
 }  # fmt: skip
 
 
