@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from usthand import checkpoint
 from usthand.bench import cells, methods, regimes, tables
 from usthand.bench.cells import KEYS, Cell, read_cell, run_cell
 from usthand.bench.fill import fill
@@ -245,13 +247,34 @@ def test_a_cell_of_an_older_version_is_run_again_and_shown_till_then(tmp_path):
     assert not cells.is_whole(cell, tmp_path) and as_json(make_table("headline", (0,)), tmp_path)["regimes"]["hanco-like"]["network"] is None
 
 
+def test_numbers_of_other_weights_are_missing(tmp_path, monkeypatch):
+    """Of every method that the package's weights have a part in; not of those without, and not at the published sizes."""
+    old = [Cell("hanco-like", name) for name in METHODS] + [Cell("hanco-like", "usthand", preset="paper")]
+    for cell in old:
+        fake(tmp_path, cell, 2.0)
+    assert all(read_cell(cell, tmp_path) for cell in old)
+    monkeypatch.setattr(cells, "shipped_digest", lambda: "others")
+    assert {cell.method for cell in old if read_cell(cell, tmp_path)} == {"raw", "smooth", "fit", "usthand"}
+    assert read_cell(old[-1], tmp_path) and not read_cell(Cell("hanco-like", "usthand"), tmp_path)
+
+
+def test_the_digest_follows_weights_and_settings(tmp_path, monkeypatch):
+    before = checkpoint.shipped_digest()
+    for name in (checkpoint.CONFIG, checkpoint.WEIGHTS):
+        folder = tmp_path / name
+        shutil.copytree(SHIPPED, folder)
+        (folder / name).write_bytes((folder / name).read_bytes() + b" ")
+        monkeypatch.setattr(checkpoint, "SHIPPED", folder)
+        assert checkpoint.shipped_digest() != before
+
+
 def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
     """A failure after the training leaves it in the cache; the next try does not train again."""
     cell = Cell("oakink-like", "usthand", 0)
     monkeypatch.setattr(cells, "_measure", lambda *a: (_ for _ in ()).throw(RuntimeError("power cut")))
     with pytest.raises(RuntimeError, match="power cut"):
         run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
-    log = tmp_path / "cache" / "runs" / cell.name / "metrics.jsonl"
+    log = tmp_path / "cache" / "runs" / f"{cell.name}.{cell.weights}" / "metrics.jsonl"
     assert read_cell(cell, tmp_path / "results") is None and log.is_file()
     before, after, real = log.read_text(), [], cells.train
     monkeypatch.setattr(cells, "train", lambda *a, **k: (real(*a, **k), after.append(log.read_text())))
@@ -282,7 +305,7 @@ def fake(results: Path, cell: Cell, value: float) -> None:
     path = results / "cells" / f"{cell.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {of: dict.fromkeys(KEYS, value) for of in METHODS[cell.method].gives}
-    path.write_text(json.dumps({"rows": rows, "seconds": 2.0}))
+    path.write_text(json.dumps({"rows": rows, "seconds": 2.0, "weights": cell.weights}))
 
 
 def test_a_missing_cell_is_printed_as_missing(tmp_path):

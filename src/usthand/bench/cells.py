@@ -21,12 +21,11 @@ from usthand import metrics
 from usthand.bench.methods import Method, method
 from usthand.bench.regimes import SIDE, captures, load_regime
 from usthand.capture import Capture, open_capture
-from usthand.checkpoint import to_json
+from usthand.checkpoint import shipped_digest, to_json
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.labels import load_labels
 from usthand.overlay import progress_bar
-from usthand.presets import Preset
 from usthand.train import train
 from usthand.truth import load_truth
 
@@ -62,11 +61,19 @@ class Cell:
         """Methods without training have no randomness and no preset: all seeds are one cell."""
         return self if method(self.method).learner else replace(self, seed=0, preset="tiny")
 
+    @property
+    def weights(self) -> str | None:
+        """Which shipped weights its numbers belong to; None if they have no part in it."""
+        return shipped_digest() if method(self.method).shipped and self.preset == "tiny" else None
+
 
 def read_cell(cell: Cell, results: Path) -> dict | None:
-    """The numbers of a cell, by the names that its method gives; None if it has not been run."""
-    path = results / "cells" / f"{cell.settled().name}.json"
-    return json.loads(path.read_text())["rows"] if path.is_file() else None
+    """The numbers of a cell, by the names that its method gives; None if it has not been run, or with other weights than the
+    package's of today."""
+    cell = cell.settled()
+    path = results / "cells" / f"{cell.name}.json"
+    data = json.loads(path.read_text()) if path.is_file() else {"weights": None, "rows": None}
+    return data["rows"] if data["weights"] == cell.weights else None
 
 
 def is_whole(cell: Cell, results: Path) -> bool:
@@ -93,7 +100,7 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device
     rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
     data = {
         "cell": vars(cell), "rows": rows, "test_captures": len(tests), "seconds": round(time.monotonic() - began, 1),
-        "training_seconds": round(trained_s, 1) if chosen.learner else None, **provenance(),
+        "training_seconds": round(trained_s, 1) if chosen.learner else None, "weights": cell.weights, **provenance(),
     }  # fmt: skip
     path = results / "cells" / f"{cell.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -127,22 +134,17 @@ def _trained(
             "leave --preset paper out",
         )  # fmt: skip
     preset = replace(preset, train=replace(preset.train, seed=cell.seed))
-    run = cache / "runs" / cell.name
-    ended = run / ENDED
-    if ended.is_file() and json.loads(ended.read_text()) != as_data(preset):
+    run = cache / "runs" / (f"{cell.name}.{cell.weights}" if cell.weights else cell.name)
+    ended, made_so = run / ENDED, json.loads(json.dumps(to_json(preset)))
+    if ended.is_file() and json.loads(ended.read_text()) != made_so:
         shutil.rmtree(run)
     if not ended.is_file():
         learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
         paths = captures(load_regime(cell.regime), chosen.learns_from, cell.labels, views, cache)
         train(paths, run, preset, SIDE, quiet=quiet, learner=learner, device=device)
-        ended.write_text(json.dumps(as_data(preset)) + "\n")
+        ended.write_text(json.dumps(made_so) + "\n")
         shutil.rmtree(run / "last")
     return run
-
-
-def as_data(preset: Preset) -> dict:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(to_json(preset)))
 
 
 def _measure(capture: Capture, results: dict, cache: Path) -> dict[str, dict[str, float]]:

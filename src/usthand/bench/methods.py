@@ -49,6 +49,8 @@ class Method:
     learner: Learner | None = None
     pretraining: str | None = None
     """The `usthand.pretrain --method` that makes the weights which the method uses as they are, or starts from."""
+    shipped: bool = True
+    """Whether the package's weights have a part in it, as a start or as they are. (At the published sizes nothing starts from them.)"""
     learns_from: Literal["train", "test"] = "train"
     """Whose labels a training learns: the training captures', or, as who adapts to his own footage, the test captures'."""
 
@@ -115,9 +117,9 @@ def variant(**changes) -> Method:
 
 
 METHODS: dict[str, Method] = {
-    "raw": Method(_raw, ("raw",)),
-    "smooth": Method(_smooth, ("smooth",)),
-    "fit": Method(_fit, ("fit",)),
+    "raw": Method(_raw, ("raw",), shipped=False),
+    "smooth": Method(_smooth, ("smooth",), shipped=False),
+    "fit": Method(_fit, ("fit",), shipped=False),
     "hamuco": Method(
         _hamuco("hamuco"), ("hamuco",), hamuco_preset(TINY, learning_rate=HAMUCO_RATE), hamuco_preset(PRESETS["paper"]), HamucoLearner()
     ),
