@@ -149,7 +149,7 @@ def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
         assert read_cell(Cell("oakink-like", name, 1), results) == rows
     assert read_cell(Cell("oakink-like", "raw", 2), results) is not None, "without training all seeds are one"
     assert read_cell(Cell("oakink-like", "usthand", 2), results) is None
-    kept = sorted(path.name for path in (cache / "runs" / "oakink-like.heavy.usthand.1").iterdir())
+    kept = sorted(path.name for path in (cache / "runs" / f"oakink-like.heavy.usthand.1.{cells.shipped_digest()}").iterdir())
     assert kept == ["best", "ended.json", "metrics.jsonl", "tensorboard"], "of a training the weights are kept, not crops and optimiser"
     counts = {read_cell(Cell("oakink-like", name, 1), results)[name]["frames"] for name in ("raw", "hamuco", "usthand")}
     assert len(counts) == 1, "all methods are measured on the same frames"
@@ -180,7 +180,7 @@ def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path
     monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: (seen.extend(given.values()), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1])
     run_cell(Cell("oakink-like", "hamuco-adapted", 1), tmp_path, tmp_path / "results", quiet=True)
     assert [learner.checkpoint for learner in started] == [best] and best.is_dir()
-    assert set(seen) == {tmp_path / "runs" / "oakink-like.heavy.hamuco-adapted.1"}
+    assert set(seen) == {tmp_path / "runs" / f"oakink-like.heavy.hamuco-adapted.1.{cells.shipped_digest()}"}
 
 
 def test_whoever_adapts_learns_the_test_captures_labels_and_others_never_do(small, tmp_path, monkeypatch):
