@@ -149,7 +149,7 @@ def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
         assert read_cell(Cell("oakink-like", name, 1), results) == rows
     assert read_cell(Cell("oakink-like", "raw", 2), results) is not None, "without training all seeds are one"
     assert read_cell(Cell("oakink-like", "usthand", 2), results) is None
-    kept = sorted(path.name for path in (cache / "runs" / f"oakink-like.heavy.usthand.1.{cells.shipped_digest()}").iterdir())
+    kept = sorted(path.name for path in (cache / "runs" / f"oakink-like.heavy.usthand.1.{cells.weights_digest()}").iterdir())
     assert kept == ["best", "ended.json", "metrics.jsonl", "tensorboard"], "of a training the weights are kept, not crops and optimiser"
     counts = {read_cell(Cell("oakink-like", name, 1), results)[name]["frames"] for name in ("raw", "hamuco", "usthand")}
     assert len(counts) == 1, "all methods are measured on the same frames"
@@ -180,7 +180,7 @@ def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path
     monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: (seen.extend(given.values()), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1])
     run_cell(Cell("oakink-like", "hamuco-adapted", 1), tmp_path, tmp_path / "results", quiet=True)
     assert [learner.checkpoint for learner in started] == [best] and best.is_dir()
-    assert set(seen) == {tmp_path / "runs" / f"oakink-like.heavy.hamuco-adapted.1.{cells.shipped_digest()}"}
+    assert set(seen) == {tmp_path / "runs" / f"oakink-like.heavy.hamuco-adapted.1.{cells.weights_digest()}"}
 
 
 def test_whoever_adapts_learns_the_test_captures_labels_and_others_never_do(small, tmp_path, monkeypatch):
@@ -253,19 +253,17 @@ def test_numbers_of_other_weights_are_missing(tmp_path, monkeypatch):
     for cell in old:
         fake(tmp_path, cell, 2.0)
     assert all(read_cell(cell, tmp_path) for cell in old)
-    monkeypatch.setattr(cells, "shipped_digest", lambda: "others")
+    monkeypatch.setattr(cells, "weights_digest", lambda: "others")
     assert {cell.method for cell in old if read_cell(cell, tmp_path)} == {"raw", "smooth", "fit", "usthand"}
     assert read_cell(old[-1], tmp_path) and not read_cell(Cell("hanco-like", "usthand"), tmp_path)
 
 
-def test_the_digest_follows_weights_and_settings(tmp_path, monkeypatch):
-    before = checkpoint.shipped_digest()
+def test_the_digest_follows_weights_and_settings(tmp_path):
     for name in (checkpoint.CONFIG, checkpoint.WEIGHTS):
         folder = tmp_path / name
         shutil.copytree(SHIPPED, folder)
         (folder / name).write_bytes((folder / name).read_bytes() + b" ")
-        monkeypatch.setattr(checkpoint, "SHIPPED", folder)
-        assert checkpoint.shipped_digest() != before
+        assert checkpoint.weights_digest(folder) != checkpoint.weights_digest()
 
 
 def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):

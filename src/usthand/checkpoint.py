@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -121,9 +122,10 @@ def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
     return {k: v.float() if v.is_floating_point() else v for k, v in load_file(SHIPPED / WEIGHTS).items()}
 
 
-def shipped_digest() -> str:
-    """A name for the weights that come with the package, and their settings: numbers made with them hold for these alone."""
-    return sha256(b"".join((SHIPPED / name).read_bytes() for name in (CONFIG, WEIGHTS))).hexdigest()[:12]
+@cache
+def weights_digest(folder: Path = SHIPPED) -> str:
+    """A name for a checkpoint's weights and settings, of the package's by default: numbers made with them hold for these alone."""
+    return sha256(b"".join((folder / name).read_bytes() for name in (CONFIG, WEIGHTS))).hexdigest()[:12]
 
 
 def _damaged(path: Path, error: Exception) -> UserError:

@@ -21,7 +21,7 @@ from usthand import metrics
 from usthand.bench.methods import Method, method
 from usthand.bench.regimes import SIDE, captures, load_regime
 from usthand.capture import Capture, open_capture
-from usthand.checkpoint import shipped_digest, to_json
+from usthand.checkpoint import to_json, weights_digest
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.labels import load_labels
@@ -64,7 +64,7 @@ class Cell:
     @property
     def weights(self) -> str | None:
         """Which shipped weights its numbers belong to; None if they have no part in it."""
-        return shipped_digest() if method(self.method).shipped and self.preset == "tiny" else None
+        return weights_digest() if method(self.method).shipped and self.preset == "tiny" else None
 
 
 def read_cell(cell: Cell, results: Path) -> dict | None:
@@ -72,8 +72,8 @@ def read_cell(cell: Cell, results: Path) -> dict | None:
     package's of today."""
     cell = cell.settled()
     path = results / "cells" / f"{cell.name}.json"
-    data = json.loads(path.read_text()) if path.is_file() else {"weights": None, "rows": None}
-    return data["rows"] if data["weights"] == cell.weights else None
+    data = json.loads(path.read_text()) if path.is_file() else {}
+    return data.get("rows") if data.get("weights") == cell.weights else None
 
 
 def is_whole(cell: Cell, results: Path) -> bool:
