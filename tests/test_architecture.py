@@ -18,7 +18,7 @@ ORDER = (
     "synthetic result mesh_joints adapters.base adapters.mano "
     "robust check.mends check.evidence check.hypotheses check.search check.ray_tracks check.timing check.time_faults check.camera_faults check.hand_faults check.folder check.findings check.work check.headers check.hand check.run check.write check banded articulation covariance energy deviation initial trust fitter lay cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "
-    "shards windows losses checkpoint prepare presets learner train estimate answers reconstruct baselines metrics evaluate uncertainty draw overlay pretrain bench.regimes bench.knock_out bench.methods bench.cells bench.tables bench figures measures report demo adapters.published adapters.hanco adapters.dexycb adapters.percamera adapters.oakink adapters.ho3d adapters.interhand adapters adapters.hanco_write adapters.run cli"
+    "shards windows losses checkpoint prepare presets learner training_log train estimate answers reconstruct baselines metrics evaluate uncertainty draw overlay pretrain bench.regimes bench.knock_out bench.methods bench.cells bench.tables bench figures measures report demo adapters.published adapters.hanco adapters.dexycb adapters.percamera adapters.oakink adapters.ho3d adapters.interhand adapters adapters.hanco_write adapters.run cli"
 ).split()
 """A file imports only from those before it; a folder's name stands for its files that have no name of their own."""
 

@@ -209,6 +209,17 @@ def test_imagenet_weights_load_by_their_common_names(tmp_path):
         make_model().backbone.resnet.load_imagenet(tmp_path / "nothing.pth")
 
 
+@pytest.mark.parametrize("name", ["page.pth", "empty.pth", "broken.safetensors", "module.pth"])
+def test_a_file_that_is_no_backbone_ends_in_one_sentence(tmp_path, name):
+    """A web page in place of the weights, a download that never began or broke off, a whole pickled module."""
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>404</html>")
+    (tmp_path / "empty.pth").touch()
+    (tmp_path / "broken.safetensors").write_bytes(b"rubbish")
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
+    with pytest.raises(UserError, match="does not fit the backbone"):
+        make_model().backbone.resnet.load_imagenet(tmp_path / name)
+
+
 def _norm(name: str, channels: int) -> dict:
     parts = ("weight", "bias", "running_mean", "running_var")
     return {f"{name}.{part}": (channels,) for part in parts} | {f"{name}.num_batches_tracked": ()}

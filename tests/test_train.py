@@ -16,7 +16,7 @@ from usthand.capture import open_capture
 from usthand.checkpoint import SHIPPED, from_json, load_checkpoint
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
-from usthand.labels import load_labels
+from usthand.labels import load_labels, load_npz
 from usthand.network.lift import affine_apply
 from usthand.network.model import Inputs, ModelConfig
 from usthand.pictures import planes_of
@@ -243,6 +243,57 @@ def test_a_run_leaves_what_it_promises(trained):
 def test_another_training_in_the_same_folder_is_refused(small, trained):
     with pytest.raises(UserError, match="other settings"):
         train([small], trained, replace(SHORT, train=replace(SHORT.train, learning_rate=0.1)), quiet=True)
+
+
+def test_other_lessons_in_the_same_folder_are_refused(small, trained, tmp_path):
+    """A network must not be taken for one that learned another capture, or that never saw a camera which it did see."""
+    before = (trained / "best" / "model.safetensors").read_bytes()
+    relabelled = tmp_path / "relabelled"
+    shutil.copytree(small, relabelled)
+    path = relabelled / "labels" / "right.npz"
+    labels = load_npz(path)
+    replace(labels, uv_px=labels.uv_px + 1).save(path)
+    for captures, leave_out in (([relabelled], None), ([small, relabelled], None), ([small], open_capture(small).rig.names[0])):
+        with pytest.raises(UserError, match="on other captures or labels"):
+            train(captures, trained, SHORT, leave_out=leave_out, quiet=True)
+    assert (trained / "best" / "model.safetensors").read_bytes() == before
+    shutil.copytree(small, tmp_path / "moved")
+    train([tmp_path / "moved"], trained, SHORT, quiet=True)  # the same lessons from another place: it has ended
+
+
+@pytest.mark.parametrize("killed_at", ["model.safetensors", "config.json", "optimizer.safetensors"])
+def test_a_run_killed_while_it_saves_is_the_same_run(small, trained, tmp_path, monkeypatch, killed_at):
+    """Whichever file of `last` is the first that is not written any more."""
+    from pathlib import Path
+
+    from usthand import train as module
+
+    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    monkeypatch.setattr(module, "CHECK_EVERY", 2)
+    real, saves, out = Path.replace, [], tmp_path / "run"
+
+    def dies(path, target):
+        if target == out / "last" / killed_at:
+            saves.append(target)
+            if len(saves) == 2:
+                raise KeyboardInterrupt
+        return real(path, target)
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train([small], out, SHORT, quiet=True)
+    (out / "metrics.jsonl").open("a").write('{"step": 5, "tot')  # and what was being logged
+    train([small], out, SHORT, quiet=True)
+    resumed, whole = state_of(out), state_of(trained)
+    assert all(torch.equal(resumed[k], whole[k]) for k in whole)
+    assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_optimiser_ends_in_one_sentence(small, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / "last" / "optimizer.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(UserError, match=r"optimizer\.safetensors does not fit"):
+        train([small], tmp_path / "run", SHORT, quiet=True)
 
 
 def test_a_wrong_checkpoint_ends_in_one_sentence(trained, tmp_path):

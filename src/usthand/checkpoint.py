@@ -148,8 +148,15 @@ def save_optimizer(path: Path, optimizer: torch.optim.Optimizer, extra: dict[str
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Undo `save_optimizer`; returns the extra tensors."""
-    tensors = load_file(path)
+    """Undo `save_optimizer`; returns the extra tensors.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from usthand.capture import Capture
 from usthand.measures import METHOD_MEANINGS, METHOD_NAMES, Measure
 from usthand.overlay import VIEWING_CRF, OverlayConfig, overlay_frames, refuse_overwriting
 from usthand.result import Result
+from usthand.training_log import read_log
 from usthand.truth import Truth
 from usthand.video import write_video
 
@@ -337,13 +337,7 @@ def read_history(history: Path | Sequence[Mapping[str, float]] | None) -> list[d
     """Lines of a metrics.jsonl, or those given; a last line cut short by an interrupted run is left out."""
     if not isinstance(history, str | Path):
         return [dict(line) for line in history or ()]
-    lines = []
-    for line in Path(history).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return lines
+    return read_log(Path(history))
 
 
 def _limits_section(report: Report) -> str:

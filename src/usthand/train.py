@@ -6,6 +6,7 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from usthand.capture import open_capture
-from usthand.checkpoint import CONFIG, load_optimizer, load_state, save_checkpoint, save_optimizer, to_json
+from usthand.checkpoint import CONFIG, load_optimizer, save_checkpoint, save_optimizer, to_json
 from usthand.device import check_device
 from usthand.errors import UserError
 from usthand.labels import Labels
@@ -24,6 +25,7 @@ from usthand.losses import total
 from usthand.network.lift import affine_apply, affine_inverse
 from usthand.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d, rough_fit
 from usthand.presets import Preset, TrainConfig
+from usthand.training_log import cut_log, read_log
 from usthand.windows import Footage, Targets, make_batch, sample_clips
 
 UST_HAND = UstHandLearner()
@@ -32,8 +34,9 @@ CHECK_FRAMES = 24  # frames of a footage in the held-out check: a second or two 
 CHECK_FOOTAGES = 8  # ... for a few of them
 CHECK_NOISE = 0.03  # of the held-out error, a median of some hundred noisy labels: less says nothing, and later is better
 LABELS_HELD_OUT = 0.04
+MODEL, AVERAGE, STEP = "model.", "average.", "step"  # in the file of the optimiser
 CLIP_GRADIENT = 1.0
-CROPS = "crops"  # folder of a run
+CROPS, LOG, OPTIMIZER = "crops", "metrics.jsonl", "optimizer.safetensors"  # in a run's folder
 
 
 @dataclass(frozen=True)
@@ -183,35 +186,58 @@ def start_course(
     return Course(learner, model, optimizer, preset, footages, checks, out, average, torch.device(device))
 
 
-def resume(course: Course) -> int:
-    """Continue from `last`; returns the step to go on from, 0 for a new run.
+def lessons(captures: list[Path], side: str | None, leave_out: str | None, learner: Learner) -> str:
+    """A name for what a training learns: the labels of its captures, views and side, and who learns them."""
+    name = sha256(type(learner).__name__.encode())
+    for path in captures:
+        capture = open_capture(path)
+        labels = load_hand_2d(capture, choose_side(capture, side), leave_out).labels
+        name.update(repr((labels.cameras, labels.uv_px.shape)).encode() + labels.uv_px.tobytes() + labels.confidence.tobytes())
+    return name.hexdigest()[:16]
+
+
+def check_same_run(out: Path, preset: Preset, learned: str) -> None:
+    """Whether a training with these settings and `lessons` may begin or go on in a folder.
 
     Raises:
-        UserError: if the folder holds a run with other settings.
+        UserError: if the folder holds a run with other ones.
     """
-    last = course.out / "last"
-    if not (last / CONFIG).is_file():
-        return 0
-    data = json.loads((last / CONFIG).read_text())
-    if data.get("preset") != json.loads(json.dumps(to_json(course.preset))):
+    config = out / "last" / CONFIG
+    if not config.is_file():
+        return
+    data = json.loads(config.read_text())
+    same = data.get("preset") == json.loads(json.dumps(to_json(preset)))
+    if not same or data.get("lessons") != learned:
         raise UserError(
-            f"{course.out} holds a training with other settings",
+            f"{out} holds a training " + ("on other captures or labels" if same else "with other settings"),
             "a run can only be continued as it was begun",
-            "give another --out, or the same settings as before",
+            "give another --out, or the same " + ("captures, labels and cameras" if same else "settings") + " as before",
         )
-    course.average.update({name: value.to(course.device) for name, value in load_state(last).items()})
-    extra = load_optimizer(last / "optimizer.safetensors", course.optimizer)
-    course.model.load_state_dict(extra)
-    return int(data["step"])
+
+
+def resume(course: Course) -> int:
+    """Continue from `last`; returns the step to go on from, 0 for a new run. What was logged after that step goes."""
+    last, step = course.out / "last", 0
+    if (last / CONFIG).is_file():
+        # One file has all of a step, so that a run which was ended while it saved goes on from one step or the other.
+        extra = load_optimizer(last / OPTIMIZER, course.optimizer)
+        step = int(extra.pop(STEP))
+        course.model.load_state_dict({k.removeprefix(MODEL): v for k, v in extra.items() if k.startswith(MODEL)})
+        kept = {k.removeprefix(AVERAGE): v.to(course.device) for k, v in extra.items() if k.startswith(AVERAGE)}
+        course.average.update(kept)
+    cut_log(course.out / LOG, step)
+    return step
 
 
 def _save(course: Course, name: str, step: int, check: float, extra: dict[str, Any]) -> None:
+    folder = course.out / name
     info = {"preset": to_json(course.preset), "step": step, "held_out_px": check, **extra}
     if name == "last":
-        save_optimizer(course.out / "optimizer.tmp.safetensors", course.optimizer, course.model.state_dict())
-        (course.out / name).mkdir(exist_ok=True)
-        (course.out / "optimizer.tmp.safetensors").replace(course.out / name / "optimizer.safetensors")
-    save_checkpoint(course.out / name, course.average, course.preset.model, course.preset.crop, info)
+        folder.mkdir(exist_ok=True)
+        state = {MODEL + k: v for k, v in course.model.state_dict().items()}
+        state |= {AVERAGE + k: v for k, v in course.average.items()}
+        save_optimizer(folder / OPTIMIZER, course.optimizer, state | {STEP: torch.tensor(step)})
+    save_checkpoint(folder, course.average, course.preset.model, course.preset.crop, info)
 
 
 def train(
@@ -234,52 +260,55 @@ def train(
     """
     check_device(device)
     out = Path(out)
+    learned = lessons(captures, side, leave_out, learner)
+    check_same_run(out, preset, learned)
     out.mkdir(parents=True, exist_ok=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
     with Progress(*columns, disable=quiet) as bar:
         footages, checks = prepare_footages(captures, side, leave_out, preset, bar, crop_cache or out / CROPS)
         course = start_course(preset, footages, checks, out, backbone_weights, learner, device)
-        extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out}
+        extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out, "lessons": learned}
         _run(course, resume(course), bar, extra)
     if crop_cache is None:
         shutil.rmtree(out / CROPS)
     return out / "best"
 
 
-def _lowest_error(log: Path, before: int) -> float:
-    """Of the checks up to step `before`, in px; infinite if there was none."""
-    rows = [json.loads(line) for line in log.read_text().splitlines()] if before else []
-    return min((row["held_out_px"] for row in rows if "held_out_px" in row and row["step"] <= before), default=float("inf"))
+def _lowest_error(log: Path) -> float:
+    """Of the checks so far, in px; infinite if there was none."""
+    return min((row["held_out_px"] for row in read_log(log) if "held_out_px" in row), default=float("inf"))
 
 
 def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only trainings need it
 
-    steps, best = course.preset.train.steps, _lowest_error(course.out / "metrics.jsonl", start)
+    steps, best = course.preset.train.steps, _lowest_error(course.out / LOG)
     task = bar.add_task("training", total=steps, completed=start, note="")
     sums: dict[str, list[float]] = {}
     check, began = best, time.monotonic()
     course.model.train()
-    with (course.out / "metrics.jsonl").open("a") as log, SummaryWriter(str(course.out / "tensorboard")) as board:
+    board = SummaryWriter(str(course.out / "tensorboard"), purge_step=start + 1 if start else None)
+    with (course.out / LOG).open("a") as log, board:
         for step in range(start, steps):
             for name, value in training_step(course, step).items():
                 sums.setdefault(name, []).append(value)
-            if (step + 1) % LOG_EVERY == 0 or step + 1 == steps:
-                means = {name: float(np.mean(values)) for name, values in sums.items()}
-                row = {"step": step + 1, "seconds": round(time.monotonic() - began, 2), **means}
-                note = " ".join(f"{k} {v:.2f}" for k, v in means.items())
-                bar.update(task, completed=step + 1, note=f"{note} · held-out {check:.2f} px")
-                sums = {}
-                if (step + 1) % CHECK_EVERY < LOG_EVERY or step + 1 == steps:
-                    check = row["held_out_px"] = held_out_error(course)
-                    # Without a held-out label both are infinite, and the last is the best.
-                    if check <= best * (1 + CHECK_NOISE):
-                        _save(course, "best", step + 1, check, extra)
-                    best = min(best, check)
-                    _save(course, "last", step + 1, check, extra)
-                log.write(json.dumps(row) + "\n")
-                log.flush()
-                for name, value in row.items():
-                    board.add_scalar(f"train/{name}", value, step + 1)
-
-
+            if (step + 1) % LOG_EVERY and step + 1 != steps:
+                continue
+            means = {name: float(np.mean(values)) for name, values in sums.items()}
+            row, sums = {"step": step + 1, "seconds": round(time.monotonic() - began, 2), **means}, {}
+            note = " ".join(f"{k} {v:.2f}" for k, v in means.items())
+            bar.update(task, completed=step + 1, note=f"{note} · held-out {check:.2f} px")
+            checked = (step + 1) % CHECK_EVERY < LOG_EVERY or step + 1 == steps
+            if checked:
+                check = row["held_out_px"] = held_out_error(course)
+            # Logged before it is saved: a step that is saved and not logged would be missed when the run goes on.
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+            for name, value in row.items():
+                board.add_scalar(f"train/{name}", value, step + 1)
+            if checked:
+                # Without a held-out label both are infinite, and the last is the best.
+                if check <= best * (1 + CHECK_NOISE):
+                    _save(course, "best", step + 1, check, extra)
+                best = min(best, check)
+                _save(course, "last", step + 1, check, extra)

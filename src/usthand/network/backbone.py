@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -71,10 +73,10 @@ class ResNet(nn.Module):
         if not path.is_file():
             raise UserError(f"there is no {path}", "the path of the backbone's weights is wrong", "check --backbone-weights")
         try:
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
             self.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
-        except (RuntimeError, AttributeError, OSError, ValueError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+        except (RuntimeError, AttributeError, OSError, ValueError, TypeError, EOFError, UnpicklingError, SafetensorError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"{path} does not fit the backbone ({reason})",
                 "it is not a ResNet of this depth and width",
