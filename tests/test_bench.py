@@ -150,7 +150,7 @@ def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
     assert read_cell(Cell("oakink-like", "raw", 2), results) is not None, "without training all seeds are one"
     assert read_cell(Cell("oakink-like", "usthand", 2), results) is None
     kept = sorted(path.name for path in (cache / "runs" / f"oakink-like.heavy.usthand.1.{cells.weights_digest()}").iterdir())
-    assert kept == ["best", "ended.json", "metrics.jsonl", "tensorboard"], "of a training the weights are kept, not crops and optimiser"
+    assert kept == ["best", "ended", "made-of.json", "metrics.jsonl", "tensorboard"], "of a training the weights are kept, not crops and optimiser"
     counts = {read_cell(Cell("oakink-like", name, 1), results)[name]["frames"] for name in ("raw", "hamuco", "usthand")}
     assert len(counts) == 1, "all methods are measured on the same frames"
 
@@ -168,6 +168,31 @@ def test_a_trained_cell_is_measured_again_without_training_and_trained_again_if_
     monkeypatch.setitem(METHODS, "usthand", replace(METHODS["usthand"], preset=longer))
     run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
     assert [preset.train.steps for preset in trained] == [longer.train.steps - 1, longer.train.steps]
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_training_is_begun_anew_where_other_captures_or_settings_are_wanted(small, tmp_path, monkeypatch, ended):
+    """Whether it had ended or was interrupted, which `train` by itself would refuse to go on with."""
+    cell = Cell("oakink-like", "usthand", 0)
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    trained, real = [], cells.train
+
+    def trains(captures, *a, **k):
+        trained.append(captures)
+        real(captures, *a, **k)
+        if not ended and len(trained) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cells, "train", trains)
+    if ended:
+        run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    other = replace(SMALL, train_seeds=(SMALL.train_seeds[0] + 50,))
+    monkeypatch.setattr(cells, "load_regime", lambda name: other)
+    run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
+    assert len(trained) == 2 and trained[0] != trained[1]
 
 
 def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path, monkeypatch):
@@ -312,10 +337,10 @@ def test_a_missing_cell_is_printed_as_missing(tmp_path):
     fake(tmp_path, Cell("hanco-like", "fit"), 6.0)
     data = as_json(make_table("headline", (0, 1, 2)), tmp_path)
     ours = data["regimes"]["hanco-like"]["usthand"]["mpvpe_mm"]
-    assert ours == {"mean": 4.0, "std": 1.0, "seeds": [3.0, 5.0]} and data["time_s"] == 6.0
+    assert ours == {"mean": 4.0, "std": 1.4142, "seeds": [3.0, 5.0]} and data["time_s"] == 6.0
     assert data["regimes"]["hanco-like"]["hamuco"] is None
     text = markdown(data, labels_of(make_table("headline", (0,))))
-    assert "| UST-Hand, from the backbone | 4.00 ± 1.00 |" in text and "| HaMuCo-like, from the backbone | missing |" in text
+    assert "| UST-Hand, from the backbone | 4.00 ± 1.41 (2 of 3) |" in text and "| HaMuCo-like, from the backbone | missing |" in text
     assert "| fit | 6.00 |" in text
 
 

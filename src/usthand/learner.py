@@ -1,7 +1,7 @@
 """What is trained, and on which terms: the interface between a network and the training loop.
 
 The loop in `train` knows nothing of a network but this; it makes batches, steps, averages, checks and saves. A baseline
-brings a learner of its own and sees the same batches (`usthand.baselines`).
+brings a learner of its own (`usthand.baselines`).
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Other methods on our data interface, trained on the same batches, for fair comparison."""
+"""Other methods on our data interface, trained on the same captures by the same loop, for fair comparison."""

@@ -251,7 +251,7 @@ def hamuco_losses(prediction: HamucoPrediction, inputs: Inputs, targets: Targets
 
 @dataclass(frozen=True)
 class HamucoLearner:
-    """Trained by the same loop, on the same batches."""
+    """Trained by the same loop, on the same captures and noisy labels."""
 
     checkpoint: Path | None = None
     """A folder with weights of all its parts to start from, its own pretraining's."""

@@ -19,7 +19,7 @@ import numpy as np
 
 from usthand import metrics
 from usthand.bench.methods import Method, method
-from usthand.bench.regimes import SIDE, captures, load_regime
+from usthand.bench.regimes import SIDE, capture_name, captures, load_regime
 from usthand.capture import Capture, open_capture
 from usthand.checkpoint import to_json, weights_digest
 from usthand.errors import UserError
@@ -29,8 +29,8 @@ from usthand.overlay import progress_bar
 from usthand.train import train
 from usthand.truth import load_truth
 
-ENDED = "ended.json"
-"""In a training's folder: it has ended, with these settings."""
+MADE_OF, ENDED = "made-of.json", "ended"
+"""In a training's folder: its settings and captures; and that it has ended."""
 KEYS = (
     "mpjpe_mm", "mpvpe_mm", "mpjpe_wrist_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpjpe_pa_mm", "mpvpe_pa_mm", "auc_v",
     "f5", "f15", "accel_mm_s2", "coverage90",
@@ -135,14 +135,18 @@ def _trained(
         )  # fmt: skip
     preset = replace(preset, train=replace(preset.train, seed=cell.seed))
     run = cache / "runs" / (f"{cell.name}.{cell.weights}" if cell.weights else cell.name)
-    ended, made_so = run / ENDED, json.loads(json.dumps(to_json(preset)))
-    if ended.is_file() and json.loads(ended.read_text()) != made_so:
+    regime, made_of = load_regime(cell.regime), run / MADE_OF
+    names = [capture_name(regime.capture_config(seed, chosen.learns_from)) for seed in regime.seeds(chosen.learns_from)]
+    wanted = json.dumps({"preset": to_json(preset), "captures": names}, indent=1) + "\n"
+    if run.is_dir() and not (made_of.is_file() and made_of.read_text() == wanted):
         shutil.rmtree(run)
-    if not ended.is_file():
+    run.mkdir(parents=True, exist_ok=True)
+    made_of.write_text(wanted)
+    if not (run / ENDED).is_file():
         learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
-        paths = captures(load_regime(cell.regime), chosen.learns_from, cell.labels, views, cache)
+        paths = captures(regime, chosen.learns_from, cell.labels, views, cache)
         train(paths, run, preset, SIDE, quiet=quiet, learner=learner, device=device)
-        ended.write_text(json.dumps(made_so) + "\n")
+        (run / ENDED).touch()
         shutil.rmtree(run / "last")
     return run
 
@@ -155,7 +159,7 @@ def _measure(capture: Capture, results: dict, cache: Path) -> dict[str, dict[str
 
 
 def reference_frames(capture: Capture) -> np.ndarray:
-    """Frames in which two views or more have labels."""
+    """Frames that the fit of the labels places by two views or more."""
     known = capture.path / "reference_frames.npy"
     if not known.is_file():
         fit = fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))

@@ -1,4 +1,7 @@
-"""What is compared. Trained methods share data, labels, batches, steps and the weights that their backbone starts from."""
+"""What is compared. Trained methods share captures, noisy labels, images a step, steps and the weights that their backbone starts from.
+
+What they make of the labels is their own: HaMuCo-like learns each as it is, UST-Hand their consensus (`TrainConfig.targets`).
+"""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def captures(regime: Regime, split: str, labels: str, views: int, cache: Path, p
     paths, seeds = [], regime.seeds(split)
     for number, seed in enumerate(seeds):
         config = regime.capture_config(seed, split)
-        rendered = cache / "captures" / _digest(config) / "exact"
+        rendered = cache / "captures" / capture_name(config) / "exact"
         if not rendered.is_dir():
             make_capture(rendered, config, progress=False)
         whole = _relabelled(rendered, rendered.with_name(labels), labels, seed)
@@ -101,7 +101,7 @@ def captures(regime: Regime, split: str, labels: str, views: int, cache: Path, p
     return paths
 
 
-def _digest(config: SynthConfig) -> str:
+def capture_name(config: SynthConfig) -> str:
     """A folder name that holds every setting, so that a changed regime is never mixed with an old one's captures."""
     kept = [f"{field.name}-{getattr(config, field.name)}" for field in dataclasses.fields(config) if field.name != "labels"]
     return "_".join(kept)

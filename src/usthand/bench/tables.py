@@ -143,11 +143,11 @@ def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "t
 
 
 def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
-    """Mean, spread and the seeds' numbers of a line, for the seeds that have been run."""
+    """Mean, spread (sample standard deviation) and the seeds' numbers of a line, for the seeds that have been run."""
     found = [read_cell(replace(row.cell, seed=seed), results) for seed in seeds]
     found = [rows[row.of] for rows in found if rows is not None and row.of in rows]
     return {
-        key: {"mean": round(float(np.mean(v)), 4), "std": round(float(np.std(v)), 4), "seeds": v}
+        key: {"mean": round(float(np.mean(v)), 4), "std": round(float(np.std(v, ddof=1)), 4) if len(v) > 1 else 0.0, "seeds": v}
         for key in KEYS
         if (v := [numbers[key] for numbers in found if key in numbers])
     }
@@ -169,7 +169,7 @@ def markdown(data: dict, labels: dict[str, str]) -> str:
     for group, methods in data["regimes"].items():
         lines.append(f"| *{group}* |" + " |" * len(COLUMNS))
         for name, numbers in methods.items():
-            shown = [_number(numbers, key, digits) for key, (_, digits) in COLUMNS.items()]
+            shown = [_number(numbers, key, digits, len(data["seeds"])) for key, (_, digits) in COLUMNS.items()]
             lines.append(f"| {labels.get(name, name)} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
@@ -180,19 +180,20 @@ def short_markdown(data: dict, labels: dict[str, str]) -> str:
     names = [name for name in IN_SHORT if any(name in methods for methods in groups.values())]
     lines = ["| mesh error, mm | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
     for name in names:
-        shown = [_number(methods.get(name), "mpvpe_mm", 2) for methods in groups.values()]
+        shown = [_number(methods.get(name), "mpvpe_mm", 2, len(data["seeds"])) for methods in groups.values()]
         lines.append(f"| {labels[name]} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
 
-def _number(numbers: dict | None, key: str, digits: int) -> str:
+def _number(numbers: dict | None, key: str, digits: int, seeds: int) -> str:
+    """Mean and spread, with how many seeds they are of where some of the table's are missing."""
     if numbers is None:
         return MISSING
     if key not in numbers:
         return ""
     mean, std, count = numbers[key]["mean"], numbers[key]["std"], len(numbers[key]["seeds"])
     spread = f" ± {std:.{digits}f}" if count > 1 and std > 0 else ""
-    return f"{mean:.{digits}f}{spread}"
+    return f"{mean:.{digits}f}{spread}" + (f" ({count} of {seeds})" if count < seeds else "")
 
 
 def labels_of(table: Table) -> dict[str, str]:
