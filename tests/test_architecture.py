@@ -16,7 +16,7 @@ ORDER = (
     "hand.model hand.limits hand.unpickle hand.files hand "
     "label_formats detectors.base detectors tracks hypotheses associate detectors.run label_import "
     "synthetic result mesh_joints adapters.base adapters.mano "
-    "robust check.mends check.evidence check.hypotheses check.search check.ray_tracks check.timing check.time_faults check.camera_faults check.hand_faults check.folder check.findings check.work check.headers check.hand check.run check.write check banded articulation covariance energy deviation initial trust fitter lay cross_check fit "
+    "robust check.mends check.evidence check.hypotheses check.search check.ray_tracks check.timing check.time_faults check.camera_faults check.hand_faults check.folder check.findings check.work check.headers check.hand check.run check.write check banded articulation covariance energy deviation initial units trust fitter lay cross_check fit "
     "network.backbone network.views network.flow network.lift network.points network.hand_head network.model network "
     "shards windows losses checkpoint prepare presets learner training_log train estimate answers reconstruct baselines metrics evaluate uncertainty draw overlay pretrain bench.regimes bench.knock_out bench.methods bench.cells bench.tables bench figures measures report demo adapters.published adapters.hanco adapters.dexycb adapters.percamera adapters.oakink adapters.ho3d adapters.interhand adapters adapters.hanco_write adapters.run cli"
 ).split()
@@ -85,7 +85,7 @@ def test_no_forbidden_library(path):
 
 
 TRUTH_FREE = [
-    "labels", "fit", "fitter", "lay", "deviation", "cross_check", "prepare", "windows", "losses", "checkpoint", "presets", "learner", "train",
+    "labels", "fit", "fitter", "lay", "deviation", "cross_check", "units", "prepare", "windows", "losses", "checkpoint", "presets", "learner", "train",
     "estimate", "answers", "reconstruct", "baselines",
 ]  # fmt: skip
 

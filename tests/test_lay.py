@@ -1,20 +1,17 @@
-"""The hand laid on joints: it finds a hand that is there, minds what it was told of the joints, and keeps the rig's unit."""
+"""The hand laid on joints: it finds a hand that is there, and minds what it was told of the joints."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from fit_scene import error_mm, make_scene
 
-from usthand.answers import head_result, network_result
+from usthand.answers import network_result
 from usthand.estimate import Estimates
 from usthand.hand.files import right_hand
 from usthand.lay import lay_hand
 from usthand.mesh_joints import mesh_joints
-from usthand.network.lift import PALM
 
 
 @pytest.fixture(scope="module")
@@ -75,40 +72,15 @@ def test_unseen_frames_are_bridged(scene, hand):
 # ---- the network's answer ----------------------------------------------------------------------------------------------
 
 
-def estimates_of(scene, unit_m: float) -> Estimates:
-    """A network that has the joints right, and whose head lays the flat mean hand on the palm, as heads do: in metres."""
-    shape = scene.labels.confidence.shape
-    n, points = shape[0], scene.joints / unit_m
-    flat = right_hand().with_shape(torch.zeros(10, dtype=torch.float64)).with_pose(torch.eye(3, dtype=torch.float64).expand(16, 3, 3))
-    place = points[:, PALM].mean(1) - flat.joints[list(PALM)].mean(0).numpy()
-    return Estimates(
-        uv_px=scene.labels.uv_px.astype(float), cov_px2=np.broadcast_to(np.eye(2), (*shape, 2, 2)), confidence=np.ones(shape),
-        heatmap_confidence=np.ones(shape), points_world_m=points, angles=np.zeros((n, 15, 3)),
-        root=np.tile(np.eye(3), (n, 1, 1)), shape=np.zeros(10), translation_m=place,
-        valid=np.ones(n, bool),
-    )  # fmt: skip
-
-
-def rig_in_units(rig, unit_m: float):
-    return replace(rig, metric=False, cameras=tuple(replace(c, translation=c.translation / unit_m) for c in rig.cameras))
-
-
 def test_the_networks_mesh_lies_on_its_points(scene, hand):
-    result = network_result(scene.rig, estimates_of(scene, 1.0), hand)
+    """A network that has the joints right, whatever its head says."""
+    shape = scene.labels.confidence.shape
+    n = shape[0]
+    estimates = Estimates(
+        uv_px=scene.labels.uv_px.astype(float), cov_px2=np.broadcast_to(np.eye(2), (*shape, 2, 2)), confidence=np.ones(shape),
+        heatmap_confidence=np.ones(shape), points_world_m=scene.joints, angles=np.zeros((n, 15, 3)),
+        root=np.tile(np.eye(3), (n, 1, 1)), shape=np.zeros(10), translation_m=np.zeros((n, 3)), valid=np.ones(n, bool),
+    )  # fmt: skip
+    result = network_result(scene.rig, estimates, hand)
     assert result.method == "usthand network" and result.joints == "free"
     assert error_mm(mesh_joints(result), scene.joints).mean() < 2.0
-
-
-def head_of(rig, estimates, hand):
-    return head_result(network_result(rig, estimates, hand), estimates, hand)
-
-
-@pytest.mark.parametrize("answer", [network_result, head_of])
-def test_a_rig_without_scale_gets_meshes_in_its_own_unit(scene, hand, answer):
-    """In a unit of 5 cm everything is twenty times as large, and the mesh stays as near to the joints as in metres. The
-    unit is only as good as the mean hand: it may be off by the subject's size, some percent of a hand."""
-    metric = answer(scene.rig, estimates_of(scene, 1.0), hand)
-    free = answer(rig_in_units(scene.rig, 0.05), estimates_of(scene, 0.05), hand)
-    size = np.linalg.norm(np.ptp(metric.vertices_world_m, axis=1), axis=-1)
-    assert np.allclose(np.linalg.norm(np.ptp(free.vertices_world_m, axis=1), axis=-1) * 0.05, size, rtol=0.1)
-    assert error_mm(mesh_joints(free) * 0.05, mesh_joints(metric)).mean() < 0.1 * size.mean() * 1000

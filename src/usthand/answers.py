@@ -7,15 +7,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from usthand.articulation import articulation
 from usthand.estimate import Estimates, observations
 from usthand.geometry import Cameras, triangulate_precision
 from usthand.hand.limits import anatomical_axes
 from usthand.hand.model import HandModel
-from usthand.initial import metres_per_unit
 from usthand.lay import Laid, lay_hand
 from usthand.network.hand_head import HandParameters, pose_hand
-from usthand.network.lift import PALM
 from usthand.result import Result
 from usthand.rig import Rig
 from usthand.rotations import axis_angle_from_rotation
@@ -26,12 +23,12 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
     these points. No label is heard and nothing is smoothed.
 
     Args:
+        rig: in metres.
         hand: a right hand in float64.
     """
     points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
     seen = np.repeat(valid[:, None], points.shape[1], 1)
-    unit_m = _unit_m(rig.metric, estimates, hand)
-    laid = _shrunk(lay_hand(hand, points * unit_m, seen, covariance * unit_m**2), unit_m, np.zeros(3))
+    laid = lay_hand(hand, points, seen, covariance)
     return Result(
         **laid._asdict(), joints_world_m=points, joints_cov_m2=covariance, side="right", frame=np.arange(len(valid)), valid=valid,
         joint_valid=seen, scale=rig.scale, metric=rig.metric, method="usthand network", joints="free", cameras=rig.names,
@@ -53,24 +50,7 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
     fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
     pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
     laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
-    palm = estimates.points_world_m[:, PALM].mean(1)  # where the head lays its hand, in metres whatever the rig's unit
-    laid = _shrunk(laid, _unit_m(network.metric, estimates, hand), palm)
     return replace(network, **laid._asdict(), faces=hand.faces.numpy())
-
-
-def _unit_m(metric: bool, estimates: Estimates, hand: HandModel) -> float:
-    """Metres in the rig's unit, by the size of the hand where the rig does not know."""
-    if metric:
-        return 1.0
-    seen = np.repeat(estimates.valid[:, None], estimates.points_world_m.shape[1], 1)
-    return metres_per_unit(articulation(hand), estimates.points_world_m, seen)
-
-
-def _shrunk(laid: Laid, unit_m: float, about: np.ndarray) -> Laid:
-    """In units of `unit_m`, from metres, with the points `about` (T 3 or 3) staying where they are."""
-    place = about + (laid.translation_m - about) / unit_m
-    mesh = np.expand_dims(about, -2) + (laid.vertices_world_m - np.expand_dims(about, -2)) / unit_m
-    return laid._replace(translation_m=place, vertices_world_m=mesh)
 
 
 def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d, median_filter
 from threadpoolctl import threadpool_limits
 
-from usthand.articulation import Articulation, articulation
+from usthand.articulation import articulation
 from usthand.cross_check import choose_soft
 from usthand.energy import PointTerm
 from usthand.errors import UserError
@@ -24,12 +24,12 @@ from usthand.fitter import MIN_VIEWS, FitConfig, Fitter, Progress
 from usthand.geometry import triangulate_xy
 from usthand.hand.files import right_hand
 from usthand.hand.model import HandModel
-from usthand.initial import metres_per_unit
 from usthand.labels import Labels, Observations
 from usthand.lay import Laid, lay_hand, skinned
 from usthand.result import Result
 from usthand.rig import MIRROR, Rig
-from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straighten, triangulate_robust
+from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straighten
+from usthand.units import in_metres, in_own_unit
 
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
 MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames
@@ -66,17 +66,16 @@ def fit_observations(
     _check_views(rig, observations)
     hand = right_hand(hand)
     joints = articulation(hand)
-    unit_m = 1.0 if rig.metric else _metres_per_unit(rig, observations, joints)
-    scaled = _scaled(rig, unit_m)
+    rig, unit_m = in_metres(rig, observations, joints)
     views = straighten(
-        scaled.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
+        rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
     )
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         soft = config.joints == "soft" or (config.joints == "auto" and choose_soft(joints, config, views))
-        fitted = Fitter(joints, config, views, _points_scaled(observations, unit_m), soft, observations.firm, observations.judged).run(progress)
+        fitted = Fitter(joints, config, views, _point_term(observations, unit_m), soft, observations.firm, observations.judged).run(progress)
     laid, kind = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
     result = _result(rig, hand, fitted.joints_world_m, fitted.covariance_m2, laid, fitted.seen, "fit", kind)
-    return _in_rig_units(result, unit_m, rig)
+    return in_own_unit(result, unit_m)
 
 
 def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_fps: float | None = None) -> Result:
@@ -101,9 +100,8 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None, s
     _check_views(rig, observations)
     hand = right_hand(hand)
     model = articulation(hand)
-    unit_m = 1.0 if rig.metric else _metres_per_unit(rig, observations, model)
-    scaled = _scaled(rig, unit_m)
-    cameras = scaled.tensors(torch.float64)
+    rig, unit_m = in_metres(rig, observations, model)
+    cameras = rig.tensors(torch.float64)
     views = straighten(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
@@ -114,7 +112,7 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None, s
     covariance = _residual_covariance(views, points, normal, seen)
     laid = lay_hand(hand, joints, seen)
     result = _result(rig, hand, joints, covariance, laid, seen, "raw" if smooth_fps is None else "smooth", "free")
-    return _in_rig_units(result, unit_m, rig)
+    return in_own_unit(result, unit_m)
 
 
 def _residual_covariance(
@@ -197,36 +195,11 @@ def _mirrored(observations: Observations, rig: Rig) -> Observations:
     )
 
 
-def _points_scaled(observations: Observations, unit_m: float) -> PointTerm | None:
+def _point_term(observations: Observations, unit_m: float | None) -> PointTerm | None:
     if observations.points_world_m is None:
         return None
+    unit_m = 1.0 if unit_m is None else unit_m
     # By eigenvalues, not Cholesky: points that were not observed have a precision of zero.
     value, vector = np.linalg.eigh(observations.points_precision / unit_m**2)
     root = np.sqrt(np.maximum(value, 0.0))[..., None] * vector.swapaxes(-1, -2)
     return PointTerm(observations.points_world_m * unit_m, root)
-
-
-def _metres_per_unit(rig: Rig, observations: Observations, model: Articulation) -> float:
-    """Size of the rig's unit if the hand is of the model's mean size."""
-    views = straighten(rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
-    found = triangulate_robust(views)
-    return metres_per_unit(model, found.points_world_m.numpy(), found.seen.numpy())
-
-
-def _scaled(rig: Rig, unit_m: float) -> Rig:
-    """The rig in metres."""
-    return rig if unit_m == 1 else replace(rig, cameras=tuple(replace(c, translation=c.translation * unit_m) for c in rig.cameras))
-
-
-def _in_rig_units(result: Result, unit_m: float, rig: Rig) -> Result:
-    """Back in the unit of a rig without scale, so that the result projects into its images."""
-    if rig.metric:
-        return result
-    return replace(
-        result,
-        joints_world_m=result.joints_world_m / unit_m,
-        joints_cov_m2=result.joints_cov_m2 / unit_m**2,
-        vertices_world_m=result.vertices_world_m / unit_m,
-        translation_m=result.translation_m / unit_m,
-        scale=f"the calibration's own unit; {1000 * unit_m:.4g} mm if the hand is of mean size",
-    )

@@ -42,8 +42,10 @@ def median_bone_lengths(
 
 
 def metres_per_unit(hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]) -> float:
-    """Size of the points' unit if the hand is of the model's mean size: ratio of median bone lengths."""
+    """Size of the points' unit if the hand is of the model's mean size: ratio of median bone lengths; 1 if no bone is seen."""
     length, known = median_bone_lengths(points, seen)
+    if not known.any():
+        return 1.0
     mean = bone_lengths(hand.rest_joints(np.zeros(N_SHAPE)))
     return float(mean[known].sum() / max(length[known].sum(), 1e-12))
 

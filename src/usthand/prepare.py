@@ -14,13 +14,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from usthand.articulation import articulation
 from usthand.capture import Capture
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.geometry import Cameras, project
-from usthand.labels import Labels, load_labels, load_npz
+from usthand.hand.files import right_hand
+from usthand.labels import Labels, Observations, load_labels, load_npz
 from usthand.result import Result
 from usthand.rig import Rig
+from usthand.units import in_metres, in_own_unit
 from usthand.windows import CropConfig, Footage, make_footage
 
 CONSENSUS = "consensus"
@@ -35,6 +38,13 @@ class Hand2D:
     rig: Rig
     labels: Labels
     mirrored: bool
+    own_unit_m: float | None = None
+    """How long the unit of a calibration without scale is; `rig` is in metres all the same (`usthand.units`)."""
+
+    def as_captured(self, result: Result) -> Result:
+        """A result of this right hand as the side and in the unit that the capture has."""
+        result = in_own_unit(result, self.own_unit_m)
+        return result.mirrored() if self.mirrored else result
 
 
 def choose_side(capture: Capture, side: str | None) -> str:
@@ -87,8 +97,10 @@ def without_camera(rig: Rig, labels: Labels, leave_out: str | None) -> tuple[Rig
 
 
 def load_hand_2d(capture: Capture, side: str, leave_out: str | None = None) -> Hand2D:
-    """Rig and labels of one hand as a right hand, less the camera that is left out."""
-    return as_right_hand(*without_camera(capture.rig, load_labels(capture, side), leave_out))
+    """Rig, in metres, and labels of one hand as a right hand, less the camera that is left out."""
+    hand = as_right_hand(*without_camera(capture.rig, load_labels(capture, side), leave_out))
+    rig, own_unit_m = in_metres(hand.rig, Observations.from_labels(hand.labels), articulation(right_hand()))
+    return replace(hand, rig=rig, own_unit_m=own_unit_m)
 
 
 def consensus_labels(hand: Hand2D, fit: Result) -> Labels:

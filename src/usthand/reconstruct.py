@@ -71,7 +71,7 @@ class Reconstruction:
     head: Result
     """The same with the mesh of its hand head (published)."""
     estimates: Estimates
-    """What the trained network says."""
+    """What the trained network says; points in metres even where the rig has no scale."""
 
 
 def reconstruct_both(
@@ -110,7 +110,7 @@ def reconstruct_both(
     network = network_result(hand.rig, estimates, fitted_hand)
     final = polish_fit(hand, witnesses, capture.fps, fit.joints, fitted_hand)
     results = (final, network, head_result(network, estimates, right_hand()))
-    return Reconstruction(*(one.mirrored() if hand.mirrored else one for one in results), estimates)
+    return Reconstruction(*(hand.as_captured(one) for one in results), estimates)
 
 
 def _networks(run: Path, shipped: bool, joints: str, views: int) -> list[tuple[Path, float, bool]]:

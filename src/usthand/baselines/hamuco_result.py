@@ -54,7 +54,7 @@ def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
         joint_valid=np.broadcast_to(valid[:, None], (count, 21)), scale=hand.rig.scale, metric=hand.rig.metric,
         method="hamuco", joints="free", cameras=hand.rig.names,
     )  # fmt: skip
-    return result.mirrored() if hand.mirrored else result
+    return hand.as_captured(result)
 
 
 def _numbers(prediction: HamucoPrediction, inputs: Inputs) -> dict[str, np.ndarray]:

@@ -74,4 +74,4 @@ def answer_changed(change: str, capture: Capture) -> Result:
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder))
         result = network_result(hand.rig, estimate(model, footage, crop, seed=0), right_hand())
-    return result.mirrored() if hand.mirrored else result
+    return hand.as_captured(result)
