@@ -32,7 +32,7 @@ from usthand.truth import load_truth
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 SMALL = dataclasses.replace(
-    load_regime("oakink-like"), name="oakink-like", size=96, train_frames=10, test_frames=10, train_seeds=(5,), test_seeds=(6, 7)
+    load_regime("oakink-like"), name="oakink-like", size=96, train_frames=10, test_frames=10, train_seeds=(5,), test_seeds=(6, 7), fresh_seeds=(8,),
 )
 
 
@@ -52,13 +52,13 @@ def small(monkeypatch):
 
 
 def test_no_seed_is_in_two_places():
-    """Training and test, the regimes, the shipped weights' captures and the demos' (below 100) share no seed."""
+    """Training, test and fresh captures, the regimes, the shipped weights' captures and the demos' (below 100) share no seed."""
     config = PretrainConfig(out=None)
     pretraining = set(range(FIRST_SEED, FIRST_SEED + config.captures))
     seen = pretraining | set(range(100))
     for name in regime_names():
         regime = load_regime(name)
-        for seed in regime.train_seeds + regime.test_seeds:
+        for seed in regime.train_seeds + regime.test_seeds + regime.fresh_seeds:
             assert seed not in seen
             seen.add(seed)
 
@@ -224,6 +224,26 @@ def test_whoever_adapts_learns_the_test_captures_labels_and_others_never_do(smal
             assert (learned[0] == tests) == name.endswith("adapted") and (set(learned[0]) & set(tests) == set() or learned[0] == tests), name
 
 
+def test_fresh_captures_are_others_and_share_the_training(small, tmp_path, monkeypatch):
+    """Who learned the training captures is only measured on them; who adapts to the footage learns theirs."""
+    learned, measured = [], []
+    monkeypatch.setattr(cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True)))
+    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Both(1, 2, 3))
+    Both = namedtuple("Both", "final network head")
+    monkeypatch.setattr(
+        cells, "_measure",
+        lambda capture, given, cache: (measured.append(capture.path), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1],
+    )  # fmt: skip
+    test, fresh = (captures(SMALL, split, "heavy", 4, tmp_path) for split in ("test", "fresh"))
+    assert len(fresh) == 1 and not set(fresh) & set(test)
+    for name in ("usthand", "adapted"):
+        for tested_on in ("test", "fresh"):
+            run_cell(Cell("oakink-like", name, tested_on=tested_on), tmp_path, tmp_path / "results", quiet=True)
+    assert measured == [*test, *fresh] * 2
+    assert learned == [captures(SMALL, "train", "heavy", 4, tmp_path), test, fresh]
+    assert Cell("hanco-like", "fit", tested_on="fresh").name == "hanco-like.heavy.fresh.fit.0"
+
+
 # ---- the published sizes -------------------------------------------------------------------------------------------------
 
 
@@ -356,7 +376,7 @@ def test_a_page_may_hold_a_short_form(tmp_path):
     assert len(lines) == 6 + len(tables.IN_SHORT)
 
 
-@pytest.mark.parametrize("name", ["headline", "spread", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"])
+@pytest.mark.parametrize("name", ["headline", "spread", "fresh", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"])
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)

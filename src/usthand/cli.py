@@ -439,7 +439,7 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None,
 
 
 def bench(
-    table: Positional[Literal["headline", "spread", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"]],
+    table: Positional[Literal["headline", "spread", "fresh", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"]],
     cache: Path = Path("runs/bench"), results: Path = Path("benchmarks/results"), seeds: tuple[int, ...] | None = None,
     run: bool = True, minutes: float | None = None, into: Path | None = None, preset: Literal["tiny", "paper"] = "tiny",
     device: str = "cpu",

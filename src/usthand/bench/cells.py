@@ -14,6 +14,7 @@ import subprocess
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -49,13 +50,22 @@ class Cell:
     """None for all of the regime's."""
     preset: str = "tiny"
     """Of trained methods: `tiny` (CPU) or `paper` (GPU)."""
+    tested_on: Literal["test", "fresh"] = "test"
+    """Which of the regime's captures (`Regime.seeds`)."""
 
     @property
     def name(self) -> str:
         """The cell's file name, without its ending."""
         views = "" if self.views is None else f".{self.views}-views"
         scale = "" if self.preset == "tiny" else f".{self.preset}"
-        return f"{self.regime}.{self.labels}{views}{scale}.{self.method}.{self.seed}"
+        fresh = "" if self.tested_on == "test" else f".{self.tested_on}"
+        return f"{self.regime}.{self.labels}{views}{scale}{fresh}.{self.method}.{self.seed}"
+
+    @property
+    def training(self) -> str:
+        """The name of its training in the cache, which cells share that only differ in what they are tested on."""
+        name = self.name if method(self.method).learns_from == "test" else replace(self, tested_on="test").name
+        return f"{name}.{self.weights}" if self.weights else name
 
     def settled(self) -> Cell:
         """Methods without training have no randomness and no preset: all seeds are one cell."""
@@ -95,7 +105,7 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device
     pretrained = _pretrained(chosen, cache)
     run = _trained(cell, chosen, pretrained, cache, views, quiet, device) if chosen.learner else pretrained
     trained_s = time.monotonic() - began
-    tests = [open_capture(path) for path in captures(regime, "test", cell.labels, views, cache, bar)]
+    tests = [open_capture(path) for path in captures(regime, cell.tested_on, cell.labels, views, cache, bar)]
     measured = [_measure(capture, chosen.results(capture, run, cell.seed), cache) for capture in tests]
     rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
     data = {
@@ -134,9 +144,10 @@ def _trained(
             "leave --preset paper out",
         )  # fmt: skip
     preset = replace(preset, train=replace(preset.train, seed=cell.seed))
-    run = cache / "runs" / (f"{cell.name}.{cell.weights}" if cell.weights else cell.name)
+    run = cache / "runs" / cell.training
     regime, made_of = load_regime(cell.regime), run / MADE_OF
-    names = [capture_name(regime.capture_config(seed, chosen.learns_from)) for seed in regime.seeds(chosen.learns_from)]
+    split = cell.tested_on if chosen.learns_from == "test" else "train"
+    names = [capture_name(regime.capture_config(seed, split)) for seed in regime.seeds(split)]
     wanted = json.dumps({"preset": to_json(preset), "captures": names}, indent=1) + "\n"
     if run.is_dir() and not (made_of.is_file() and made_of.read_text() == wanted):
         shutil.rmtree(run)
@@ -144,7 +155,7 @@ def _trained(
     made_of.write_text(wanted)
     if not (run / ENDED).is_file():
         learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
-        paths = captures(regime, chosen.learns_from, cell.labels, views, cache)
+        paths = captures(regime, split, cell.labels, views, cache)
         train(paths, run, preset, SIDE, quiet=quiet, learner=learner, device=device)
         (run / ENDED).touch()
         shutil.rmtree(run / "last")

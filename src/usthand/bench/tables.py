@@ -32,6 +32,8 @@ HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
 IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "smooth", "raw")
 """Lines of a short table: mesh errors alone, regimes side by side."""
+OF_FRESH = {name: HEADLINE_METHODS[name] for name in HEADLINE_METHODS if "pretrained" not in name and name != "hamuco-adapted"}
+"""On captures that nothing was chosen by: all but what the rival's long pretraining is needed for."""
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted"}  # what a method yields on the way
 COLUMNS = {
@@ -121,6 +123,9 @@ def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "t
     makers = {
         "headline": lambda: tuple(row for regime in regime_names() for row in _methods(HEADLINE_METHODS, regime, regime)),
         "spread": lambda: tuple(row for regime in regime_names() for row in _methods(FROM_BACKBONE, regime, regime)),
+        "fresh": lambda: tuple(
+            row for regime in regime_names() for row in _methods(OF_FRESH, regime, regime, tested_on="fresh")
+        ),
         "detector": lambda: tuple(row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")),
         "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _methods(OF_SETTINGS, "hanco-like", level, labels=level)),
         "views": lambda: tuple(
