@@ -36,6 +36,9 @@ SMALL = dataclasses.replace(
 )
 
 
+MEASURED = dict.fromkeys(KEYS, 1.0) | {"frames": 2, "valid_fraction": 1.0}
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Tiny captures and trainings in place of the real ones."""
@@ -46,6 +49,14 @@ def small(monkeypatch):
         preset = METHODS[name].preset
         preset = replace(preset, model=model, train=replace(preset.train, start="scratch", steps=3))
         monkeypatch.setitem(METHODS, name, replace(METHODS[name], preset=preset))
+
+
+def pretrained(cache: Path, shipped: str | None = None) -> Path:
+    """A rival's pretraining as a cell looks at it; started from the package's weights."""
+    best = cache / "pretrained-hamuco" / "run" / "best"
+    best.mkdir(parents=True)
+    (best / "config.json").write_text(json.dumps({"shipped": shipped or cells.weights_digest()}))
+    return best
 
 
 # ---- splits and terms --------------------------------------------------------------------------------------------------
@@ -157,7 +168,7 @@ def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
 
 def test_a_trained_cell_is_measured_again_without_training_and_trained_again_if_settings_changed(small, tmp_path, monkeypatch):
     cell = Cell("oakink-like", "usthand", 0)
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
     trained, real = [], cells.train
     monkeypatch.setattr(cells, "train", lambda *a, **k: (trained.append(a[2]), real(*a, **k)))
     for _ in range(2):
@@ -174,7 +185,7 @@ def test_a_trained_cell_is_measured_again_without_training_and_trained_again_if_
 def test_a_training_is_begun_anew_where_other_captures_or_settings_are_wanted(small, tmp_path, monkeypatch, ended):
     """Whether it had ended or was interrupted, which `train` by itself would refuse to go on with."""
     cell = Cell("oakink-like", "usthand", 0)
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
     trained, real = [], cells.train
 
     def trains(captures, *a, **k):
@@ -196,13 +207,11 @@ def test_a_training_is_begun_anew_where_other_captures_or_settings_are_wanted(sm
 
 
 def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path, monkeypatch):
-    best = tmp_path / "pretrained-hamuco" / "run" / "best"
-    best.mkdir(parents=True)
-    started = []
+    best, started = pretrained(tmp_path), []
     monkeypatch.setattr(cells, "train", lambda captures, run, preset, side, quiet, learner, device: (started.append(learner), (run / "last").mkdir(parents=True)))
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: run)
     seen = []
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: (seen.extend(given.values()), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1])
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: (seen.extend(given.values()), {n: MEASURED for n in given})[1])
     run_cell(Cell("oakink-like", "hamuco-adapted", 1), tmp_path, tmp_path / "results", quiet=True)
     assert [learner.checkpoint for learner in started] == [best] and best.is_dir()
     assert set(seen) == {tmp_path / "runs" / f"oakink-like.heavy.hamuco-adapted.1.{cells.weights_digest()}"}
@@ -211,11 +220,11 @@ def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path
 def test_whoever_adapts_learns_the_test_captures_labels_and_others_never_do(small, tmp_path, monkeypatch):
     learned = []
     monkeypatch.setattr(cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True)))
-    (tmp_path / "pretrained-hamuco" / "run" / "best").mkdir(parents=True)
+    pretrained(tmp_path)
     for module in ("reconstruct_both", "reconstruct_hamuco"):
         monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
     Both = namedtuple("Both", "final network head")
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
     tests = captures(SMALL, "test", "heavy", 4, tmp_path)
     for name, one in METHODS.items():
         if one.learner:
@@ -232,7 +241,7 @@ def test_fresh_captures_are_others_and_share_the_training(small, tmp_path, monke
     Both = namedtuple("Both", "final network head")
     monkeypatch.setattr(
         cells, "_measure",
-        lambda capture, given, cache: (measured.append(capture.path), {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})[1],
+        lambda capture, given, cache: (measured.append(capture.path), {n: MEASURED for n in given})[1],
     )  # fmt: skip
     test, fresh = (captures(SMALL, split, "heavy", 4, tmp_path) for split in ("test", "fresh"))
     assert len(fresh) == 1 and not set(fresh) & set(test)
@@ -264,7 +273,7 @@ def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_i
     for module in ("reconstruct_both", "reconstruct_hamuco"):
         monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
     Both = namedtuple("Both", "final network head")
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
     text = fill("headline", tmp_path / "cache", tmp_path / "results", (0,), preset="paper", device="cuda:3")
     assert trained == [("resnet34", "cuda:3")] * 6 and "| UST-Hand | 1.00 |" in text and MISSING not in text
     assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["headline-gpu.json"]
@@ -321,7 +330,7 @@ def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
     assert read_cell(cell, tmp_path / "results") is None and log.is_file()
     before, after, real = log.read_text(), [], cells.train
     monkeypatch.setattr(cells, "train", lambda *a, **k: (real(*a, **k), after.append(log.read_text())))
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
     run_cell(cell, tmp_path / "cache", tmp_path / "results", quiet=True)
     assert after == [] and log.read_text() == before, "not a step was taken again"
 
@@ -331,14 +340,18 @@ def test_a_pretrained_rival_is_used_as_it_is(small, tmp_path, monkeypatch):
     cell = Cell("oakink-like", "hamuco-pretrained", 3)
     with pytest.raises(UserError, match=r"usthand.pretrain .*pretrained-hamuco --method hamuco"):
         run_cell(cell, tmp_path, tmp_path / "results", quiet=True)
-    best = tmp_path / "pretrained-hamuco" / "run" / "best"
-    best.mkdir(parents=True)
-    seen = []
+    best, seen = pretrained(tmp_path), []
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: seen.append(run))
-    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: dict.fromkeys(KEYS, 1.0) | {"frames": 2} for n in given})
+    monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
     rows = run_cell(cell, tmp_path, tmp_path / "results", quiet=True)
     assert set(rows) == {"hamuco-pretrained"} and set(seen) == {best.parent} and best.is_dir()
     assert read_cell(replace(cell, seed=0), tmp_path / "results") == rows, "no seed has a part in it"
+
+
+def test_a_pretraining_that_started_from_other_weights_is_refused(small, tmp_path):
+    pretrained(tmp_path, shipped="others")
+    with pytest.raises(UserError, match="started from other weights"):
+        run_cell(Cell("oakink-like", "hamuco-pretrained"), tmp_path, tmp_path / "results", quiet=True)
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------------
@@ -376,7 +389,7 @@ def test_a_page_may_hold_a_short_form(tmp_path):
     assert len(lines) == 6 + len(tables.IN_SHORT)
 
 
-@pytest.mark.parametrize("name", ["headline", "spread", "fresh", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"])
+@pytest.mark.parametrize("name", ["headline", "spread", "fresh", "targets", "detector", "labels", "views", "ablation", "parts", "window", "blocks", "hypotheses"])
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)
@@ -416,6 +429,16 @@ def test_committed_tables_are_made_from_committed_cells(path):
         text = page.read_text()
         if f"<!-- table: {name}" in text:
             assert put_into(text, table, data) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
+
+
+def test_all_methods_of_a_setting_are_measured_on_the_same_frames():
+    """Who gave up the hard ones would look better."""
+    frames: dict[tuple, set[int]] = {}
+    for path in (RESULTS / "cells").glob("*.json"):
+        data = json.loads(path.read_text())
+        setting = (data["cell"]["regime"], data["cell"]["labels"], data["cell"]["views"], data["cell"].get("tested_on", "test"))
+        frames.setdefault(setting, set()).update(row["frames"] for row in data["rows"].values())
+    assert len(frames) > 5 and all(len(counts) == 1 for counts in frames.values()), frames
 
 
 def test_headline_holds_what_was_asked_for():

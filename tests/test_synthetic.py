@@ -15,7 +15,7 @@ from usthand.labels import load_labels, load_npz
 from usthand.rig import MIRROR
 from usthand.synthetic import write
 from usthand.synthetic.render import FOREARM, HAND
-from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.synthetic.write import SynthConfig, made_capture, make_capture
 from usthand.truth import load_truth
 
 SMALL = SynthConfig(views=3, frames=12, size=96, seed=5)
@@ -221,6 +221,20 @@ def test_nothing_is_written_over(folder):
     with pytest.raises(UserError, match="exists"):
         make_capture(folder, SMALL, progress=False)
     assert digests(folder) == before
+
+
+def test_a_capture_is_used_again_only_for_its_own_settings(tmp_path, monkeypatch):
+    config = dataclasses.replace(SMALL, frames=2, views=2)
+    made, real = [], write.make_capture
+    monkeypatch.setattr(write, "make_capture", lambda *a: (made.append(a[1]), real(*a))[1])
+    for _ in range(2):
+        assert made_capture(tmp_path / "captures" / "0001", config, progress=False).is_dir()
+    assert made == [config]
+    with pytest.raises(UserError, match="other settings"):
+        made_capture(tmp_path / "captures" / "0001", dataclasses.replace(config, seed=6), progress=False)
+    (tmp_path / "captures" / "0001.json").unlink()
+    with pytest.raises(UserError, match="other settings"):
+        made_capture(tmp_path / "captures" / "0001", config, progress=False)
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):

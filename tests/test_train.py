@@ -13,12 +13,12 @@ import torch
 from usthand import reconstruct as reconstruct_module
 from usthand import truth as truth_module
 from usthand.capture import open_capture
-from usthand.checkpoint import SHIPPED, from_json, load_checkpoint
+from usthand.checkpoint import SHIPPED, from_json, load_checkpoint, weights_digest
 from usthand.errors import UserError
 from usthand.hand.files import load_hand
 from usthand.labels import load_labels, load_npz
 from usthand.network.lift import affine_apply
-from usthand.network.model import Inputs, ModelConfig
+from usthand.network.model import TINY, Inputs, ModelConfig
 from usthand.pictures import planes_of
 from usthand.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
 from usthand.presets import PRESETS, Preset, TrainConfig
@@ -243,6 +243,13 @@ def test_a_run_leaves_what_it_promises(trained):
 def test_another_training_in_the_same_folder_is_refused(small, trained):
     with pytest.raises(UserError, match="other settings"):
         train([small], trained, replace(SHORT, train=replace(SHORT.train, learning_rate=0.1)), quiet=True)
+
+
+def test_a_checkpoint_says_which_weights_of_the_package_it_began_from(small, trained, tmp_path):
+    began = Preset(TINY, train=TrainConfig(start="shipped", steps=1, clips=1, clip_frames=1))
+    train([small], tmp_path / "run", began, quiet=True)
+    said = [json.loads((run / "best" / "config.json").read_text())["shipped"] for run in (tmp_path / "run", trained)]
+    assert said == [weights_digest(), None], "the short one began from nothing"
 
 
 def test_other_lessons_in_the_same_folder_are_refused(small, trained, tmp_path):

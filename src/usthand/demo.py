@@ -13,7 +13,6 @@ from rich.table import Table
 
 from usthand import metrics
 from usthand.capture import Capture, open_capture
-from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.labels import Labels, load_labels
 from usthand.overlay import progress_bar
@@ -21,7 +20,7 @@ from usthand.presets import PRESETS
 from usthand.reconstruct import Reconstruction, reconstruct_both
 from usthand.report import Report, write_report
 from usthand.result import Result
-from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.synthetic.write import SynthConfig, made_capture
 from usthand.train import train
 from usthand.truth import Truth, load_truth
 from usthand.uncertainty import spearman
@@ -53,7 +52,7 @@ def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 4
     console, began = Console(), time.monotonic()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    capture = _capture(out, SynthConfig(frames=frames, seed=seed))
+    capture = open_capture(made_capture(out / "capture", SynthConfig(frames=frames, seed=seed)))
     labels = load_labels(capture, SIDE)
     config = FitConfig(fps=capture.fps)
     results = {
@@ -75,20 +74,6 @@ def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 4
     report = write_report(out / "report.html", report_of(out, capture, results, numbers, both), overwrite=True)
     console.print(f"Report: {report}")
     return numbers
-
-
-def _capture(out: Path, config: SynthConfig) -> Capture:
-    """The demo's capture; an earlier demo's is used again if it was made with the same settings."""
-    folder, settings = out / "capture", out / "capture.json"
-    wanted = json.dumps(vars(config), indent=2) + "\n"
-    if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
-        raise UserError(
-            f"{folder} was made with other settings", "an earlier demo is there", "choose another --out, or remove it"
-        )
-    if not folder.is_dir():
-        make_capture(folder, config)
-        settings.write_text(wanted)
-    return open_capture(folder)
 
 
 def measure(capture: Capture, results: dict[str, Result], labels: Labels, both: Reconstruction) -> dict:

@@ -72,7 +72,7 @@ def estimate(
 
 
 def _shared_noise(model: UstHand, lead: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """Antithetic standard normal noise (n, -n), equal for all frames, views and joints: its mean is exactly zero."""
+    """Antithetic standard normal noise (n, -n), equal for all frames, views and joints: the mean of an even number is exactly zero."""
     dims = 42 if model.config.flow == "hand" else 2
     half = torch.randn((count + 1) // 2, dims, generator=generator)
     noise = torch.cat((half, -half))[:count]

@@ -26,7 +26,7 @@ from usthand.checkpoint import CONFIG, WEIGHTS
 from usthand.learner import UstHandLearner
 from usthand.overlay import progress_bar
 from usthand.presets import PRESETS, Preset
-from usthand.synthetic.write import SynthConfig, make_capture
+from usthand.synthetic.write import SynthConfig, made_capture
 from usthand.train import train
 
 FIRST_SEED = 10_000
@@ -64,12 +64,15 @@ def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
 
 
 def make_captures(config: PretrainConfig) -> list[Path]:
-    """All captures, those of an interrupted run used again."""
+    """All captures, those of an interrupted run used again.
+
+    Raises:
+        UserError: if those that are there were made with other settings.
+    """
     paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
     bar = progress_bar("captures")
     for index, path in enumerate(paths):
-        if not path.is_dir():
-            make_capture(path, capture_config(index, config), progress=False)
+        made_capture(path, capture_config(index, config), progress=False)
         bar(index + 1, len(paths))
     return paths
 

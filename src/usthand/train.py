@@ -16,7 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from usthand.capture import open_capture
-from usthand.checkpoint import CONFIG, load_optimizer, save_checkpoint, save_optimizer, to_json
+from usthand.checkpoint import CONFIG, load_optimizer, save_checkpoint, save_optimizer, to_json, weights_digest
 from usthand.device import check_device
 from usthand.errors import UserError
 from usthand.labels import Labels
@@ -268,6 +268,7 @@ def train(
         footages, checks = prepare_footages(captures, side, leave_out, preset, bar, crop_cache or out / CROPS)
         course = start_course(preset, footages, checks, out, backbone_weights, learner, device)
         extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out, "lessons": learned}
+        extra["shipped"] = None if preset.train.start == "scratch" else weights_digest()  # what it started from
         _run(course, resume(course), bar, extra)
     if crop_cache is None:
         shutil.rmtree(out / CROPS)

@@ -22,7 +22,7 @@ from usthand import metrics
 from usthand.bench.methods import Method, method
 from usthand.bench.regimes import SIDE, capture_name, captures, load_regime
 from usthand.capture import Capture, open_capture
-from usthand.checkpoint import to_json, weights_digest
+from usthand.checkpoint import CONFIG, to_json, weights_digest
 from usthand.errors import UserError
 from usthand.fit import FitConfig, fit_labels
 from usthand.labels import load_labels
@@ -121,15 +121,20 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device
 
 
 def _pretrained(chosen: Method, cache: Path) -> Path | None:
-    """The run of a pretraining that has been made before; None for methods without."""
+    """The run of a pretraining that has been made before; None for methods without.
+
+    Raises:
+        UserError: if it has not been made, or started from other weights than the package's of today.
+    """
     if chosen.pretraining is None:
         return None
     folder = cache / f"pretrained-{chosen.pretraining}"
-    if not (folder / "run" / "best").is_dir():
-        raise UserError(
-            f"there is no pretraining in {folder}", "it takes over an hour, so it is made by a command of its own",
-            f"run `python -m usthand.pretrain {folder} --method {chosen.pretraining}`",
-        )  # fmt: skip
+    config = folder / "run" / "best" / CONFIG
+    again = f"run `python -m usthand.pretrain {folder} --method {chosen.pretraining}`"
+    if not config.is_file():
+        raise UserError(f"there is no pretraining in {folder}", "it takes over an hour, so it is made by a command of its own", again)
+    if json.loads(config.read_text()).get("shipped") != weights_digest():
+        raise UserError(f"the pretraining in {folder} started from other weights than the package's", "these have changed since", f"remove its run and {again}")
     return folder / "run"
 
 
@@ -178,15 +183,10 @@ def reference_frames(capture: Capture) -> np.ndarray:
     return np.load(known)
 
 
-def _mean(rows: list[dict[str, float]]) -> dict[str, float]:
+def _mean(rows: list[dict[str, float | int | None]]) -> dict[str, float]:
     """Over the test captures, weighted by their frames."""
-    weight = np.array([row["frames"] for row in rows], float)
-    means = {
-        key: round(float(np.average([row[key] for row in rows], weights=weight)), 4)
-        for key in KEYS
-        if all(row[key] is not None for row in rows)
-    }
-    return means | {"frames": int(weight.sum())}
+    mean = metrics.pooled(rows)
+    return {key: round(mean[key], 4) for key in KEYS if mean[key] is not None} | {"frames": mean["frames"]}
 
 
 def provenance() -> dict[str, str]:

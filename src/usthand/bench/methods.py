@@ -75,10 +75,14 @@ def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
     return {"usthand": both.final, "network": both.network, "head": both.head}
 
 
-def _adapted(capture: Capture, run: Path | None, seed: int) -> Results:
+def _adapted(name: str) -> Callable[[Capture, Path | None, int], Results]:
     """As `usthand train` and `usthand reconstruct` do it."""
-    both = reconstruct_both(capture, run, SIDE, seed=seed)
-    return {"adapted": both.final, "adapted-network": both.network}
+
+    def results(capture: Capture, run: Path | None, seed: int) -> Results:
+        both = reconstruct_both(capture, run, SIDE, seed=seed)
+        return {name: both.final, f"{name}-network": both.network}
+
+    return results
 
 
 def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
@@ -113,6 +117,12 @@ def hamuco_preset(preset: Preset, **train) -> Preset:
     return changed(preset, {"targets": "labels", "points_from": 1.0, "single_frames": frames} | train)
 
 
+def adapted(name: str, **train) -> Method:
+    """UST-Hand from all of the package's weights, adapted to the test captures, with something of the training changed."""
+    preset = changed(TINY, ADAPTING | {"start": "shipped"} | train)
+    return Method(_adapted(name), (name, f"{name}-network"), preset, learner=UstHandLearner(), learns_from="test")
+
+
 def variant(**changes) -> Method:
     """UST-Hand with something changed."""
     presets = (changed(preset, **changes) for preset in (TINY, PRESETS["paper"]))
@@ -129,9 +139,8 @@ METHODS: dict[str, Method] = {
     "usthand": variant(),
     "shipped": Method(_shipped, ("shipped", "shipped-network", "shipped-head")),
     "hamuco-pretrained": Method(_hamuco("hamuco-pretrained"), ("hamuco-pretrained",), pretraining="hamuco"),
-    "adapted": Method(
-        _adapted, ("adapted", "adapted-network"), changed(TINY, ADAPTING | {"start": "shipped"}), learner=UstHandLearner(), learns_from="test"
-    ),
+    "adapted": adapted("adapted"),
+    "labels-adapted": adapted("labels-adapted", targets="labels"),
     "hamuco-adapted": Method(
         _hamuco("hamuco-adapted"), ("hamuco-adapted",), hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING), learner=HamucoLearner(),
         pretraining="hamuco", learns_from="test",

@@ -26,7 +26,7 @@ FROM_BACKBONE = {
     "usthand": "UST-Hand, from the backbone", "network": "its network alone", "hamuco": "HaMuCo-like, from the backbone",
 }  # fmt: skip
 UNTRAINED = {"fit": "fit", "smooth": "triangulation, smoothed", "raw": "raw triangulation"}
-SEEDS = {"headline": 3, "spread": 5}
+SEEDS = {"headline": 3, "spread": 5, "targets": 3}
 """How many trainings the lines of a table are the mean of; one where it is not said."""
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
@@ -34,8 +34,9 @@ IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuc
 """Lines of a short table: mesh errors alone, regimes side by side."""
 OF_FRESH = {name: HEADLINE_METHODS[name] for name in HEADLINE_METHODS if "pretrained" not in name and name != "hamuco-adapted"}
 """On captures that nothing was chosen by: all but what the rival's long pretraining is needed for."""
+OF_TARGETS = ADAPTED | {"labels-adapted": "UST-Hand, adapted, each label as it is", "labels-adapted-network": "its network alone"}
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
-PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted"}  # what a method yields on the way
+PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted", "labels-adapted-network": "labels-adapted"}  # what a method yields on the way
 COLUMNS = {
     "mpvpe_mm": ("mesh", 2), "mpvpe_pa_mm": ("mesh, Procrustes", 2), "mpjpe_mm": ("joints", 2), "auc_v": ("AUC of mesh", 3),
     "f5": ("F@5", 3), "f15": ("F@15", 3),
@@ -70,7 +71,7 @@ class Row:
     @property
     def name(self) -> str:
         """In the JSON."""
-        return self.of if self.cell.method in (*HEADLINE_METHODS, self.of) else f"{self.cell.method}/{self.of}"
+        return self.of if self.cell.method in (*HEADLINE_METHODS, *OF_TARGETS, self.of) else f"{self.cell.method}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -126,6 +127,7 @@ def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "t
         "fresh": lambda: tuple(
             row for regime in regime_names() for row in _methods(OF_FRESH, regime, regime, tested_on="fresh")
         ),
+        "targets": lambda: tuple(row for regime in regime_names() for row in _methods(OF_TARGETS, regime, regime)),
         "detector": lambda: tuple(row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")),
         "labels": lambda: tuple(row for level in LABEL_LEVELS for row in _methods(OF_SETTINGS, "hanco-like", level, labels=level)),
         "views": lambda: tuple(

@@ -6,6 +6,7 @@ the labels draw from streams of their own, so that another label level changes t
 
 from __future__ import annotations
 
+import json
 import queue
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -69,6 +70,22 @@ def make_capture(out: str | Path, config: SynthConfig, progress: bool = True) ->
     with whole_folder(out, "a capture") as partial:
         _fill(partial, config, progress)
     return Path(out)
+
+
+def made_capture(folder: Path, config: SynthConfig, progress: bool = True) -> Path:
+    """A capture of these settings: one that was made before, or a new one. The settings lie beside it, in FOLDER.json.
+
+    Raises:
+        UserError: if the one that is there was made with others.
+    """
+    settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(vars(config), indent=2) + "\n"
+    if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
+        raise UserError(f"{folder} was made with other settings", "another run's capture is there", "choose another output folder, or remove it")
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(wanted)  # before: a capture that is there has its settings, whenever this is ended
+        make_capture(folder, config, progress)
+    return folder
 
 
 def _check(config: SynthConfig) -> None:
