@@ -1,4 +1,4 @@
-"""Soft joints: their posterior against dense linear algebra, and the cross-check of the cameras that chooses them."""
+"""Soft joints: their posterior against conditioning of dense covariance matrices, and the cross-check of the cameras that chooses them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from fit_scene import error_mm, labels_of, make_scene
+from scipy.linalg import block_diag
+from scipy.spatial.transform import Rotation
 
 from usthand.cross_check import busiest_window
 from usthand.deviation import estimate_deviation
-from usthand.energy import LabelTerm, PointTerm
+from usthand.energy import LabelTerm, PointTerm, earlier_correlation
 from usthand.fit import FitConfig, fit_labels, fit_observations
 from usthand.geometry import project
 from usthand.labels import Observations
@@ -45,44 +47,94 @@ def jittered(scene):
     return labels_of(scene.rig, scene.labels.uv_px + 2.5 * (0.6 * hand + 0.5 * finger + 0.6 * own))
 
 
-def label_term(scene, rng) -> LabelTerm:
+def label_term(scene, rng, correlation: float = 0.0) -> LabelTerm:
+    """Views that see the joints some pixels aside; some labels are missing, none where errors last."""
     cameras = scene.rig.tensors(torch.float64).cam_from_world.numpy()
     cam = scene.joints[:, None] @ cameras[..., :3].swapaxes(-1, -2) + cameras[:, None, :, 3]
     xy = cam[..., :2] / cam[..., 2:] + 0.004 * rng.normal(size=(*cam.shape[:-1], 2))
-    root = np.broadcast_to(200 * np.eye(2), (*cam.shape[:-1], 2, 2)) * (rng.random(cam.shape[:-1]) < 0.8)[..., None, None]
-    none = np.zeros(cam.shape[:-1])
-    return LabelTerm(cameras[..., :3], cameras[..., 3], xy, root, (none, none))
+    present = (rng.random(cam.shape[:-1]) < 0.8) | (correlation > 0)
+    root = np.broadcast_to(200 * np.eye(2), (*cam.shape[:-1], 2, 2)) * present[..., None, None]
+    return LabelTerm(cameras[..., :3], cameras[..., 3], xy, root, earlier_correlation(present, correlation), correlation)
+
+
+def random_turns(rng, shape) -> np.ndarray:
+    return Rotation.random(int(np.prod(shape)), random_state=rng).as_matrix().reshape(*shape, 3, 3)
+
+
+def dense_posterior(rows, target, correlation: float, turns, std: float, memory: float, more=None) -> np.ndarray:
+    """Mean of one joint's deviations (T, 3) by conditioning whole covariance matrices.
+
+    `rows` (T, V, 2, 3) and `target` (T, V, 2) are whitened; an error of a view is correlated with its next by `correlation`.
+    `more`: rows (T, 3, 3) and targets (T, 3) of further, independent observations.
+    """
+    n_frames, n_views = rows.shape[:2]
+    lag = np.abs(np.subtract.outer(np.arange(n_frames), np.arange(n_frames)))
+    process = std**2 * np.exp(-lag / memory)
+    prior = np.einsum("ts,tab,scb->tasc", process, turns, turns).reshape(3 * n_frames, -1)
+    design = np.zeros((n_frames, n_views, 2, n_frames, 3))
+    design[np.arange(n_frames), :, :, np.arange(n_frames)] = rows
+    noise = np.einsum("ts,vw,ab->tvaswb", correlation**lag, np.eye(n_views), np.eye(2)).reshape(design[..., 0, 0].size, -1)
+    design, values = design.reshape(-1, 3 * n_frames), target.reshape(-1)
+    if more is not None:
+        below = np.zeros((n_frames, 3, n_frames, 3))
+        below[np.arange(n_frames), :, np.arange(n_frames)] = more[0]
+        design, values = np.vstack((design, below.reshape(-1, 3 * n_frames))), np.concatenate((values, more[1].ravel()))
+        noise = block_diag(noise, np.eye(3 * n_frames))
+    seen = design @ prior
+    return (seen.T @ np.linalg.solve(seen @ design.T + noise, values)).reshape(n_frames, 3)
 
 
 @pytest.mark.parametrize("with_points", [False, True])
-def test_posterior_equals_dense_least_squares(scene, with_points):
-    """Stacked whitened rows of labels, points and prior of one joint, solved by lstsq; covariance from the same rows."""
+@pytest.mark.parametrize("correlation", [0.0, 0.7])
+def test_posterior_equals_dense_conditioning(scene, with_points, correlation):
+    """Labels, points and process of one joint as whole covariance matrices over 24 frames."""
     rng = np.random.default_rng(0)
-    term, std = label_term(scene, rng), 0.005
-    current = 0.002 * rng.normal(size=scene.joints.shape)
+    term, std, memory = label_term(scene, rng, correlation), 0.005, 9.0
+    turns, current = random_turns(rng, scene.joints.shape[:2]), 0.002 * rng.normal(size=scene.joints.shape)
     points = None
     if with_points:
         points = PointTerm(scene.joints + 0.01 * rng.normal(size=scene.joints.shape), np.broadcast_to(150 * np.eye(3), (*scene.joints.shape, 3)))
-    found = estimate_deviation(term, points, scene.joints, current, std, 0.0)
-    residual, rows = term.residuals(scene.joints + current)
+    found = estimate_deviation(term, points, scene.joints, turns, current, std, memory)
+    residual, rows = term.residuals(scene.joints, current)
+    for joint in (0, 12, 20):
+        target = np.einsum("tvab,tb->tva", rows[:, :, joint], current[:, joint]) - residual[:, :, joint]
+        more = points and (points.root[:, joint], np.einsum("tab,tb->ta", points.root[:, joint], (points.points_world_m - scene.joints)[:, joint]))
+        wanted = dense_posterior(rows[:, :, joint], target, correlation, turns[:, joint], std, memory, more)
+        assert np.abs(found.mean_m[:, joint] - wanted).max() < 1e-9
+        assert np.abs(wanted).max() > 1e-3
+
+
+def test_covariance_is_that_of_a_frames_own_rows(scene):
+    rng = np.random.default_rng(0)
+    term = label_term(scene, rng)
+    found = estimate_deviation(term, None, scene.joints, random_turns(rng, scene.joints.shape[:2]), np.zeros(scene.joints.shape), 0.005, 9.0)
+    _, rows = term.residuals(scene.joints)
     for t, j in ((0, 0), (5, 12), (23, 20)):
-        a = [*rows[t, :, j].reshape(-1, 3), *np.eye(3) / std]
-        b = [*(np.einsum("vab,b->va", rows[t, :, j], current[t, j]) - residual[t, :, j]).ravel(), 0, 0, 0]
-        if with_points:
-            a += list(points.root[t, j])
-            b += list(points.root[t, j] @ (points.points_world_m - scene.joints)[t, j])
-        a, b = np.array(a), np.array(b)
-        assert np.allclose(found.mean_m[t, j], np.linalg.lstsq(a, b, rcond=None)[0], atol=1e-9)
+        a = np.array([*rows[t, :, j].reshape(-1, 3), *np.eye(3) / 0.005])
         assert np.allclose(found.covariance_m2[t, j], np.linalg.inv(a.T @ a), rtol=1e-6)
 
 
-def test_frames_without_labels_take_their_neighbours_deviation(scene):
+def test_one_frame_and_two_are_enough(scene):
+    for count in (1, 2):
+        part = replace(scene, joints=scene.joints[:count], labels=scene.labels)
+        term = label_term(part, np.random.default_rng(1), 0.7)
+        turns = np.broadcast_to(np.eye(3), (count, 21, 3, 3))
+        found = estimate_deviation(term, None, part.joints, turns, np.zeros(part.joints.shape), 0.005, 9.0)
+        residual, rows = term.residuals(part.joints)
+        wanted = dense_posterior(rows[:, :, 7], -residual[:, :, 7], 0.7, turns[:, 7], 0.005, 9.0)
+        assert np.abs(found.mean_m[:, 7] - wanted).max() < 1e-9
+
+
+def test_frames_without_labels_take_their_neighbours_deviation_with_the_bone(scene):
+    """Half of it or more, turned as the bone has turned since."""
     term = label_term(scene, np.random.default_rng(1))
     root = term.root.copy()
     root[10] = 0
-    found = estimate_deviation(replace(term, root=root), None, scene.joints, np.zeros(scene.joints.shape), 0.005, 2.0)
-    around = np.linalg.norm(found.mean_m[[9, 11]], axis=-1).mean()
-    assert 0.5 * around < np.linalg.norm(found.mean_m[10], axis=-1).mean() < 2 * around
+    turns = np.broadcast_to(np.eye(3), (*scene.joints.shape, 3)).copy()
+    turns[10] = Rotation.from_rotvec([0, 0, np.pi / 2]).as_matrix()
+    found = estimate_deviation(replace(term, root=root), None, scene.joints, turns, np.zeros(scene.joints.shape), 0.005, 30.0)
+    around = 0.5 * (found.mean_m[9] + found.mean_m[11]) @ turns[10, 0].T
+    assert np.abs(found.mean_m[10] - around).max() < 0.1 * np.abs(around).max()
     assert np.allclose(found.covariance_m2[10], 0.005**2 * np.eye(3))
 
 
@@ -90,9 +142,10 @@ def test_covariance_of_soft_joints_lies_between_its_limits(scene):
     """With a stiff hand it is the model's own; with a loose one the labels' alone."""
     term = label_term(scene, np.random.default_rng(2))
     none, model = np.zeros(scene.joints.shape), np.broadcast_to(1e-6 * np.eye(3), (*scene.joints.shape, 3))
-    stiff = estimate_deviation(term, None, scene.joints, none, 1e-5, 0.0).joint_covariance(model)
+    turns = random_turns(np.random.default_rng(3), scene.joints.shape[:2])
+    stiff = estimate_deviation(term, None, scene.joints, turns, none, 1e-5, 9.0).joint_covariance(model)
     assert np.allclose(stiff, model, atol=1e-9)
-    loose = estimate_deviation(term, None, scene.joints, none, 10.0, 0.0)
+    loose = estimate_deviation(term, None, scene.joints, turns, none, 10.0, 9.0)
     _, rows = term.residuals(scene.joints)
     information = (rows.swapaxes(-1, -2) @ rows).sum(1)
     several = (term.root[..., 0, 0] > 0).sum(1) >= 2
@@ -158,8 +211,9 @@ def test_deviation_is_learned_from_soft_views_alone(scene):
     parts = {name: getattr(term, name)[:, soft] for name in ("xy", "root")}
     previous = tuple(part[:, soft] for part in term.previous)
     fewer = replace(term, rotation=term.rotation[soft], translation_m=term.translation_m[soft], previous=previous, **parts)
-    one = estimate_deviation(replace(term, soft=soft), None, scene.joints, current, 0.005, 1.0)
-    other = estimate_deviation(fewer, None, scene.joints, current, 0.005, 1.0)
+    turns = random_turns(rng, scene.joints.shape[:2])
+    one = estimate_deviation(replace(term, soft=soft), None, scene.joints, turns, current, 0.005, 9.0)
+    other = estimate_deviation(fewer, None, scene.joints, turns, current, 0.005, 9.0)
     assert np.allclose(one.mean_m, other.mean_m) and np.allclose(one.covariance_m2, other.covariance_m2)
 
 

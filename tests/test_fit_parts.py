@@ -23,6 +23,7 @@ from usthand.fitter import FitConfig, motion_prior
 from usthand.hand.files import load_hand
 from usthand.initial import inverse_kinematics, median_shape
 from usthand.robust import interpolate_gaps
+from usthand.skeleton import BONES, FINGER_TIPS
 from usthand.trust import TrustConfig, label_trust
 
 STEP = 1e-6
@@ -103,6 +104,16 @@ def test_joints_are_the_hand_models(hand):
     rotations = model.rotations(torch.from_numpy(hand.pose(state)), flat_hand_mean=True)
     posed = model.with_shape(torch.from_numpy(state.shape)).with_pose(rotations, torch.from_numpy(hand.translation_m(state)))
     assert np.allclose(posed.joints.numpy(), hand.posed(state).joints, atol=1e-10)
+
+
+def test_a_bone_lies_still_in_its_own_frame(hand):
+    """However the hand moves; tips to the millimetre that skinning moves them. The wrist's frame is the palm's."""
+    state = random_state(hand, np.random.default_rng(4), 6)
+    turns, joints = hand.bone_turns(state), hand.posed(state).joints
+    assert np.array_equal(turns[:, 0], state.root) and np.array_equal(turns[:, 5], state.root)
+    for parent, child in BONES:
+        bone = np.einsum("tji,tj->ti", turns[:, child], joints[:, child] - joints[:, parent])
+        assert np.ptp(bone, axis=0).max() < (3e-3 if child in FINGER_TIPS else 1e-9), (parent, child)
 
 
 def test_derivatives_of_the_joints_equal_finite_differences(hand):

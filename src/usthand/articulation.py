@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from usthand.hand.limits import FREE, LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel
-from usthand.skeleton import MANO_PARENTS, MANO_TO_OPENPOSE
+from usthand.skeleton import BONES, MANO_PARENTS, MANO_TO_OPENPOSE, N_JOINTS
 
 N_MANO = len(MANO_PARENTS)
 N_SHAPE = 10
@@ -148,6 +148,10 @@ class Articulation:
         both = np.concatenate([self.joint_by_shape, self.tip_by_shape])[list(MANO_TO_OPENPOSE)]
         return both - both[:1]
 
+    def bone_turns(self, state: HandState) -> Float[np.ndarray, "T J 3 3"]:
+        """Rotation, world from bone, of the bone that ends in each joint; of the wrist, the palm's."""
+        return _Chain(self, state).turn[:, BONE_TURN]
+
     def posed(self, state: HandState, derivatives: bool = True) -> Posed:
         """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`."""
         chain = _Chain(self, state)
@@ -168,6 +172,9 @@ def _descendants() -> np.ndarray:
 
 
 DESCENDANTS = _descendants()
+BONE_TURN = np.zeros(N_JOINTS, dtype=int)
+BONE_TURN[[child for _, child in BONES]] = [MANO_TO_OPENPOSE[parent] for parent, _ in BONES]
+"""The MANO joint whose turn carries the bone that ends in each joint; the wrist's own for the wrist."""
 
 
 class _Chain:

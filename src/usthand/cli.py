@@ -450,7 +450,7 @@ def bench(
         table: Which one; docs/benchmarks.md says what each shows.
         cache: Captures and trainings under way.
         results: Numbers of the cells, and the table's JSON.
-        seeds: Of the trainings; 0 to 2 for headline and targets, 0 to 4 for the spread, else 0, if not given.
+        seeds: Of the trainings; 0 to 2 for the headline, 0 to 4 for the spread, else 0, if not given.
         run: Run missing cells; --no-run prints what is there.
         minutes: Begin no further cell after so long.
         into: A document to put the table into, between its markers.

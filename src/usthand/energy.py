@@ -164,6 +164,39 @@ class Prior:
     shape_std: float
 
 
+def joint_information(
+    labels: LabelTerm | None, points: PointTerm | None, joints: Float[np.ndarray, "T J 3"],
+    deviation_m: Float[np.ndarray, "T J 3"] | float,
+) -> tuple[list[Float[np.ndarray, "T J 3 3"]], Float[np.ndarray, "T J 3"]]:  # fmt: skip
+    """What the data say of the joints at `joints` + `deviation_m`: information in blocks, [same frame, one later, two later] by
+    the earlier frame (rows are the later frame's coordinates), and minus the gradient. Errors that joints share are left out."""
+    n_frames = len(joints)
+    information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
+    right = np.zeros(joints.shape)
+    if labels is not None:
+        residual, rows = labels.residuals(joints, deviation_m)
+        innovation, gain = labels.chain(residual)
+        gain = gain / labels.own
+        scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
+        information[0] += (scaled @ rows).sum(1)
+        right -= (scaled @ innovation[..., None])[..., 0].sum(1)
+        for gap, rho in enumerate(labels.previous, start=1):
+            if not rho.any():
+                continue
+            rho = rho[gap:, ..., None, None]
+            late, early = scaled[gap:], rows[:-gap] * rho
+            information[0][: n_frames - gap] += ((early * gain[gap:, ..., None, None]).swapaxes(-1, -2) @ early).sum(1)
+            information[gap][: n_frames - gap] -= (late @ early).sum(1)
+            pull = early.swapaxes(-1, -2) @ (innovation * gain[..., None])[gap:, ..., None]
+            right[: n_frames - gap] += pull[..., 0].sum(1)
+    if points is not None:
+        rows = points.root
+        information[0] += rows.swapaxes(-1, -2) @ rows
+        offset = joints + deviation_m - points.points_world_m
+        right -= (rows.swapaxes(-1, -2) @ rows @ offset[..., None])[..., 0]
+    return information, right
+
+
 class Energy:
     """Cost, and normal equations of a Gauss-Newton step, of a hand over a sequence."""
 
@@ -204,38 +237,10 @@ class Energy:
 
     # ---- data ---------------------------------------------------------------------------------------------------
 
-    def _information(self, joints: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-        """Information about the joints, [same frame, one later, two later] (T, J, 3, 3), and minus the gradient (T, J, 3)."""
-        n_frames = len(joints)
-        information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
-        right = np.zeros(joints.shape)
-        if self.labels is not None:
-            residual, rows = self.labels.residuals(joints, self.deviation_m)
-            innovation, gain = self.labels.chain(residual)
-            gain = gain / self.labels.own
-            scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
-            information[0] += (scaled @ rows).sum(1)
-            right -= (scaled @ innovation[..., None])[..., 0].sum(1)
-            for gap, rho in enumerate(self.labels.previous, start=1):
-                if not rho.any():
-                    continue
-                rho = rho[gap:, ..., None, None]
-                late, early = scaled[gap:], rows[:-gap] * rho
-                information[0][: n_frames - gap] += ((early * gain[gap:, ..., None, None]).swapaxes(-1, -2) @ early).sum(1)
-                information[gap][: n_frames - gap] -= (late @ early).sum(1)
-                pull = early.swapaxes(-1, -2) @ (innovation * gain[..., None])[gap:, ..., None]
-                right[: n_frames - gap] += pull[..., 0].sum(1)
-        if self.points is not None:
-            rows = self.points.root
-            information[0] += rows.swapaxes(-1, -2) @ rows
-            offset = joints + self.deviation_m - self.points.points_world_m
-            right -= (rows.swapaxes(-1, -2) @ rows @ offset[..., None])[..., 0]
-        return information, right
-
     def _add_data(self, system: ArrowSystem, state: HandState) -> None:
         posed = self.hand.posed(state)
         joints = posed.joints
-        information, right = self._information(joints)
+        information, right = joint_information(self.labels, self.points, joints, self.deviation_m)
         n_frames, size = len(joints), self.hand.size
         jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
         width = jacobian.shape[-1]

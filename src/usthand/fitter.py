@@ -64,8 +64,8 @@ class FitConfig:
     """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view; of rigid joints."""
     deviation_std_m: float = 0.006
     """How far a soft joint lies from the rigid hand's, along each axis ..."""
-    deviation_smooth_s: float = 0.15
-    """... averaged over this time (standard deviation)."""
+    deviation_memory_s: float = 6.0
+    """... and how long it goes on to lie there, as the hand's bones see it: its correlation falls to 1/e in this time."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
@@ -148,8 +148,9 @@ class Fitter:
 
     def _deviation(self, state: HandState) -> Deviation:
         config, joints = self.config, self.hand.posed(state, derivatives=False).joints
-        smooth = config.deviation_smooth_s * config.fps
-        return estimate_deviation(self._labels(), self.points, joints, self.deviation_m, config.deviation_std_m, smooth)
+        memory = config.deviation_memory_s * config.fps
+        turns = self.hand.bone_turns(state)
+        return estimate_deviation(self._labels(), self.points, joints, turns, self.deviation_m, config.deviation_std_m, memory)
 
     def _labels(self) -> LabelTerm:
         """The labels with their present weights. What rigid joints must explain by errors that joints of a view share,
