@@ -24,7 +24,7 @@ from usthand.reconstruct import reconstruct_both
 from usthand.rig import Rig, save_rig
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import train
-from usthand.units import in_metres
+from usthand.units import scaled_by_hand
 
 UNITS_M = (0.001, 0.25)
 """Millimetres, and something large: the squares of a big board."""
@@ -58,10 +58,10 @@ def test_the_unit_is_found_by_the_size_of_the_hand(unit_m):
     """The same for every unit, and some percent of a hand from the truth: the subject is not of mean size."""
     scene = make_scene(n_frames=8)
     seen, model = Observations.from_labels(scene.labels), articulation(right_hand())
-    same, own = in_metres(scene.rig, seen, model)
+    same, own = scaled_by_hand(scene.rig, seen, model)
     assert same is scene.rig and own is None
-    rig, found_m = in_metres(rig_in_unit(scene.rig, unit_m), seen, model)
-    _, reference_m = in_metres(rig_in_unit(scene.rig, 1.0), seen, model)
+    rig, found_m = scaled_by_hand(rig_in_unit(scene.rig, unit_m), seen, model)
+    _, reference_m = scaled_by_hand(rig_in_unit(scene.rig, 1.0), seen, model)
     assert np.isclose(found_m, unit_m * reference_m, rtol=1e-6) and np.isclose(found_m, unit_m, rtol=0.15)
     assert rig.metric and "own unit" in rig.scale
     apart = np.ptp([camera.centre_world_m for camera in rig.cameras], axis=0)
@@ -73,7 +73,7 @@ def test_a_hand_that_nothing_places_has_some_unit():
     scene = make_scene(n_frames=4)
     seen = Observations.from_labels(scene.labels)
     one = replace(seen, precision=seen.precision * (np.arange(len(scene.rig)) == 0)[:, None, None, None])
-    assert in_metres(rig_in_unit(scene.rig, 0.001), one, articulation(right_hand()))[1] > 0
+    assert scaled_by_hand(rig_in_unit(scene.rig, 0.001), one, articulation(right_hand()))[1] > 0
 
 
 def test_consensus_labels_are_those_of_any_unit(without_scale):

@@ -29,7 +29,7 @@ from usthand.lay import Laid, lay_hand, skinned
 from usthand.result import Result
 from usthand.rig import MIRROR, Rig
 from usthand.robust import StraightViews, interpolate_gaps, mahalanobis2, straighten
-from usthand.units import in_metres, in_own_unit
+from usthand.units import in_own_unit, scaled_by_hand
 
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
 MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames
@@ -66,7 +66,7 @@ def fit_observations(
     _check_views(rig, observations)
     hand = right_hand(hand)
     joints = articulation(hand)
-    rig, unit_m = in_metres(rig, observations, joints)
+    rig, unit_m = scaled_by_hand(rig, observations, joints)
     views = straighten(
         rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
     )
@@ -100,7 +100,7 @@ def raw_triangulation(rig: Rig, labels: Labels, hand: HandModel | None = None, s
     _check_views(rig, observations)
     hand = right_hand(hand)
     model = articulation(hand)
-    rig, unit_m = in_metres(rig, observations, model)
+    rig, unit_m = scaled_by_hand(rig, observations, model)
     cameras = rig.tensors(torch.float64)
     views = straighten(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)

@@ -23,7 +23,7 @@ from usthand.hand.files import right_hand
 from usthand.labels import Labels, Observations, load_labels, load_npz
 from usthand.result import Result
 from usthand.rig import Rig
-from usthand.units import in_metres, in_own_unit
+from usthand.units import in_own_unit, scaled_by_hand
 from usthand.windows import CropConfig, Footage, make_footage
 
 CONSENSUS = "consensus"
@@ -99,7 +99,7 @@ def without_camera(rig: Rig, labels: Labels, leave_out: str | None) -> tuple[Rig
 def load_hand_2d(capture: Capture, side: str, leave_out: str | None = None) -> Hand2D:
     """Rig, in metres, and labels of one hand as a right hand, less the camera that is left out."""
     hand = as_right_hand(*without_camera(capture.rig, load_labels(capture, side), leave_out))
-    rig, own_unit_m = in_metres(hand.rig, Observations.from_labels(hand.labels), articulation(right_hand()))
+    rig, own_unit_m = scaled_by_hand(hand.rig, Observations.from_labels(hand.labels), articulation(right_hand()))
     return replace(hand, rig=rig, own_unit_m=own_unit_m)
 
 

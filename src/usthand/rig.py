@@ -110,6 +110,11 @@ class Rig:
     def __len__(self) -> int:
         return len(self.cameras)
 
+    def in_metres(self, metres_per_unit: float, words: str) -> Rig:
+        """The rig with its lengths in metres; `words`: how it is known what its unit is."""
+        cameras = tuple(replace(c, translation=c.translation * metres_per_unit) for c in self.cameras)
+        return Rig(cameras, True, words)
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
@@ -218,16 +223,16 @@ def build_rig(
         raise UserError(f"the scale {scale:g} is no length", "it is the number of metres in one unit", "give a positive number")
     given = f"{scale:g} m for each unit of the calibration, as given with --scale" if scale is not None else ""
     if isinstance(found, Rig):
-        return found if scale is None else _scaled(found, scale, given)
+        return found if scale is None else found.in_metres(scale, given)
     cameras = tuple(_camera(found.path, _sized(found, entry, sizes or {}), entry["name"]) for entry in found.cameras)
     rig = _unique(found.path, Rig(cameras))
     if scale is not None:
-        return _scaled(rig, scale, given)
+        return rig.in_metres(scale, given)
     if found.metres_per_unit is None:
         return replace(rig, metric=False, scale=found.unit)
     if found.metres_per_unit == 1:
         return rig
-    return _scaled(rig, found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
+    return rig.in_metres(found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
 
 
 def _sized(found: Calibration, entry: dict[str, Any], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:
@@ -242,11 +247,6 @@ def _sized(found: Calibration, entry: dict[str, Any], sizes: Mapping[str, tuple[
             "read it together with its videos by `usthand init`, whose size is then taken",
         )
     return {**entry, "size": sizes[entry["name"]]}
-
-
-def _scaled(rig: Rig, metres_per_unit: float, words: str) -> Rig:
-    cameras = tuple(replace(c, translation=c.translation * metres_per_unit) for c in rig.cameras)
-    return Rig(cameras, True, words)
 
 
 def _unique(path: Path, rig: Rig) -> Rig:

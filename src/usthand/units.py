@@ -17,7 +17,7 @@ from usthand.robust import straighten, triangulate_robust
 USUAL_REACH_M = 0.5  # of cameras from their middle; any number does that keeps depths and steps far from the bounds on them
 
 
-def in_metres(rig: Rig, observations: Observations, model: Articulation) -> tuple[Rig, float | None]:
+def scaled_by_hand(rig: Rig, observations: Observations, model: Articulation) -> tuple[Rig, float | None]:
     """A rig in metres, and how many of them its own unit is if the hand is of the model's mean size.
 
     What follows may then state lengths (of noise, of priors, of bounds) in metres whatever the calibration is in. A rig
@@ -29,16 +29,15 @@ def in_metres(rig: Rig, observations: Observations, model: Articulation) -> tupl
     if rig.metric:
         return rig, None
     rough = USUAL_REACH_M / max(_reach(rig), 1e-12)
-    cameras = _scaled(rig, rough).tensors(torch.float64)
-    views = straighten(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
+    views = straighten(rig.in_metres(rough, "").tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     found = triangulate_robust(views)
     unit_m = rough * metres_per_unit(model, found.points_world_m.numpy(), found.seen.numpy())
     words = f"the calibration's own unit; {1000 * unit_m:.4g} mm if the hand is of mean size"
-    return replace(_scaled(rig, unit_m), metric=True, scale=words), unit_m
+    return rig.in_metres(unit_m, words), unit_m
 
 
 def in_own_unit(result: Result, unit_m: float | None) -> Result:
-    """What was found in a rig of `in_metres`, in the calibration's unit, so that it projects into the images."""
+    """What was found in a rig of `scaled_by_hand`, in the calibration's unit, so that it projects into the images."""
     if unit_m is None:
         return result
     return replace(
@@ -54,7 +53,3 @@ def in_own_unit(result: Result, unit_m: float | None) -> Result:
 def _reach(rig: Rig) -> float:
     centres = np.stack([camera.centre_world_m for camera in rig.cameras])
     return float(np.linalg.norm(centres - centres.mean(0), axis=-1).mean())
-
-
-def _scaled(rig: Rig, unit_m: float) -> Rig:
-    return replace(rig, cameras=tuple(replace(c, translation=c.translation * unit_m) for c in rig.cameras))
