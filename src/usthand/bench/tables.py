@@ -32,8 +32,8 @@ HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
 IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "smooth", "raw")
 """Lines of a short table: mesh errors alone, regimes side by side."""
-OF_FRESH = {name: HEADLINE_METHODS[name] for name in HEADLINE_METHODS if "hamuco" not in name}
-"""On captures that nothing was chosen by: what was chosen on the others is ours."""
+OF_FRESH = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "adapted", "adapted-network", *UNTRAINED)}
+"""On captures by which nothing was chosen: what a user gets."""
 OF_TARGETS = ADAPTED | {"labels-adapted": "UST-Hand, adapted, each label as it is", "labels-adapted-network": "its network alone"}
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 PARTS_OF = {"network": "usthand", "head": "usthand", "shipped-network": "shipped", "adapted-network": "adapted", "labels-adapted-network": "labels-adapted"}  # what a method yields on the way
