@@ -194,7 +194,7 @@ def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene)
     the hand's and the joints are the detector's; if not, both lie in between."""
     seen = scene.joints + np.array([0.006, 0, 0])
     uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
-    config, errors = replace(FAST, joints="soft"), {}
+    config, errors = replace(FAST, joints="soft", deviation_std_m=0.006), {}
     for firm in (True, False):
         rng = np.random.default_rng(8)
         result = fit_observations(*twice(scene, rng, uv + 2 * rng.normal(size=uv.shape), firm), config)
