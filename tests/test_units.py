@@ -19,8 +19,10 @@ from usthand.fit import FitConfig, fit_labels
 from usthand.geometry import project
 from usthand.hand.files import right_hand
 from usthand.labels import Observations
+from usthand.metrics import steadiness
 from usthand.prepare import consensus_labels, fit_hand, load_hand_2d
 from usthand.reconstruct import reconstruct_both
+from usthand.result import load_result
 from usthand.rig import Rig, save_rig
 from usthand.synthetic.write import SynthConfig, make_capture
 from usthand.train import train
@@ -104,6 +106,8 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
     for answer in ("final", "network", "head"):
         small, large = (getattr(found[unit_m], answer) for unit_m in UNITS_M)
         assert not small.metric and "own unit" in small.scale
+        assert np.isclose(small.unit_m / large.unit_m, UNITS_M[0] / UNITS_M[1], rtol=1e-4)
+        assert np.allclose(small.std_mm, large.std_mm, rtol=1e-2) and np.allclose(small.std_mm, known_std(known, answer), rtol=0.3)
         for name, power in (("joints_world_m", 1), ("vertices_world_m", 1), ("translation_m", 1), ("joints_cov_m2", 2)):
             a, b = getattr(small, name) * UNITS_M[0] ** power, getattr(large, name) * UNITS_M[1] ** power
             assert np.allclose(a, b, rtol=1e-3, atol=2e-4**power), (answer, name)
@@ -114,6 +118,30 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
             if result is small:
                 ours = uv
         assert np.median(np.linalg.norm(ours - uv, axis=-1)) < 1.0, f"{answer}: px, metric and not"
+
+
+def known_std(known, answer: str) -> np.ndarray:
+    return getattr(known, answer).std_mm
+
+
+def test_what_is_named_in_millimetres_is_in_millimetres(tmp_path):
+    """Also after the file was saved and read; the mean hand is some percent off the subject."""
+    scene, config = make_scene(n_frames=8), FitConfig(joints="rigid")
+    metric = fit_labels(scene.rig, scene.labels, config)
+    found = load_result(fit_labels(rig_in_unit(scene.rig, 0.25), scene.labels, config).save(tmp_path / "found.npz"))
+    assert metric.unit_m == 1.0 and np.isclose(found.unit_m, 0.25, rtol=0.15)
+    assert np.allclose(found.std_mm, metric.std_mm, rtol=0.2)
+    ours, theirs = steadiness(found, 30.0), steadiness(metric, 30.0)
+    assert np.isclose(ours["jitter_mm"], theirs["jitter_mm"], rtol=0.15)
+
+
+def test_a_result_of_before_the_unit_was_kept_is_read(tmp_path):
+    scene = make_scene(n_frames=4)
+    path = fit_labels(scene.rig, scene.labels, FitConfig(joints="rigid", rounds=1)).save(tmp_path / "old.npz")
+    with np.load(path) as file:
+        data = {name: file[name] for name in file.files if name != "unit_m"}
+    np.savez_compressed(path, **data)
+    assert load_result(path).unit_m == 1.0
 
 
 def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:

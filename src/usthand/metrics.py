@@ -243,7 +243,7 @@ def steadiness(result: Result, fps: float, frames: np.ndarray | None = None) -> 
     fifteen, and all. ``jitter_mm_s2``: root mean square of the joints' acceleration; ``jitter_mm``: mean length of the
     second difference over one frame. Only three consecutive frame numbers make an acceleration; None without any."""
     rows = select_frames(result, frames)
-    joints = result.joints_world_m[rows]
+    joints = result.joints_world_m[rows] * result.unit_m
     spread = bone_lengths_mm(joints).std(axis=0)
     second = _second_difference(joints, result.frame[rows])
     lengths = MM_PER_M * np.linalg.norm(second, axis=-1)

@@ -66,6 +66,9 @@ class Result:
     """Names of the cameras that were used."""
     faces: Int[np.ndarray, "F 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     """Triangles of the mesh; none means those of the embedded hand."""
+    unit_m: float = 1.0
+    """Metres in this result's unit of length. Where the rig has no scale (`metric` is False) lengths are in its own unit, and this
+    is how long that is if the hand is of mean size; whatever is named in millimetres follows from it."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -98,7 +101,10 @@ class Result:
             raise ValueError("faces name vertices that the mesh does not have")
         if (np.diff(self.frame) <= 0).any():
             raise ValueError("frame numbers must increase")
+        if not (np.isfinite(self.unit_m) and self.unit_m > 0):
+            raise ValueError(f"a unit of {self.unit_m} m is no length")
         object.__setattr__(self, "metric", bool(self.metric))
+        object.__setattr__(self, "unit_m", float(self.unit_m))
         object.__setattr__(self, "cameras", tuple(str(name) for name in self.cameras))
 
     def __len__(self) -> int:
@@ -114,7 +120,7 @@ class Result:
         """Standard deviation of each joint along its least certain direction, mm: the root of the covariance's
         largest eigenvalue. A joint seen by two neighbouring cameras is bad in depth alone; this is what tells."""
         largest = np.linalg.eigvalsh(self.joints_cov_m2)[..., -1]
-        return MM_PER_M * np.sqrt(np.clip(largest, 0.0, None))
+        return MM_PER_M * self.unit_m * np.sqrt(np.clip(largest, 0.0, None))
 
     def joint(self, name: str) -> Float[np.ndarray, "T 3"]:
         """One joint's track in the world, metres. ValueError, with the known names, for an unknown one."""
@@ -195,6 +201,7 @@ def load_result(path: str | Path) -> Result:
         raise UserError(f"{path} has result version {version}, this program reads version {VERSION}",
                         "it was written by another release of usthand",
                         "make it again with this release, or read it with the one that wrote it")
+    data.setdefault("unit_m", np.array(1.0))  # files of before it was kept
     missing = [f.name for f in fields(Result) if f.name not in data]
     if missing:
         raise UserError(f"{path} lacks {', '.join(missing)}", "the file was edited or written by another program",

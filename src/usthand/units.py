@@ -43,6 +43,7 @@ def in_own_unit(result: Result, unit_m: float | None) -> Result:
     return replace(
         result,
         metric=False,
+        unit_m=unit_m,
         joints_world_m=result.joints_world_m / unit_m,
         joints_cov_m2=result.joints_cov_m2 / unit_m**2,
         vertices_world_m=result.vertices_world_m / unit_m,
