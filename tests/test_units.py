@@ -16,7 +16,7 @@ from usthand.articulation import articulation
 from usthand.capture import open_capture
 from usthand.checkpoint import SHIPPED
 from usthand.fit import FitConfig, fit_labels
-from usthand.geometry import project
+from usthand.geometry import Cameras, project
 from usthand.hand.files import right_hand
 from usthand.labels import Observations
 from usthand.metrics import steadiness
@@ -107,21 +107,17 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
         small, large = (getattr(found[unit_m], answer) for unit_m in UNITS_M)
         assert not small.metric and "own unit" in small.scale
         assert np.isclose(small.unit_m / large.unit_m, UNITS_M[0] / UNITS_M[1], rtol=1e-4)
-        assert np.allclose(small.std_mm, large.std_mm, rtol=1e-2) and np.allclose(small.std_mm, known_std(known, answer), rtol=0.3)
+        assert np.allclose(small.std_mm, large.std_mm, rtol=1e-2) and np.allclose(small.std_mm, getattr(known, answer).std_mm, rtol=0.3)
         for name, power in (("joints_world_m", 1), ("vertices_world_m", 1), ("translation_m", 1), ("joints_cov_m2", 2)):
             a, b = getattr(small, name) * UNITS_M[0] ** power, getattr(large, name) * UNITS_M[1] ** power
             assert np.allclose(a, b, rtol=1e-3, atol=2e-4**power), (answer, name)
         reference = getattr(known, answer)
         assert reference.metric
-        for result, path in ((small, without_scale[UNITS_M[0]]), (reference, metric)):
-            uv = _on_images(open_capture(path).rig, result.joints_world_m)
-            if result is small:
-                ours = uv
-        assert np.median(np.linalg.norm(ours - uv, axis=-1)) < 1.0, f"{answer}: px, metric and not"
-
-
-def known_std(known, answer: str) -> np.ndarray:
-    return getattr(known, answer).std_mm
+        ours, theirs = (
+            _on_images(open_capture(path).rig, result.joints_world_m)
+            for path, result in ((without_scale[UNITS_M[0]], small), (metric, reference))
+        )
+        assert np.median(np.linalg.norm(ours - theirs, axis=-1)) < 1.0, f"{answer}: px, metric and not"
 
 
 def test_what_is_named_in_millimetres_is_in_millimetres(tmp_path):
@@ -145,7 +141,7 @@ def test_a_result_of_before_the_unit_was_kept_is_read(tmp_path):
 
 
 def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:
-    cameras = type(rig.tensors(torch.float64))(*(t.expand(len(joints), *t.shape) for t in rig.tensors(torch.float64)))
+    cameras = Cameras(*(t.expand(len(joints), *t.shape) for t in rig.tensors(torch.float64)))
     return project(cameras, torch.from_numpy(joints))[0].numpy()
 
 

@@ -63,7 +63,8 @@ class FitConfig:
     shared_finger: float = 0.25
     """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view; of rigid joints."""
     deviation_std_m: float = 0.002
-    """How far a soft joint lies from the rigid hand's, along each axis ..."""
+    """How far a soft joint is expected to lie from the rigid hand's, along each axis: what foretells best, less than detectors' do
+    (docs/notes/fit.md) ..."""
     deviation_memory_s: float = 1.0
     """... and how long it goes on to lie there, as the hand's bones see it: its correlation falls to 1/e in this time."""
     flexion_std_rad: float = 0.8
