@@ -1,6 +1,6 @@
 """How fast and how good the sequence fit is, on problems whose answer is known: `python benchmarks/bench_fit.py`.
 
-Labels as a detector makes them (`usthand.synthetic.noise`) on the natural motion of `usthand.synthetic.motion`, cameras on
+Labels as a detector makes them (`usthand.datasets.synthetic.noise`) on the natural motion of `usthand.datasets.synthetic.motion`, cameras on
 a ring, no images: a joint counts as hidden where another one lies in front of it. Rows: plain triangulation, robust
 triangulation, the same smoothed over time (median of 5, Gaussian of 1.5 frames), the fit. The time is also given in units
 of a matrix product on the same machine, which travels better than seconds.
@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d, median_filter
 
-from usthand.fit import FitConfig, fit_labels, raw_triangulation
-from usthand.geometry import project
-from usthand.hand.files import load_hand
-from usthand.labels import Labels, Observations
-from usthand.metrics import evaluate_truth
-from usthand.rig import Camera, Rig
-from usthand.robust import interpolate_gaps, straighten, triangulate_robust
-from usthand.synthetic.motion import sample_motion
-from usthand.synthetic.noise import noisy_labels
-from usthand.truth import Truth
+from usthand.capture.rig import Camera, Rig
+from usthand.datasets.synthetic.motion import sample_motion
+from usthand.datasets.synthetic.noise import noisy_labels
+from usthand.evaluation.metrics import evaluate_truth
+from usthand.evaluation.truth import Truth
+from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.geometry.cameras import project
+from usthand.geometry.robust_triangulation import interpolate_gaps, straighten, triangulate_robust
+from usthand.hand.io import load_hand
+from usthand.labels.labels import Labels, Observations
 
 SIZE_PX, HAND_PX, HAND_M, DISTANCE_M, FPS = 256, 110, 0.18, 0.6, 30.0
 FINGER_RADIUS_M = 0.012
@@ -106,7 +106,16 @@ def measure(seed: int, args: argparse.Namespace) -> dict[str, float]:
         row[f"{name}_mpjpe_mm"] = 1000 * float(np.linalg.norm(joints - truth.joints_world_m, axis=-1)[fit.valid].mean())
     for name, result in (("raw", raw), ("fit", fit)):
         numbers = evaluate_truth(result, truth, fps=FPS)
-        keys = ("mpjpe_mm", "mpvpe_mm", "mpjpe_wrist_mm", "mpjpe_pa_mm", "accel_mm_s2", "coverage50", "coverage90", "valid_fraction")
+        keys = (
+            "mpjpe_mm",
+            "mpvpe_mm",
+            "mpjpe_wrist_mm",
+            "mpjpe_pa_mm",
+            "accel_mm_s2",
+            "coverage50",
+            "coverage90",
+            "valid_fraction",
+        )
         row |= {f"{name}_{key}": numbers[key] for key in keys}
     return row | {"fit_s": seconds, "fit_frames_per_s": args.frames / seconds, "fit_products": seconds / product_s()}
 
@@ -121,7 +130,14 @@ def main() -> None:
     args = parser.parse_args()
     rows = [measure(seed, args) for seed in range(args.seeds)]
     mean = {key: round(float(np.mean([row[key] for row in rows])), 3) for key in rows[0] if key != "seed"}
-    report = {"frames": args.frames, "views": args.views, "labels": args.labels, "seeds": args.seeds, "mean": mean, "rows": rows}
+    report = {
+        "frames": args.frames,
+        "views": args.views,
+        "labels": args.labels,
+        "seeds": args.seeds,
+        "mean": mean,
+        "rows": rows,
+    }
     print(json.dumps(report["mean"], indent=1))
     if args.out:
         args.out.write_text(json.dumps(report, indent=1) + "\n")

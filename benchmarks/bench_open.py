@@ -21,14 +21,14 @@ import av
 import numpy as np
 from PIL import Image
 
-from usthand.rig import Camera, Rig, save_rig
+from usthand.capture.rig import Camera, Rig, save_rig
 
 SIZE = 64
 LINKS = 60_000  # file systems limit the names of one file
 
 OPEN = """
 import resource, sys, time
-from usthand.capture import open_capture
+from usthand.capture.capture import open_capture
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 began = time.perf_counter()
 capture = open_capture(sys.argv[1])
@@ -86,7 +86,12 @@ def main() -> None:
         make_images(made / "images", options.frames)
         matrix = np.array([[60.0, 0, 32], [0, 60, 32], [0, 0, 1]])
         names = [f"c{k}" for k in range(options.cameras)]
-        rig = Rig(tuple(Camera(n, SIZE, SIZE, matrix, np.zeros(5), "pinhole", np.eye(3), np.array([0.1 * i, 0, 1])) for i, n in enumerate(names)))
+        rig = Rig(
+            tuple(
+                Camera(n, SIZE, SIZE, matrix, np.zeros(5), "pinhole", np.eye(3), np.array([0.1 * i, 0, 1]))
+                for i, n in enumerate(names)
+            )
+        )
         for kind in ("mp4", "mkv", "mkv, again", "images", "list"):
             folder = made / f"capture-{kind.partition(',')[0]}"
             folder.mkdir(exist_ok=True)
@@ -95,13 +100,22 @@ def main() -> None:
                 if kind == "images":
                     (folder / name).symlink_to(made / "images", target_is_directory=True)
                 elif kind == "list":
-                    (folder / f"{name}.txt").write_text("".join(f"../images/{k:08d}.jpg\n" for k in range(options.frames)))
+                    (folder / f"{name}.txt").write_text(
+                        "".join(f"../images/{k:08d}.jpg\n" for k in range(options.frames))
+                    )
                 elif not (folder / f"{name}.{kind[:3]}").exists():
                     os.link(made / f"v.{kind[:3]}", folder / f"{name}.{kind[:3]}")
-            out = subprocess.run([sys.executable, "-c", OPEN, str(folder)], check=True, capture_output=True, text=True).stdout.split()
+            out = subprocess.run(
+                [sys.executable, "-c", OPEN, str(folder)], check=True, capture_output=True, text=True
+            ).stdout.split()
             assert int(out[0]) == options.frames
             opened, memory, first, again = (float(x) for x in out[1:])
-            result[kind] = {"open_s": round(opened, 3), "peak_mib": round(memory, 1), "read_at_90_%_s": round(first, 3), "again_s": round(again, 3)}
+            result[kind] = {
+                "open_s": round(opened, 3),
+                "peak_mib": round(memory, 1),
+                "read_at_90_%_s": round(first, 3),
+                "again_s": round(again, 3),
+            }
     result["load"], result["cores"] = round(os.getloadavg()[0], 1), os.cpu_count()
     print(json.dumps(result, indent=1))
     if options.json:

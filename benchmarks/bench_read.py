@@ -25,11 +25,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from usthand.capture import Capture, open_capture
-from usthand.rig import Camera, Rig, save_rig
-from usthand.synthetic.background import sample_background, sample_palette
-from usthand.video import write_video
-from usthand.windows import Crops, read_crops, store_size
+from usthand.capture.capture import Capture, open_capture
+from usthand.capture.rig import Camera, Rig, save_rig
+from usthand.capture.video import write_video
+from usthand.data.windows import Crops, read_crops, store_size
+from usthand.datasets.synthetic.background import sample_background, sample_palette
 
 SIZE = (1280, 720)
 NAMES = ("a", "b", "c", "d")
@@ -73,7 +73,10 @@ def make_capture(folder: Path, clip: Path | None, frames: int, loops: int = 1) -
         else:
             write_video(folder / f"{name}.mp4", room_frames(seed, frames), 30.0)
     matrix = np.array([[900.0, 0, 640], [0, 900, 360], [0, 0, 1]])
-    cameras = (Camera(n, *SIZE, matrix, np.zeros(5), "pinhole", np.eye(3), np.array([0.1 * i, 0, 1])) for i, n in enumerate(NAMES))
+    cameras = (
+        Camera(n, *SIZE, matrix, np.zeros(5), "pinhole", np.eye(3), np.array([0.1 * i, 0, 1]))
+        for i, n in enumerate(NAMES)
+    )
     save_rig(Rig(tuple(cameras)), folder / "rig.toml")
     return open_capture(folder)
 
@@ -160,15 +163,24 @@ def main() -> None:
         return statistics.median(a[kind] / b[kind] for a, b in zip(times[to], times[name], strict=True))
 
     result = {
-        "clip": options.clip.name if options.clip else "moving room", "frames": capture.n_frames, "cameras": len(NAMES),
-        "kilobytes_a_frame": round(bytes_a_frame / 1000, 1), "crop_px": options.side, "repeats": options.repeats,
+        "clip": options.clip.name if options.clip else "moving room",
+        "frames": capture.n_frames,
+        "cameras": len(NAMES),
+        "kilobytes_a_frame": round(bytes_a_frame / 1000, 1),
+        "crop_px": options.side,
+        "repeats": options.repeats,
         "ms_an_image_clock": {name: round(1000 * median(name, 0) / images, 3) for name in ways},
         "ms_an_image_processor": {name: round(1000 * median(name, 1) / images, 3) for name in ways},
         "share_of_pyav_clock": {name: round(ratio(name, "PyAV", 0), 3) for name in ways},
         "share_of_pyav_processor": {name: round(ratio(name, "PyAV", 1), 3) for name in ways},
         "share_of_pyav_all_at_once_clock": {name: round(ratio(name, "PyAV, all at once", 0), 3) for name in ways},
-        "machine": {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine(), "load": round(os.getloadavg()[0], 1), "av": av.__version__},
-    }  # fmt: skip
+        "machine": {
+            "cores": os.cpu_count(),
+            "processor": platform.processor() or platform.machine(),
+            "load": round(os.getloadavg()[0], 1),
+            "av": av.__version__,
+        },
+    }
     print(json.dumps(result, indent=1))
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")

@@ -15,11 +15,11 @@ import time
 
 import numpy as np
 
-from usthand.hand.files import load_hand
-from usthand.synthetic.motion import sample_motion
-from usthand.synthetic.scene import sample_rig, sample_scene
-from usthand.synthetic.surface import hand_surface
-from usthand.synthetic.write import pose_hand
+from usthand.datasets.synthetic.motion import sample_motion
+from usthand.datasets.synthetic.scene import sample_rig, sample_scene
+from usthand.datasets.synthetic.surface import hand_surface
+from usthand.datasets.synthetic.write import pose_hand
+from usthand.hand.io import load_hand
 
 
 def rate(size: int, frames: int, views: int, threads: int, occluders: tuple[str, ...]) -> dict[str, int]:
@@ -51,7 +51,9 @@ def main() -> None:
     options = parser.parse_args()
     load = os.getloadavg()[0]
     rates = {
-        f"{size} px, {occluders[0] if occluders else 'bare hand'}": rate(size, options.frames, options.views, options.threads, occluders)
+        f"{size} px, {occluders[0] if occluders else 'bare hand'}": rate(
+            size, options.frames, options.views, options.threads, occluders
+        )
         for size in options.sizes
         for occluders in ((), ("cylinder",))
     }

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from usthand.demo import ROWS, run_demo
-from usthand.presets import PRESETS
+from usthand.experiments.demo import ROWS, run_demo
+from usthand.training.config import PRESETS
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ def demo_numbers(folder: Path, seed: int) -> dict:
 
 def over_seeds(values: list[float]) -> dict:
     """Mean, standard deviation over seeds, and the numbers themselves."""
-    return {"mean": round(float(np.mean(values)), 3), "std": round(float(np.std(values)), 3), "by_seed": [round(v, 3) for v in values]}
+    return {
+        "mean": round(float(np.mean(values)), 3),
+        "std": round(float(np.std(values)), 3),
+        "by_seed": [round(v, 3) for v in values],
+    }
 
 
 def main(config: Config) -> None:
@@ -48,7 +52,10 @@ def main(config: Config) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = config.folder or Path(temporary)
         demos = [demo_numbers(folder, seed) for seed in config.seeds]
-    rows = {name: {key: over_seeds([d[name][key] for d in demos]) for key in demos[0][name] if key != "frames"} for name in ROWS}
+    rows = {
+        name: {key: over_seeds([d[name][key] for d in demos]) for key in demos[0][name] if key != "frames"}
+        for name in ROWS
+    }
     single = ("confidence_error_rank_correlation", "heatmap_error_rank_correlation", "label_error_median_px", "seconds")
     data = {
         "note": f"usthand demo, 400 frames, 4 cameras, heavy labels, {PRESETS['tiny'].train.steps} steps",

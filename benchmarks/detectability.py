@@ -23,14 +23,14 @@ import torch
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
-from usthand.detectors.mediapipe import find_python
-from usthand.hand.files import load_hand
-from usthand.synthetic.kinematics import kinematics
-from usthand.synthetic.motion import finger_pose, sample_shape
-from usthand.synthetic.poses import library
-from usthand.synthetic.render import project_camera
-from usthand.synthetic.scene import sample_rig, sample_scene
-from usthand.synthetic.surface import hand_surface, palm_frame
+from usthand.datasets.synthetic.kinematics import kinematics
+from usthand.datasets.synthetic.motion import finger_pose, sample_shape
+from usthand.datasets.synthetic.poses import library
+from usthand.datasets.synthetic.render import project_camera
+from usthand.datasets.synthetic.scene import sample_rig, sample_scene
+from usthand.datasets.synthetic.surface import hand_surface, palm_frame
+from usthand.hand.io import load_hand
+from usthand.labels.detectors.mediapipe import find_python
 
 POSES = ("open", "relaxed", "fist", "point", "pinch", "hold_cylinder", "four", "victory")
 VIEWS, SIZE = 8, 256

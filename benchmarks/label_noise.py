@@ -26,10 +26,10 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from usthand.capture import open_capture
-from usthand.geometry import Cameras, project, to_camera, triangulate_xy, undistort
-from usthand.labels import Labels, hand_size_px, load_labels
-from usthand.skeleton import FINGERS
+from usthand.capture.capture import open_capture
+from usthand.geometry.cameras import Cameras, project, to_camera, triangulate_xy, undistort
+from usthand.hand.skeleton import FINGERS
+from usthand.labels.labels import Labels, hand_size_px, load_labels
 
 DOFS = (2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 30.0)
 LAGS = (1, 2, 3, 4, 6, 8, 12, 16, 24)

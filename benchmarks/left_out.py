@@ -19,16 +19,16 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from usthand import metrics
-from usthand.capture import Capture, open_capture
-from usthand.checkpoint import SHIPPED
-from usthand.fit import FitConfig, fit_labels, raw_triangulation
-from usthand.labels import load_labels
-from usthand.prepare import without_camera
-from usthand.presets import PRESETS
-from usthand.reconstruct import reconstruct_both
-from usthand.result import Result
-from usthand.train import train
+from usthand.capture.capture import Capture, open_capture
+from usthand.data.prepare import without_camera
+from usthand.evaluation import metrics
+from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.hand.result import Result
+from usthand.labels.labels import load_labels
+from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.training.checkpoint import SHIPPED
+from usthand.training.config import PRESETS
+from usthand.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,24 @@ def main(config: Config) -> None:
     config.out.parent.mkdir(parents=True, exist_ok=True)
     for side in config.sides:
         for camera in config.cameras or capture.rig.names:
-            cells[f"{side} {camera}"] = measure(capture, side, camera, results_without(capture, side, camera, config), frames)
+            cells[f"{side} {camera}"] = measure(
+                capture, side, camera, results_without(capture, side, camera, config), frames
+            )
             data = {
-                "summary": summary(cells), "cells": cells, "steps": config.steps, "seed": config.seed,
-                "machine": platform.machine(), "time_s": round(time.time() - began, 1),
-            }  # fmt: skip
+                "summary": summary(cells),
+                "cells": cells,
+                "steps": config.steps,
+                "seed": config.seed,
+                "machine": platform.machine(),
+                "time_s": round(time.time() - began, 1),
+            }
             config.out.write_text(json.dumps(data, indent=2) + "\n")
-            print(side, camera, {m: round(c["leave_out_median_px"], 2) for m, c in cells[f"{side} {camera}"].items()}, flush=True)
+            print(
+                side,
+                camera,
+                {m: round(c["leave_out_median_px"], 2) for m, c in cells[f"{side} {camera}"].items()},
+                flush=True,
+            )
     for method, row in summary(cells).items():
         print(f"{method:18}", row)
 

@@ -14,16 +14,16 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from usthand.capture import Capture, open_capture
-from usthand.checkpoint import SHIPPED
-from usthand.fit import raw_triangulation
-from usthand.labels import load_labels
-from usthand.metrics import evaluate_truth
-from usthand.overlay import OverlayConfig, contact_sheet
-from usthand.reconstruct import reconstruct
-from usthand.result import Result
-from usthand.synthetic.write import SynthConfig, make_capture
-from usthand.truth import load_truth
+from usthand.capture.capture import Capture, open_capture
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.evaluation.metrics import evaluate_truth
+from usthand.evaluation.truth import load_truth
+from usthand.fit.fit import raw_triangulation
+from usthand.hand.result import Result
+from usthand.labels.labels import load_labels
+from usthand.output.overlay import OverlayConfig, contact_sheet
+from usthand.reconstruction.reconstruct import reconstruct
+from usthand.training.checkpoint import SHIPPED
 
 SIDE, SEED, FRAMES, CAMERA, COLUMNS, CELL_PX, CAPTION_PX = "right", 5, 60, 3, 5, 220, 30
 
@@ -48,7 +48,9 @@ def main(out: Path, quality: int = 85) -> None:
         quality: Of the JPEG.
     """
     with TemporaryDirectory() as folder:
-        capture = open_capture(make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"), progress=False))
+        capture = open_capture(
+            make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"), progress=False)
+        )
         smoothed = raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)
         strips = [
             strip(capture, smoothed, "Triangulated and smoothed, what most people do"),

@@ -31,11 +31,7 @@ _STIFF = (-5.0, 5.0)
 # way; thumb: IP 0 to 80, MCP 0 to 50, CMC flexion 15, extension 20, abduction 70). The thumb's are counted from its rest
 # pose here, which is abducted about 40 degrees in the plane of the palm; its base also turns about its bone, by about
 # 30 degrees in opposition (Cooney et al., J. Bone Joint Surg. 63-A, 1981).
-_FINGER_DEG = (
-    ((-35.0, 95.0), (-22.0, 22.0), _STIFF),
-    ((-8.0, 110.0), _STIFF, _STIFF),
-    ((-10.0, 90.0), _STIFF, _STIFF),
-)
+_FINGER_DEG = (((-35.0, 95.0), (-22.0, 22.0), _STIFF), ((-8.0, 110.0), _STIFF, _STIFF), ((-10.0, 90.0), _STIFF, _STIFF))
 _THUMB_DEG = (
     ((-25.0, 45.0), (-30.0, 40.0), (-15.0, 35.0)),
     ((-15.0, 65.0), (-10.0, 12.0), _STIFF),

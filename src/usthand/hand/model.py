@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from usthand.rotations import rotation_from_axis_angle
-from usthand.skeleton import MANO_TO_OPENPOSE
+from usthand.geometry.rotations import rotation_from_axis_angle
+from usthand.hand.skeleton import MANO_TO_OPENPOSE
 
 N_MANO_JOINTS = 16
 N_VERTICES = 778

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from usthand.errors import UserError
-from usthand.unpickle import ArrayUnpickler, load_pickle
+from usthand.common.errors import UserError
+from usthand.common.unpickle import ArrayUnpickler, load_pickle
 
 _SPARSE_FORMATS = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array", "coo_array")
 

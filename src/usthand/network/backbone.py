@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from usthand.errors import UserError
+from usthand.common.errors import UserError
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 
@@ -71,11 +71,26 @@ class ResNet(nn.Module):
         """
         path = Path(path)
         if not path.is_file():
-            raise UserError(f"there is no {path}", "the path of the backbone's weights is wrong", "check --backbone-weights")
+            raise UserError(
+                f"there is no {path}", "the path of the backbone's weights is wrong", "check --backbone-weights"
+            )
         try:
-            state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            state = (
+                load_file(path)
+                if path.suffix == ".safetensors"
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
             self.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
-        except (RuntimeError, AttributeError, OSError, ValueError, TypeError, EOFError, UnpicklingError, SafetensorError) as error:
+        except (
+            RuntimeError,
+            AttributeError,
+            OSError,
+            ValueError,
+            TypeError,
+            EOFError,
+            UnpicklingError,
+            SafetensorError,
+        ) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(
                 f"{path} does not fit the backbone ({reason})",

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from usthand.geometry.rotations import rotation_from_6d, rotation_from_axis_angle
 from usthand.hand.limits import LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel, PosedHand
-from usthand.network.lift import PALM, PalmFrame, palm_frame
-from usthand.rotations import rotation_from_6d, rotation_from_axis_angle
-from usthand.skeleton import N_JOINTS
+from usthand.hand.skeleton import N_JOINTS
+from usthand.network.point_cloud import PALM, PalmFrame, palm_frame
 
 N_SHAPE = 10
 SHAPE_RANGE = 3.0  # standard deviations of the population
@@ -72,10 +72,14 @@ class HandHead(CarriesHand):
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.register_buffer("reach", (high - low) / 2, persistent=False)
         zero = torch.zeros(1)
-        rest = self.hand.with_shape(torch.zeros(1, N_SHAPE)).with_pose(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 3))
+        rest = self.hand.with_shape(torch.zeros(1, N_SHAPE)).with_pose(
+            torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 3)
+        )
         self.register_buffer("rest_axes", palm_frame(rest.joints[None] + zero).axes[0, 0], persistent=False)
         self.reduce = nn.Linear(width, 16)
-        self.body = nn.Sequential(nn.Linear(N_JOINTS * (3 + 16), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU())
+        self.body = nn.Sequential(
+            nn.Linear(N_JOINTS * (3 + 16), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
+        )
         self.out = nn.Linear(hidden, 45 + 6 + 3 + N_SHAPE)
         nn.init.normal_(self.out.weight, std=0.01)
         nn.init.zeros_(self.out.bias)

@@ -9,15 +9,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.geometry import Cameras
+from usthand.geometry.cameras import Cameras
 from usthand.hand.model import HandModel
+from usthand.hand.skeleton import N_JOINTS
 from usthand.network.backbone import Backbone, Features
 from usthand.network.flow import ConditionalFlow
 from usthand.network.hand_head import HandHead, HandParameters
-from usthand.network.lift import Cloud, lift
-from usthand.network.points import Evidence, PointTransformer
-from usthand.network.views import Gate, ViewEstimates, Views
-from usthand.skeleton import N_JOINTS
+from usthand.network.heatmaps import Gate, ViewEstimates, Views
+from usthand.network.point_cloud import Cloud, lift
+from usthand.network.point_transformer import Evidence, PointTransformer
 
 STRIDE = 32  # of the backbone's deepest map
 
@@ -55,9 +55,19 @@ class ModelConfig:
 
 TINY = ModelConfig()
 PAPER = ModelConfig(
-    backbone="resnet34", width=64, image_size=256, map_channels=128, graph_width=1024, couplings=6, flow_hidden=128,
-    hypotheses_train=16, hypotheses=32, point_width=256, blocks=4, window=5,
-)  # fmt: skip
+    backbone="resnet34",
+    width=64,
+    image_size=256,
+    map_channels=128,
+    graph_width=1024,
+    couplings=6,
+    flow_hidden=128,
+    hypotheses_train=16,
+    hypotheses=32,
+    point_width=256,
+    blocks=4,
+    window=5,
+)
 
 
 class Inputs(NamedTuple):
@@ -95,16 +105,30 @@ class UstHand(nn.Module):
         self.config = config
         self.backbone = Backbone(config.backbone, config.width, config.map_channels)
         self.views = Views(
-            self.backbone.resnet.channels[-1], config.image_size // STRIDE, config.map_channels, config.graph_width,
-            config.heads, config.graph_layers, config.use_confidence, config.use_casa, config.use_gcn,
-        )  # fmt: skip
+            self.backbone.resnet.channels[-1],
+            config.image_size // STRIDE,
+            config.map_channels,
+            config.graph_width,
+            config.heads,
+            config.graph_layers,
+            config.use_confidence,
+            config.use_casa,
+            config.use_gcn,
+        )
         dims = {"joint": 2, "hand": 2 * N_JOINTS, "none": 0}[config.flow]
         self.to_hand_context = nn.Linear(N_JOINTS * config.graph_width, config.graph_width) if dims > 2 else None
         self.flow = ConditionalFlow(dims, config.graph_width, config.couplings, config.flow_hidden) if dims else None
         self.points = PointTransformer(
-            config.map_channels, config.graph_width, config.point_width, config.heads, config.blocks,
-            config.neighbours, config.window, frozenset(config.attention), config.use_fusion,
-        )  # fmt: skip
+            config.map_channels,
+            config.graph_width,
+            config.point_width,
+            config.heads,
+            config.blocks,
+            config.neighbours,
+            config.window,
+            frozenset(config.attention),
+            config.use_fusion,
+        )
         self.hand_head = HandHead(hand, config.point_width, 4 * config.point_width)
 
     def flow_inputs(self, views: ViewEstimates) -> tuple[Tensor, Tensor]:
@@ -139,9 +163,7 @@ class UstHand(nn.Module):
         features = Features(*(f.float() for f in features))
         return features, self.views(features, inputs.view_mask, inputs.gate)
 
-    def forward(
-        self, inputs: Inputs, noise: Tensor, anchor_keep: Bool[Tensor, "K"] | None = None
-    ) -> Prediction:
+    def forward(self, inputs: Inputs, noise: Tensor, anchor_keep: Bool[Tensor, "K"] | None = None) -> Prediction:
         """Predict from a batch.
 
         Args:

@@ -1,1 +1,0 @@
-"""Calibrations of other programs, read as rigs: `usthand.calibration.read.read_calibration`. One file a format or family."""

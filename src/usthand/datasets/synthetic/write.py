@@ -1,0 +1,253 @@
+"""Make a whole synthetic capture on disk: rig, videos, labels as a detector would give them, and the truth beside.
+
+Everything follows from the configuration: the same one makes the same bytes. The subject, the cameras, the room and
+the labels draw from streams of their own, so that another label level changes the labels and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from usthand.capture.rig import MIRROR, Rig, save_rig
+from usthand.capture.video import write_video
+from usthand.common.errors import UserError
+from usthand.common.files import whole_folder
+from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
+from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
+from usthand.datasets.synthetic.render import project_camera
+from usthand.datasets.synthetic.scene import GRASPED, sample_rig, sample_scene
+from usthand.datasets.synthetic.surface import hand_surface
+from usthand.evaluation.truth import Truth, save_truth
+from usthand.hand.io import load_hand
+from usthand.hand.model import HandModel
+from usthand.hand.skeleton import N_JOINTS
+from usthand.labels.labels import Labels
+
+CHUNK = 64  # frames posed at once: enough to be fast, little memory
+QUEUED = 8  # frames that wait for an encoder
+THREADS = 2  # that render
+OBJECTS = ("none", "held", "standing", "any", "many")
+
+
+@dataclass(frozen=True)
+class SynthConfig:
+    """What to make."""
+
+    views: int = 4
+    frames: int = 400
+    labels: str = "heavy"
+    """How wrong the labels are: heavy, light or exact."""
+    seed: int = 0
+    size: int = 256
+    """Width and height of the images, px; even."""
+    fps: float = 30.0
+    objects: str = "none"
+    """What there is beside the hand: none; held, an object in the hand; standing, something between it and a camera;
+    any, one of these; many, an object in the hand and two things that stand in the way."""
+    layout: str = "dome"
+    """Where the cameras stand: dome or side."""
+    side: str = "right"
+    """Whose hand: right or left (the exact mirror of the right one)."""
+
+
+def make_capture(out: str | Path, config: SynthConfig, progress: bool = True) -> Path:
+    """Write a capture folder; it appears under its name only once it is complete.
+
+    Raises:
+        UserError: if something is there already, or the configuration makes no sense.
+    """
+    _check(config)
+    with whole_folder(out, "a capture") as partial:
+        _fill(partial, config, progress)
+    return Path(out)
+
+
+def made_capture(folder: Path, config: SynthConfig, progress: bool = True) -> Path:
+    """A capture of these settings: one that was made before, or a new one. The settings lie beside it, in FOLDER.json.
+
+    Raises:
+        UserError: if the one that is there was made with others.
+    """
+    settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(vars(config), indent=2) + "\n"
+    if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
+        raise UserError(
+            f"{folder} was made with other settings",
+            "another run's capture is there",
+            "choose another output folder, or remove it",
+        )
+    if not folder.is_dir():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(wanted)  # before: a capture that is there has its settings, whenever this is ended
+        make_capture(folder, config, progress)
+    return folder
+
+
+def _check(config: SynthConfig) -> None:
+    if config.labels not in LEVELS:
+        known = ", ".join(LEVELS)
+        raise UserError(f"no label level is called {config.labels!r}", "a typing error", f"choose one of {known}")
+    if config.side not in ("right", "left"):
+        raise UserError(f"no side is called '{config.side}'", "a typing error", "choose right or left")
+    if config.objects not in OBJECTS:
+        known = ", ".join(OBJECTS)
+        raise UserError(f"nothing is known of objects {config.objects!r}", "a typing error", f"choose one of {known}")
+    if config.views < 1 or config.frames < 1 or config.fps <= 0:
+        raise UserError("a capture of nothing was asked for", "views, frames or fps is zero", "ask for at least one")
+    if config.size % 2 or config.size < 32:
+        raise UserError(f"images of {config.size} px cannot be encoded", "H.264 wants an even size", "take 128 or 256")
+
+
+def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:
+    rng_rig, rng_motion, rng_scene, rng_labels = (
+        np.random.default_rng(child) for child in np.random.SeedSequence(config.seed).spawn(4)
+    )
+    hand = load_hand(side="right")
+    rig = sample_rig(rng_rig, config.views, config.layout, config.size)
+    occluders = sample_occluders(rng_scene, config.objects)
+    shape = sample_shape(rng_motion)
+    scene = sample_scene(rng_scene, rig, hand_surface(hand, shape), occluders, config.fps)
+    held = next((thing.vertices_m + thing.centre_m for thing in scene.things if thing.grasped), None)
+    motion = sample_motion(hand, config.frames, config.fps, rng_motion, held, shape)
+    vertices, joints = pose_hand(hand, motion)
+    left = config.side == "left"
+    shown = rig.mirrored() if left else rig
+    save_rig(shown, folder / "rig.toml")
+    (folder / "capture.toml").write_text(f"fps = {float(config.fps)}\n")
+
+    visible = np.empty((config.frames, config.views, N_JOINTS), bool)
+    videos = VideoFan(folder, shown, config.fps)
+    views = scene.draw_sequence(vertices, joints, THREADS)
+    try:
+        for frame, row in enumerate(_tracked(views, config.frames, progress)):
+            visible[frame] = [view.visible for view in row]
+            videos.put([view.rgb[:, ::-1] if left else view.rgb for view in row])
+    finally:
+        videos.close()
+
+    uv, in_image = project(rig, joints)
+    labels = noisy_labels(uv, visible, in_image, rng_labels, config.labels, rig.names)
+    truth = Truth(
+        joints.astype(np.float32),
+        vertices,
+        visible,
+        motion.pose.astype(np.float32),
+        shape.astype(np.float32),
+        motion.translation_m.astype(np.float32),
+    )
+    if left:
+        widths = [camera.width for camera in rig.cameras]
+        labels = {one.side: one for one in (right.mirrored(widths) for right in labels.values())}
+        truth = mirrored_truth(truth)
+    _save(folder, labels, truth, config.side)
+
+
+def sample_occluders(rng: np.random.Generator, objects: str) -> list[str]:
+    """Kinds of the objects of a scene, as `sample_scene` takes them."""
+    if objects == "none":
+        return []
+    kinds = {"any": ("static", *GRASPED), "standing": ("static",)}.get(objects, GRASPED)
+    first = str(rng.choice(kinds))
+    return [first, "static", "static"] if objects == "many" else [first]
+
+
+def _save(folder: Path, labels: dict[str, Labels], truth: Truth, side: str) -> None:
+    for name, one in labels.items():
+        path = folder / "labels" / f"{name}.npz"
+        path.parent.mkdir(exist_ok=True)
+        one.save(path)
+    save_truth(folder, side, truth)
+
+
+def _tracked(views: Iterator, total: int, progress: bool) -> Iterator:
+    """The same items, with a bar and the time left on the error stream."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
+        yield from bar.track(views, total=total, description="rendering")
+
+
+def pose_hand(hand: HandModel, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
+    """Vertices (T, 778, 3) float32 and joints (T, 21, 3) float64 of a motion, metres, world."""
+    dtype = hand.v_template.dtype
+    shaped = hand.with_shape(torch.as_tensor(motion.shape, dtype=dtype))
+    vertices, joints = [], []
+    with torch.no_grad():
+        for start in range(0, len(motion.pose), CHUNK):
+            part = slice(start, start + CHUNK)
+            rotations = hand.rotations(torch.as_tensor(motion.pose[part], dtype=dtype), flat_hand_mean=True)
+            posed = shaped.with_pose(rotations, torch.as_tensor(motion.translation_m[part], dtype=dtype))
+            vertices.append(posed.vertices.float().numpy())
+            joints.append(posed.joints.double().numpy())
+    return np.concatenate(vertices), np.concatenate(joints)
+
+
+def project(rig: Rig, joints_world_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (T, V, 21, 2) of joints (T, 21, 3), and which of them lie in the image (T, V, 21)."""
+    flat = joints_world_m.reshape(-1, 3)
+    screen = np.stack([project_camera(flat, camera) for camera in rig.cameras]).reshape(len(rig), -1, N_JOINTS, 3)
+    screen = screen.swapaxes(0, 1)
+    uv, depth = screen[..., :2], screen[..., 2]
+    corner = np.array([(camera.width, camera.height) for camera in rig.cameras])[:, None] - 0.5
+    return uv, (depth > 0) & ((uv > -0.5) & (uv < corner)).all(-1)
+
+
+def mirrored_truth(truth: Truth) -> Truth:
+    """The truth of the left hand that is the mirror of a right one: x -> -x."""
+    turned = truth.pose.reshape(-1, 16, 3) * -MIRROR  # a mirror turns rotation vectors the other way round
+    return Truth(
+        truth.joints_world_m * MIRROR,
+        truth.vertices_world_m * np.float32(MIRROR),
+        truth.visible,
+        turned.reshape(truth.pose.shape),
+        truth.shape,
+        truth.translation_m * MIRROR,
+        truth.valid,
+    )
+
+
+class VideoFan:
+    """One encoder thread per camera, each fed through a short queue, so that memory stays constant."""
+
+    def __init__(self, folder: Path, rig: Rig, fps: float):
+        self._pool = ThreadPoolExecutor(len(rig))
+        self._queues: list[queue.Queue] = [queue.Queue(QUEUED) for _ in rig.cameras]
+        self._jobs: list[Future] = [
+            self._pool.submit(write_video, folder / f"{camera.name}.mp4", _drain(q), fps)
+            for camera, q in zip(rig.cameras, self._queues, strict=True)
+        ]
+
+    def put(self, images: list[np.ndarray]) -> None:
+        """Hand over one frame of all cameras; waits while the encoders are behind."""
+        for job, waiting, image in zip(self._jobs, self._queues, images, strict=True):
+            _put(job, waiting, image)
+
+    def close(self) -> None:
+        """Finish the files; raises what an encoder raised."""
+        for job, waiting in zip(self._jobs, self._queues, strict=True):
+            _put(job, waiting, None)
+        for job in self._jobs:
+            job.result()
+        self._pool.shutdown()
+
+
+def _drain(waiting: queue.Queue) -> Iterator[np.ndarray]:
+    while (image := waiting.get()) is not None:
+        yield image
+
+
+def _put(job: Future, waiting: queue.Queue, item: np.ndarray | None) -> None:
+    while not job.done():
+        try:
+            return waiting.put(item, timeout=1.0)
+        except queue.Full:
+            continue
+    job.result()

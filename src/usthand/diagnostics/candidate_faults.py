@@ -1,0 +1,200 @@
+"""What may be wrong with cameras or labels, as a list to try: every known mistake, in all views alike and in each alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
+
+import numpy as np
+
+from usthand.capture.rig import Camera
+from usthand.diagnostics import corrections as mends
+from usthand.diagnostics.agreement import CAP, Case, View, make_view, pair_agreement
+from usthand.diagnostics.corrections import LabelMend
+
+LABEL_SCALES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 4 / 3, 1.5, 2.0, 3.0, 4.0)
+"""Ratios of the usual video sizes (480, 540, 720, 1080, 1440, 2160 lines)."""
+
+LENGTH_UNITS = (1e-3, 1e-2, 1e2, 1e3)
+ALL_PERMUTATIONS = 7  # views up to which every exchange of cameras is tried; beyond, pairs and cycles of three
+BEST_ORDERS = 6
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A fault with its mend."""
+
+    fault: str
+    """Name of the fault, as in the JSON."""
+    kind: str
+    """Which form of it; with `fault` it chooses the sentence."""
+    views: tuple[int, ...]
+    """Views that are wrong, by number."""
+    cameras: dict[int, Camera]
+    labels: dict[int, LabelMend]
+    value: float | tuple[int, ...] | str | None = None
+    """A factor, the order of a permutation, the name of a joint order."""
+
+    def apply(self, case: Case) -> Case:
+        """The case with the fault mended."""
+        mended = case.with_cameras(self.cameras)
+        if not self.labels:
+            return mended
+        uv, present = case.uv_px.copy(), case.present.copy()
+        for v, mend in self.labels.items():
+            uv[:, v], present[:, v] = mend.apply(case.uv_px[:, v], case.present[:, v])
+        return replace(mended, uv_px=uv, present=present)
+
+
+EXTRINSICS = {
+    ("inverted_extrinsics", "inverted"): mends.inverted,
+    ("inverted_extrinsics", "centre"): mends.from_centre,
+    ("inverted_extrinsics", "transposed"): mends.transposed,
+    ("flipped_axes", "opengl"): mends.opencv_axes,
+    ("flipped_axes", "opengl_inverted"): mends.inverted_opencv,
+}
+
+LABELS = {
+    ("mirrored_labels", "mirrored"): mends.mirrored_labels,
+    ("upside_down", "turned"): mends.upside_down_labels,
+    ("flipped_axes", "bottom_up"): mends.bottom_up_labels,
+}
+
+
+def hypotheses(case: Case) -> Iterator[Hypothesis]:
+    """Everything to try on a case but exchanged cameras, the likelier first."""
+    everything = tuple(range(len(case.cameras)))
+    groups = [everything, *((v,) for v in everything)]
+    for group in groups:
+        alone = len(group) == 1
+        for (fault, kind), mend in EXTRINSICS.items():
+            yield _cameras(case, fault, kind, group, mend)
+        for (fault, kind), mend in LABELS.items():
+            yield Hypothesis(fault, kind, group, {}, {v: mend(case.cameras[v]) for v in group})
+        yield from _sizes(case, group)
+        yield from lenses(case, group)
+        if alone:
+            yield from _one_unlike_the_others(case, group)
+
+
+def _cameras(case: Case, fault: str, kind: str, group: tuple[int, ...], mend, value=None) -> Hypothesis:
+    return Hypothesis(fault, kind, group, {v: mend(case.cameras[v]) for v in group}, {}, value)
+
+
+def _sizes(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
+    """The matrix or the labels are of another image size. Which of the two is told by the principal point: it lies near
+    the middle of the images that the matrix is of."""
+    for factor in LABEL_SCALES:
+        off = [_off_centre(case.cameras[v], 1.0) for v in group]
+        off_scaled = [_off_centre(case.cameras[v], factor) for v in group]
+        if np.mean(off_scaled) < np.mean(off):
+            yield _cameras(case, "wrong_size", "matrix", group, lambda c, f=factor: mends.scaled_matrix(c, f), factor)
+        else:
+            yield Hypothesis(
+                "wrong_size", "labels", group, {}, dict.fromkeys(group, mends.scaled_labels(1 / factor)), 1 / factor
+            )
+    if any(case.cameras[v].width != case.cameras[v].height for v in group):
+        yield _cameras(case, "wrong_size", "turned", group, mends.turned_matrix)
+
+
+def _off_centre(camera: Camera, factor: float) -> float:
+    """Distance of the principal point from the image's centre, image widths, if the matrix is scaled."""
+    middle = np.array([camera.width - 1, camera.height - 1]) / 2
+    return float(np.linalg.norm((camera.matrix[:2, 2] + 0.5) * factor - 0.5 - middle) / camera.width)
+
+
+def lenses(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
+    """The other lens model where it has as many numbers, and no distortion."""
+    chosen = [case.cameras[v] for v in group]
+    if all(c.model == "pinhole" and len(c.distortion) == 4 for c in chosen):
+        yield _cameras(case, "wrong_lens", "fisheye", group, mends.as_fisheye)
+    elif all(c.model == "fisheye" for c in chosen):
+        yield _cameras(case, "wrong_lens", "pinhole", group, mends.as_pinhole)
+    if any(c.distortion.any() for c in chosen):
+        yield _cameras(case, "wrong_lens", "undistorted", group, mends.without_distortion)
+
+
+def _one_unlike_the_others(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
+    """Mistakes that cannot be seen from the rays where all views make them, and so are tried on one alone."""
+    for factor in LENGTH_UNITS:
+        yield _cameras(case, "wrong_unit", "one", group, lambda c, f=factor: mends.scaled_translation(c, f), factor)
+    for name, order in mends.ORDERS.items():
+        yield Hypothesis("joint_order", "one", group, {}, {group[0]: mends.order_labels(order)}, name)
+
+
+# ---- exchanged cameras ----------------------------------------------------------------------------------------------
+
+
+def exchanges(case: Case) -> Iterator[Hypothesis]:
+    """The best exchanges of whole cameras (or of videos) and of extrinsics alone, and every exchange of two."""
+    n = len(case.cameras)
+    if n < 2:
+        return
+    for kind in ("videos", "extrinsics"):
+        best = [tuple(int(v) for v in order) for order in _best_orders(_table(case, kind), n)]
+        pairs = [tuple(int(v) for v in order) for order in _exchanges_of_two(n)]
+        for order in dict.fromkeys((*best, *pairs)):
+            moved = tuple(v for v in range(n) if order[v] != v)
+            if moved:
+                changed = {v: _exchanged(case.cameras[v], case.cameras[order[v]], kind) for v in moved}
+                yield Hypothesis("swapped_cameras", kind, moved, changed, {}, order)
+
+
+def _exchanged(camera: Camera, other: Camera, kind: str) -> Camera:
+    """The camera of this name, with what stands under the other's name."""
+    if kind == "videos":
+        return replace(other, name=camera.name)
+    return replace(camera, rotation=other.rotation, translation=other.translation)
+
+
+def _table(case: Case, kind: str) -> np.ndarray:
+    """(V, V, V, V): error between view i under camera a and view j under camera b."""
+    n = len(case.cameras)
+    views: dict[tuple[int, int], View] = {
+        (i, a): make_view(_exchanged(case.cameras[i], case.cameras[a], kind), case.uv_px[:, i], case.present[:, i])
+        for i in range(n)
+        for a in range(n)
+    }
+    table = np.full((n, n, n, n), CAP)
+    for i, j in combinations(range(n), 2):
+        for a, b in permutations(range(n), 2):
+            error = pair_agreement(views[i, a], views[j, b])[0]
+            table[i, a, j, b] = table[j, b, i, a] = 0.0 if np.isnan(error) else error
+    return table
+
+
+def _best_orders(table: np.ndarray, n: int) -> list[np.ndarray]:
+    """Permutations of least total error: order[v] is the camera whose entry belongs to view v's labels."""
+    if n <= ALL_PERMUTATIONS:
+        candidates = np.array(list(permutations(range(n))))
+        return list(candidates[np.argsort(_total(table, candidates), kind="stable")[:BEST_ORDERS]])
+    order = np.arange(n)
+    while True:  # steepest descent over exchanges of two and cycles of three
+        steps = np.array([order, *_short_cycles(order)])
+        best = steps[np.argmin(_total(table, steps))]
+        if (best == order).all():
+            return [order]
+        order = best
+
+
+def _exchanges_of_two(n: int) -> Iterator[np.ndarray]:
+    for pair in combinations(range(n), 2):
+        order = np.arange(n)
+        order[list(pair)] = pair[::-1]
+        yield order
+
+
+def _short_cycles(order: np.ndarray) -> Iterator[np.ndarray]:
+    for cycle in (*combinations(range(len(order)), 2), *permutations(range(len(order)), 3)):
+        if len(cycle) == 3 and cycle[0] != min(cycle):
+            continue
+        moved = order.copy()
+        moved[list(cycle)] = order[list(np.roll(cycle, 1))]
+        yield moved
+
+
+def _total(table: np.ndarray, orders: np.ndarray) -> np.ndarray:
+    """Sum of the errors of all pairs for each permutation (K, V); ties go to the one listed first."""
+    n = orders.shape[1]
+    return sum(table[i, orders[:, i], j, orders[:, j]] for i, j in combinations(range(n), 2))

@@ -1,0 +1,297 @@
+"""A finding: a fault with its evidence, in one sentence, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from usthand.diagnostics.camera_faults import Lens, Moved
+from usthand.diagnostics.candidate_faults import Hypothesis
+from usthand.diagnostics.hand_faults import Order
+from usthand.diagnostics.search import Evidence, Found
+
+Severity = Literal["error", "warning"]
+CALIBRATE = "calibrate again, or take the mended rig that `--fix` writes"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault of a capture."""
+
+    fault: str
+    """A word for programs; docs/check.md lists them."""
+    cameras: tuple[str, ...]
+    sentence: str
+    mend: str
+    """What to do, in words."""
+    evidence: dict[str, float | int | str] = field(default_factory=dict)
+    severity: Severity = "error"
+    """An error makes results wrong; a warning makes them poor."""
+
+    def as_json(self) -> dict:
+        return {
+            "fault": self.fault,
+            "cameras": list(self.cameras),
+            "severity": self.severity,
+            "sentence": self.sentence,
+            "mend": self.mend,
+            "evidence": {key: _plain(value) for key, value in self.evidence.items()},
+        }
+
+
+def _plain(value):
+    return round(float(value), 4) if isinstance(value, float | np.floating) else value
+
+
+def who(names: tuple[str, ...], everything: bool) -> str:
+    """ "the cameras" or "camera 'a'" or "cameras 'a' and 'b'"."""
+    if everything:
+        return "all cameras"
+    if len(names) == 1:
+        return f"camera {names[0]}"
+    return f"cameras {', '.join(names[:-1])} and {names[-1]}"
+
+
+def _cut(evidence: Evidence, doing: str) -> str:
+    """The evidence in words: the epipolar error, or where that hardly changes, what else does."""
+    if evidence.before_px > 1.5 * evidence.after_px and evidence.behind_before < 0.5:
+        return f"{doing} cuts the epipolar error from {evidence.before_px:.3g} to {evidence.after_px:.2g} px"
+    if evidence.behind_before > 0.1:
+        return (
+            f"{doing} brings {100 * (evidence.behind_before - evidence.behind_after):.0f} % of the joints in front of the "
+            f"cameras that see them, and leaves an epipolar error of {evidence.after_px:.2g} px (before: {evidence.before_px:.3g} px)"
+        )
+    return (
+        f"{doing} cuts the distance between each camera's labels and what the others say from {100 * evidence.before:.0f} to "
+        f"{100 * evidence.after:.0f} % of the hand's size (epipolar error {evidence.before_px:.2g} to {evidence.after_px:.2g} px)"
+    )
+
+
+SENTENCES: dict[tuple[str, str], tuple[str, str, str]] = {
+    ("inverted_extrinsics", "inverted"): (
+        "the extrinsics of {who} look camera-to-world",
+        "inverting them",
+        "write world-to-camera: R' = R^T, t' = -R^T t",
+    ),
+    ("inverted_extrinsics", "centre"): (
+        "the translation of {who} looks like the camera's centre",
+        "using -R c instead",
+        "write t = -R c",
+    ),
+    ("inverted_extrinsics", "transposed"): (
+        "the rotation of {who} looks transposed, the translation does not",
+        "transposing it",
+        "write R' = R^T",
+    ),
+    ("flipped_axes", "opengl"): (
+        "the camera axes of {who} look like OpenGL's (y up, z backwards)",
+        "negating y and z",
+        "negate the second and third row of R and t",
+    ),
+    ("flipped_axes", "opengl_inverted"): (
+        "the extrinsics of {who} look camera-to-world with OpenGL's axes, as nerfstudio and Blender write them",
+        "inverting them and negating y and z",
+        "invert them, then negate the second and third row of R and t",
+    ),
+    ("flipped_axes", "bottom_up"): (
+        "the labels of {who} look counted from the lower edge of the image",
+        "v' = height - 1 - v",
+        "write v from the upper edge",
+    ),
+    ("mirrored_labels", "mirrored"): (
+        "the labels of {who} look mirrored left to right",
+        "u' = width - 1 - u",
+        "detect again on images that are not mirrored (webcams often mirror), or unmirror the labels; if the video is mirrored, unmirror it too",
+    ),
+    ("upside_down", "turned"): (
+        "the images of {who} look turned upside down against the calibration",
+        "turning the labels by 180 degrees",
+        "turn the video as it was in the calibration",
+    ),
+    ("wrong_unit", "one"): (
+        "the translation of {who} looks to be in another unit than the others'",
+        "multiplying it by {value:g}",
+        "write all translations in metres",
+    ),
+    ("wrong_size", "matrix"): (
+        "the matrix of {who} looks to be of images of another size",
+        "multiplying it by {value:.3g}",
+        "scale fx, fy, cx, cy with the image size",
+    ),
+    ("wrong_size", "labels"): (
+        "the labels of {who} look to be of images of another size",
+        "multiplying them by {value:.3g}",
+        "detect again in the videos of this capture",
+    ),
+    ("wrong_size", "turned"): (
+        "the matrix of {who} looks to have width and height exchanged",
+        "exchanging fx with fy and cx with cy",
+        "exchange fx with fy and cx with cy",
+    ),
+    ("wrong_lens", "fisheye"): (
+        "the lens of {who} looks like a fisheye that is read as a pinhole",
+        "reading the same numbers as OpenCV's fisheye model",
+        'set model = "fisheye"',
+    ),
+    ("wrong_lens", "pinhole"): (
+        "the lens of {who} looks like a pinhole that is read as a fisheye",
+        "reading the same numbers as OpenCV's pinhole model",
+        'set model = "pinhole"',
+    ),
+    ("wrong_lens", "undistorted"): (
+        "the images of {who} look undistorted already",
+        "leaving the distortion out",
+        "remove the distortion, or use the original videos",
+    ),
+    ("wrong_lens", "fitted"): (
+        "the distortion of {who} looks wrong or lost: the residual grows with the distance from the image's centre",
+        "a lens with k1 = {value[0]:.2f} and k2 = {value[1]:.2f}",
+        "calibrate the lens again; the mended rig's distortion is only roughly right",
+    ),
+    ("swapped_cameras", "videos"): (
+        "{who} look exchanged",
+        "{exchange}",
+        "rename the videos, or exchange their entries in rig.toml",
+    ),
+    ("swapped_cameras", "extrinsics"): (
+        "the extrinsics of {who} look exchanged",
+        "{exchange}",
+        "exchange their rotation and translation in rig.toml",
+    ),
+    ("joint_order", "one"): (
+        "the labels of {who} look to be in another joint order than the others': {value}",
+        "taking them in OpenPose's order",
+        "write OpenPose's order",
+    ),
+}
+"""(fault, kind): what seems wrong, the mend as a subject, what to do."""
+
+
+def describe(hypothesis: Hypothesis, names: tuple[str, ...]) -> tuple[str, str, str]:
+    """The three parts of a sentence on a hypothesis."""
+    chosen = tuple(names[v] for v in hypothesis.views)
+    everything = len(chosen) == len(names) and hypothesis.fault not in ("swapped_cameras",)
+    exchange = "an exchange"
+    if hypothesis.fault == "swapped_cameras":
+        pairs = [f"{names[v]} <- {names[hypothesis.value[v]]}" for v in hypothesis.views]
+        exchange = "exchanging them" if len(chosen) == 2 else f"putting them back ({', '.join(pairs)})"
+    parts = SENTENCES[hypothesis.fault, hypothesis.kind]
+    return tuple(part.format(who=who(chosen, everything), value=hypothesis.value, exchange=exchange) for part in parts)
+
+
+def from_found(found: Found, names: tuple[str, ...]) -> Finding:
+    """A gross fault."""
+    hypothesis, evidence = found.hypothesis, found.evidence
+    wrong, doing, mend = describe(hypothesis, names)
+    sentence = f"{wrong}: {_cut(evidence, doing)}"
+    if found.alternatives:
+        others = "; ".join(describe(other, names)[0] for other in found.alternatives)
+        sentence += f"; as well possible: {others}"
+    if len(names) == 2:
+        sentence += "; two cameras alone are little evidence, and another cause may do as well"
+    numbers = {
+        "before_px": evidence.before_px,
+        "after_px": evidence.after_px,
+        "before": evidence.before,
+        "after": evidence.after,
+        "behind_before": evidence.behind_before,
+        "behind_after": evidence.behind_after,
+        "kind": hypothesis.kind,
+    }
+    if hypothesis.value is not None:
+        numbers["value"] = list(hypothesis.value) if isinstance(hypothesis.value, tuple) else hypothesis.value
+    return Finding(hypothesis.fault, tuple(names[v] for v in hypothesis.views), sentence + ".", mend, numbers)
+
+
+def from_moved(moved: Moved, evidence: Evidence, names: tuple[str, ...], metric: bool) -> Finding:
+    """A camera that was turned or shifted."""
+    name = names[moved.hypothesis.views[0]]
+    what = f"turning it by {moved.angle_deg:.1f} degrees"
+    if moved.shift:
+        length = f"{100 * moved.shift:.1f} cm" if metric else f"{moved.shift:.3g} units"
+        what += f" and shifting it by {length}"
+    sentence = (
+        f"camera {name} disagrees with the others, as if it had been moved since the calibration: {what} cuts the distance of its "
+        f"labels from what the others say from {100 * moved.before:.0f} to {100 * moved.after:.0f} % of the hand's size "
+        f"(epipolar error {evidence.before_px:.3g} to {evidence.after_px:.2g} px)."
+    )
+    numbers = {
+        "before_px": evidence.before_px,
+        "after_px": evidence.after_px,
+        "before": moved.before,
+        "after": moved.after,
+        "angle_deg": moved.angle_deg,
+        "shift": moved.shift,
+    }
+    return Finding("moved_camera", (name,), sentence, f"{CALIBRATE}; or leave it out (`--leave-out {name}`)", numbers)
+
+
+def from_lens(lens: Lens, evidence: Evidence, names: tuple[str, ...]) -> Finding:
+    """A lens model that explains the outer labels better."""
+    wrong, doing, mend = describe(lens.hypothesis, names)
+    sentence = (
+        f"{wrong}: towards the edge of the image the residual is {lens.growth:.1f} times that near its centre, and {doing} cuts it "
+        f"from {100 * lens.before:.1f} to {100 * lens.after:.1f} % of the hand's size "
+        f"(epipolar error {evidence.before_px:.3g} to {evidence.after_px:.2g} px)."
+    )
+    numbers = {
+        "before_px": evidence.before_px,
+        "after_px": evidence.after_px,
+        "before": lens.before,
+        "after": lens.after,
+        "growth": lens.growth,
+        "kind": lens.hypothesis.kind,
+    }
+    chosen = tuple(names[v] for v in lens.hypothesis.views)
+    return Finding("wrong_lens", chosen, sentence, mend, numbers)
+
+
+def from_timing(
+    name: str, late: float, error: float, drift: float, fps: float, evidence: Evidence, reference: str
+) -> Finding:
+    """A video out of step. `late`: frames by which the camera started later than the reference, at the middle; `drift`:
+    frames per frame by which its frames run ahead."""
+    ppm = 1e6 * drift
+    per_minute = 60 * fps * drift
+    running = ""
+    if drift:
+        running = f", and it runs {'fast' if drift > 0 else 'slow'} by {abs(ppm):.0f} ppm ({abs(per_minute):.2g} frames a minute)"
+    sentence = (
+        f"the video of camera {name} is out of step: it started {abs(late):.1f} +- {error:.1f} frames ({abs(late) / fps:.2f} s) "
+        f"{'later' if late > 0 else 'earlier'} than {reference}{running}; putting it in step cuts the epipolar error from "
+        f"{evidence.before_px:.3g} to {evidence.after_px:.2g} px."
+    )
+    if drift:
+        sentence = (
+            sentence.replace("it started", "in the middle of the capture it is")
+            .replace("later than", "behind")
+            .replace("earlier than", "ahead of")
+        )
+    mend = f'state it in capture.toml, [offset] "{name}" = {round(late)}, as `--fix` does, and label again'
+    if drift:
+        mend = (
+            f"bring it to the others' speed, for instance with `ffmpeg -i {name}.mp4 -vf setpts=PTS/{1 + drift:.6f} -r {fps:g} "
+            f"{name}_mended.mp4`, and check again"
+        )
+    numbers = {
+        "before_px": evidence.before_px,
+        "after_px": evidence.after_px,
+        "offset_frames": late,
+        "offset_error_frames": error,
+        "offset_s": late / fps,
+        "drift_ppm": ppm,
+        "drift_frames_per_minute": per_minute,
+    }
+    return Finding("out_of_step", (name,), sentence, mend, numbers)
+
+
+def from_order(order: Order, names: tuple[str, ...]) -> Finding:
+    """All labels in another joint order."""
+    sentence = (
+        f"the joints look to be in another order, {order.name}: in OpenPose's order the lengths of the bones are "
+        f"{100 * order.after:.0f} % off an average hand's instead of {100 * order.before:.0f} %."
+    )
+    numbers = {"before": order.before, "after": order.after, "order": order.name}
+    return Finding("joint_order", names, sentence, "write OpenPose's order, as `--fix` does", numbers)

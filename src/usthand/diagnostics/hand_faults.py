@@ -1,0 +1,193 @@
+"""Faults that show in the hand once the cameras agree: its unit of length, the order of its joints, its side, its size in
+the image, and how often it is seen at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import numpy as np
+import torch
+
+from usthand.capture.rig import Rig
+from usthand.diagnostics.agreement import Case, View, make_views
+from usthand.diagnostics.corrections import ORDERS, reordered
+from usthand.geometry.robust_triangulation import straighten, triangulate_robust
+from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
+from usthand.labels.association.associate import chirality
+
+HAND_FRAMES = 40
+DISTANCE_M = 0.6  # to which a rig of unknown unit is scaled, since triangulation has steps in metres
+
+PALM_M = (0.055, 0.125)
+"""Wrist to middle knuckle, from a small child's to a very large man's."""
+
+LIKELY_PALM_M = (0.06, 0.115)
+
+UNITS = {
+    "millimetres": 1e-3,
+    "centimetres": 1e-2,
+    "inches": 0.0254,
+    "decimetres": 0.1,
+    "feet": 0.3048,
+    "kilometres": 1e3,
+}
+
+MIN_CHIRAL = 0.25
+"""Palm lengths by which the fingertips must lie off the palm's plane for a frame to say which hand it is."""
+
+MIN_CHIRAL_FRAMES, WRONG_SIDE_SHARE = 12, 0.85
+ORDER_CUT = 1.6
+ORDER_PLAUSIBLE = 0.35
+"""Root mean square of the log ratios of bone lengths to the mean hand's, of a sound hand."""
+
+MIN_HAND_PX = 24.0
+"""Where a pixel is as large as a detector's usual error, 4 % of the hand."""
+
+MIN_TWO_VIEWS, MIN_SEEN = 1 / 3, 0.05
+MIN_SHARE_OF_OTHER_HAND = 0.1
+"""A side with fewer labels than this share of the other's is a detector's slip, not a hand."""
+
+
+@dataclass(frozen=True)
+class Hand:
+    """One hand in space, from some frames."""
+
+    points: np.ndarray
+    """(T, 21, 3), the rig's unit."""
+    seen: np.ndarray
+    """(T, 21)"""
+
+
+def hands_in_space(case: Case) -> list[Hand]:
+    """Robust triangulation of each hand of the case, in the rig's own unit whatever that is."""
+    sample = case.sampled(HAND_FRAMES)
+    unit = _distance(make_views(sample)) / DISTANCE_M
+    cameras = tuple(replace(c, translation=c.translation / unit) for c in sample.cameras)
+    tensors = Rig(cameras).tensors(torch.float64)
+    hands = []
+    for start in range(0, sample.uv_px.shape[2], N_JOINTS):
+        part = slice(start, start + N_JOINTS)
+        uv, present = sample.uv_px[:, :, part], sample.present[:, :, part]
+        sizes = np.array([view.size_px for view in make_views(replace(sample, uv_px=uv, present=present))])
+        precision = (
+            np.where(present, 1.0, 0.0)[..., None, None] * np.eye(2) / (0.04 * sizes[None, :, None, None, None]) ** 2
+        )
+        views = straighten(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
+        found = triangulate_robust(views)
+        hands.append(Hand(found.points_world_m.numpy() * unit, found.seen.numpy()))
+    return hands
+
+
+def _distance(views: list[View]) -> float:
+    """Median distance of the joints from the cameras, in the rig's unit, from pairs of views."""
+    distances = []
+    for i in range(len(views)):
+        for j in range(i + 1, len(views)):
+            a, b = views[i], views[j]
+            both = a.present & b.present & np.isfinite(a.rays).all(0) & np.isfinite(b.rays).all(0)
+            if both.sum() < N_JOINTS:
+                continue
+            base = b.centre - a.centre
+            across = np.cross(a.rays[:, both].T, b.rays[:, both].T)
+            square = np.maximum((across**2).sum(1), 1e-12)
+            along = (np.cross(base, b.rays[:, both].T) * across).sum(1) / square
+            distances.append(np.median(np.abs(along)))
+    return float(max(np.median(distances), 1e-9)) if distances else DISTANCE_M
+
+
+def bone_lengths(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """(20,) medians over time; NaN where a bone is never seen."""
+    parent, child = np.array(BONES).T
+    both = seen[:, parent] & seen[:, child]
+    length = np.where(both, np.linalg.norm(points[:, parent] - points[:, child], axis=-1), np.nan)
+    with np.errstate(all="ignore"):
+        import warnings
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            return np.nanmedian(length, axis=0)
+
+
+@cache
+def _mean_bones() -> np.ndarray:
+    from usthand.hand.io import load_hand
+
+    hand = load_hand()
+    shaped = hand.with_shape(torch.zeros(10, dtype=hand.v_template.dtype))
+    rotations = hand.rotations(torch.zeros(1, 48, dtype=hand.v_template.dtype), flat_hand_mean=True)
+    joints = shaped.with_pose(rotations, torch.zeros(1, 3, dtype=hand.v_template.dtype)).joints.numpy()
+    return bone_lengths(joints, np.ones((1, N_JOINTS), bool))
+
+
+def unlikeness(hand: Hand) -> float:
+    """How unlike a hand's the bones are: root mean square log ratio of their lengths to the mean hand's, scale taken out,
+    plus how much they change over time, which a bone does not."""
+    lengths = bone_lengths(hand.points, hand.seen)
+    ratio = np.log(np.maximum(lengths, 1e-12) / _mean_bones())
+    ratio = ratio[np.isfinite(ratio)]
+    if len(ratio) < 12:
+        return np.nan
+    return float(np.sqrt(np.mean((ratio - np.median(ratio)) ** 2)))
+
+
+@dataclass(frozen=True)
+class Order:
+    """A joint order that makes a hand of the points."""
+
+    name: str
+    before: float
+    after: float
+
+
+def joint_order(hands: list[Hand]) -> Order | None:
+    """The known order, if any, in which the joints make a hand, where as they are they do not."""
+    before = _mean_unlikeness(hands)
+    if not np.isfinite(before):
+        return None
+    tried = {name: _mean_unlikeness([in_order(h, name) for h in hands]) for name in ORDERS}
+    name = min(tried, key=lambda n: tried[n])
+    if tried[name] * ORDER_CUT < before and tried[name] < ORDER_PLAUSIBLE:
+        return Order(name, before, tried[name])
+    return None
+
+
+def in_order(hand: Hand, name: str) -> Hand:
+    """The hand with its joints taken in another order."""
+    return Hand(reordered(hand.points, ORDERS[name], 1), reordered(hand.seen, ORDERS[name], 1))
+
+
+def _mean_unlikeness(hands: list[Hand]) -> float:
+    values = [u for u in map(unlikeness, hands) if np.isfinite(u)]
+    return float(np.mean(values)) if values else np.nan
+
+
+def palm_length(hands: list[Hand]) -> float:
+    """Wrist to middle knuckle, median over frames and hands, in the rig's unit; NaN if never seen."""
+    found = [
+        np.linalg.norm(h.points[:, MIDDLE_MCP] - h.points[:, WRIST], axis=-1)[h.seen[:, WRIST] & h.seen[:, MIDDLE_MCP]]
+        for h in hands
+    ]
+    found = np.concatenate(found) if found else np.zeros(0)
+    return float(np.median(found)) if len(found) else np.nan
+
+
+def unit_of(palm: float) -> tuple[str, float] | None:
+    """(name, metres) of the unit in which a palm has this length; None if it is metres, or none is known."""
+    if PALM_M[0] <= palm <= PALM_M[1]:
+        return None
+    for name, metres in UNITS.items():
+        if LIKELY_PALM_M[0] <= palm * metres <= LIKELY_PALM_M[1]:
+            return name, metres
+    return None
+
+
+def wrong_side(hand: Hand, side: str) -> tuple[float, int] | None:
+    """(share of the telling frames that say the other side, their number) if they nearly all do."""
+    complete = hand.seen.all(axis=1)
+    value = chirality(hand.points[complete])
+    telling = value[np.abs(value) > MIN_CHIRAL]
+    if len(telling) < MIN_CHIRAL_FRAMES:
+        return None
+    other = float(np.mean(telling < 0)) if side == "right" else float(np.mean(telling > 0))
+    return (other, len(telling)) if other >= WRONG_SIDE_SHARE else None

@@ -1,0 +1,370 @@
+"""How good a result is: against truth, against a camera that was left out, and by its own steadiness.
+
+Every name carries its alignment and unit:
+
+* ``mpjpe_mm``, ``mpvpe_mm``: mean distance of joints, of vertices, *absolute*, in the world frame, nothing aligned;
+* ``*_wrist_mm``: both hands moved so that their wrists coincide;
+* ``*_scale_mm``: wrist-relative, and the estimate scaled about its wrist by the least-squares factor of the frame;
+* ``*_pa_mm``: after Procrustes (rotation, translation and scale, per frame);
+* ``auc_j``, ``auc_v``: area under the share-of-points-within-t curve, t from 0 to 50 mm, absolute;
+* ``f5``, ``f15``: F-score of the vertices at 5 and 15 mm, absolute; ``f5_pa``, ``f15_pa``: after Procrustes, which is
+  what FreiHAND's and HaMuCo's tables show;
+* ``accel_mm_s2``: mean difference from the truth's acceleration;
+* ``coverage50``, ``coverage90``: share of joints inside their own 50 and 90 % credible region.
+
+Errors are taken over *all* 21 joints of the valid frames, also joints that the result marks as uncertain: leaving those
+out would reward a method for giving up. `select_frames` says which frames count, `select_truth` which of them have
+truth: a frame without it is measured by no number, and is no fault of the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
+
+from usthand.common.errors import UserError
+from usthand.geometry.cameras import project
+from usthand.geometry.rotations import align_similarity
+from usthand.hand.mesh_joints import mesh_joints
+from usthand.hand.result import MM_PER_M, Result
+from usthand.hand.skeleton import BONES, JOINTS, PALM_BONES
+
+if TYPE_CHECKING:
+    from usthand.capture.rig import Rig
+    from usthand.evaluation.truth import Truth
+    from usthand.labels.labels import Labels
+
+AUC_MAX_MM = 50.0
+F_THRESHOLDS_MM = (5.0, 15.0)
+# Quantiles of the chi-squared distribution with 3 degrees of freedom: the squared radius of a 3D credible region.
+CHI2_3 = {0.5: 2.3659738843753377, 0.9: 6.251388631170325}
+# A standard deviation below a micrometre is rounding; it keeps a zero covariance invertible (and covering nothing).
+_VARIANCE_FLOOR_M2 = 1e-12
+# The five bones inside the palm, which hardly bend, against the fingers' fifteen.
+_PALM = np.isin(np.arange(len(BONES)), PALM_BONES)
+
+Points = Float[np.ndarray, "T points 3"]
+
+
+def select_frames(
+    result: Result, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
+) -> Int[np.ndarray, "n"]:
+    """Rows of ``result`` that count: valid, and among ``frames`` (numbers, or a mask over the capture's frames).
+    UserError if none is left."""
+    keep = result.valid.copy()
+    if frames is not None:
+        frames = np.asarray(frames)
+        frames = np.flatnonzero(frames) if frames.dtype == bool else frames
+        keep &= np.isin(result.frame, frames)
+    if not keep.any():
+        raise UserError(
+            "no frame is left to measure",
+            "the result is valid in none of the frames asked for",
+            "choose other frames, or look at usthand overlay to see why the hand was not found",
+        )
+    return np.flatnonzero(keep)
+
+
+def select_truth(
+    result: Result, truth: Truth, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
+) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
+    """Rows of ``result`` as `select_frames` gives them, less those without truth, and the rows of ``truth`` that belong
+    to them, by frame number. UserError if none is left, or the truth ends before the result."""
+    rows = select_frames(result, frames)
+    at, end = result.frame[rows], len(truth.joints_world_m)
+    if at.max() >= end:
+        raise UserError(
+            f"the result reaches frame {at.max()}, the truth ends at {end - 1}",
+            "result and truth are of different captures",
+            "give the capture that the result was made from",
+        )
+    known = truth.valid[at]
+    if not known.any():
+        raise UserError(
+            "no frame is left to measure",
+            "the data set has truth in none of the result's frames",
+            "choose other frames, or measure without truth",
+        )
+    return rows[known], at[known]
+
+
+def common_frames(results: Sequence[Result]) -> Int[np.ndarray, "n"]:
+    """Frame numbers in which every result is valid, so that a table compares like with like."""
+    common = results[0].frame[results[0].valid]
+    for result in results[1:]:
+        common = np.intersect1d(common, result.frame[result.valid])
+    return common
+
+
+def evaluate_truth(
+    result: Result,
+    truth: Truth,
+    frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None,
+    *,
+    fps: float,
+) -> dict[str, float | int | None]:
+    """All numbers against truth; see the module's head for what each means. Millimetres unless the name says more.
+
+    ``truth`` is indexed by frame number. A number that does not exist is None: those of the mesh where result or truth
+    has none, ``accel_mm_s2`` without three consecutive frames. UserError if no frame is left or truth is too short."""
+    rows, at = select_truth(result, truth, frames)
+    joints, true_joints = result.joints_world_m[rows], np.asarray(truth.joints_world_m, np.float64)[at]
+    asked = _count_asked(result, truth, frames)
+    numbers: dict[str, float | int | None] = {
+        **_point_errors("j", joints, true_joints, joints[:, :1], true_joints[:, :1]),
+        "accel_mm_s2": acceleration_error(joints, true_joints, result.frame[rows], fps),
+        **coverages(joints - true_joints, result.joints_cov_m2[rows]),
+        "valid_fraction": float(len(rows) / max(asked, 1)),
+        "frames": len(rows),
+    }
+    if result.has_mesh and truth.has_mesh:
+        vertices, true_vertices = result.vertices_world_m[rows], np.asarray(truth.vertices_world_m, np.float64)[at]
+        numbers |= _point_errors("v", vertices, true_vertices, joints[:, :1], true_joints[:, :1])
+        for ending, points in (("", vertices), ("_pa", procrustes(vertices, true_vertices))):
+            for threshold, score in zip(F_THRESHOLDS_MM, f_scores(points, true_vertices, F_THRESHOLDS_MM), strict=True):
+                numbers[f"f{threshold:.0f}{ending}"] = score
+    else:
+        names = ["mpvpe_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpvpe_pa_mm", "auc_v"]
+        numbers |= dict.fromkeys(names + [f"f{t:.0f}{a}" for t in F_THRESHOLDS_MM for a in ("", "_pa")])
+    return numbers
+
+
+def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
+    """Errors of the mesh's own joints (`usthand.hand.mesh_joints`), ``mesh_mpjpe*_mm``: news where the result's are the detector's,
+    the same as `evaluate_truth`'s where they are rigid. Nothing for a mesh that is not the embedded hand's."""
+    try:
+        joints = mesh_joints(result)
+    except UserError:
+        return {}
+    rows, at = select_truth(result, truth, None)
+    true_joints = np.asarray(truth.joints_world_m, np.float64)[at]
+    errors = _point_errors("j", joints[rows], true_joints, joints[rows, :1], true_joints[:, :1])
+    return {f"mesh_{name}": value for name, value in errors.items() if name.startswith("mpjpe")}
+
+
+def pooled(numbers: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
+    """One set of numbers for several recordings, each from `evaluate_truth` and perhaps `evaluate_mesh_joints`: means weighted by
+    their frames, and the sum of `frames`. A number that a recording lacks is averaged over the others."""
+    found: dict[str, float | int | None] = {}
+    for name in dict.fromkeys(name for one in numbers for name in one):
+        known = [(n[name], n["frames"]) for n in numbers if n.get(name) is not None]
+        weight = sum(frames for _, frames in known)
+        found[name] = sum(value * frames for value, frames in known) / weight if weight else None
+    # A recording in which the method gave up half the frames weighs as all that it was asked for.
+    asked = sum(n["frames"] / n["valid_fraction"] for n in numbers)
+    total = sum(n["frames"] for n in numbers)
+    return found | {"frames": total, "valid_fraction": total / asked}
+
+
+def joint_errors_mm(
+    result: Result, truth: Truth, frames: np.ndarray | None = None
+) -> tuple[Float[np.ndarray, "n 21"], Float[np.ndarray, "n 21"], Int[np.ndarray, "n"]]:
+    """Absolute error and predicted standard deviation (`Result.std_mm`) of each joint in the selected frames, mm, and
+    the frame numbers."""
+    rows, at = select_truth(result, truth, frames)
+    return distance_mm(result.joints_world_m[rows], truth.joints_world_m[at]), result.std_mm[rows], result.frame[rows]
+
+
+def per_joint_table(result: Result, truth: Truth, frames: np.ndarray | None = None) -> dict[str, dict[str, float]]:
+    """For each joint's name: mean absolute error, its 90th percentile and the mean predicted deviation, mm."""
+    errors, std, _ = joint_errors_mm(result, truth, frames)
+    return {
+        name: {
+            "mean_mm": float(errors[:, j].mean()),
+            "p90_mm": float(np.percentile(errors[:, j], 90)),
+            "std_mm": float(std[:, j].mean()),
+        }
+        for j, name in enumerate(JOINTS)
+    }
+
+
+def evaluate_left_out(
+    result: Result, rig: Rig, labels: Labels, camera: str, frames: np.ndarray | None = None
+) -> dict[str, object]:
+    """Distance in pixels between the joints projected into ``camera`` and that camera's own labels.
+
+    ``rig`` and ``labels`` are the full ones. UserError if the result has used that camera (the number would flatter),
+    or if the camera has no label in the selected frames."""
+    if camera in result.cameras:
+        raise UserError(
+            f"the result was made with {camera}",
+            "it was not left out when the result was made",
+            f"make it again with --leave-out {camera}",
+        )
+    residual, seen, _ = label_residuals_px(result, rig, labels, (camera,), frames)
+    if not seen.any():
+        raise UserError(
+            f"{camera} has no label of the {result.side} hand in the frames measured",
+            "the detector never found the hand there",
+            "leave out another camera",
+        )
+    errors = residual[seen]
+    return {
+        "camera": camera,
+        "leave_out_median_px": float(np.median(errors)),
+        "leave_out_p90_px": float(np.percentile(errors, 90)),
+        "leave_out_points": int(seen.sum()),
+        "leave_out_joint_median_px": {
+            name: float(np.median(residual[..., j][seen[..., j]])) if seen[..., j].any() else None
+            for j, name in enumerate(JOINTS)
+        },
+    }
+
+
+def evaluate_labels(
+    result: Result, rig: Rig, labels: Labels, fps: float, frames: np.ndarray | None = None
+) -> dict[str, float | int | None]:
+    """What can be said without truth: distance to the labels of the cameras used (px; low is necessary, not
+    sufficient), and `steadiness`."""
+    residual, seen, _ = label_residuals_px(result, rig, labels, result.cameras, frames)
+    errors = residual[seen]
+    return {
+        "label_residual_median_px": float(np.median(errors)) if len(errors) else None,
+        "label_residual_p90_px": float(np.percentile(errors, 90)) if len(errors) else None,
+        **steadiness(result, fps, frames),
+    }
+
+
+def label_residuals_px(
+    result: Result, rig: Rig, labels: Labels, cameras: Sequence[str], frames: np.ndarray | None = None
+) -> tuple[Float[np.ndarray, "n cameras 21"], Bool[np.ndarray, "n cameras 21"], Int[np.ndarray, "n"]]:
+    """Distance of projected joints from labels, px (0 where there is no label), whether there is one, and the frame
+    numbers. Labels are indexed by frame number."""
+    if labels.side != result.side:
+        raise UserError(
+            f"the labels are of the {labels.side} hand, the result of the {result.side} one",
+            "the two belong to different hands",
+            f"give the labels of the {result.side} hand",
+        )
+    rows = select_frames(result, frames)
+    numbers = result.frame[rows]
+    if numbers.max() >= len(labels.uv_px):
+        raise UserError(
+            f"the result reaches frame {numbers.max()}, the labels end at {len(labels.uv_px) - 1}",
+            "result and labels are of different captures",
+            "give the capture that the result was made from",
+        )
+    views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
+    uv, depth = project(rig.tensors(dtype=torch.float64), torch.from_numpy(result.joints_world_m[rows]))
+    uv, depth = uv.numpy()[:, views], depth.numpy()[:, views]
+    seen = labels.mask[numbers] & (depth > 0)
+    distance = np.linalg.norm(uv - labels.uv_px[numbers].astype(np.float64), axis=-1)
+    return np.where(seen, distance, 0.0), seen, numbers
+
+
+def steadiness(result: Result, fps: float, frames: np.ndarray | None = None) -> dict[str, float | None]:
+    """Bone-length spread and jitter, which need no truth.
+
+    ``*_spread_mm``: standard deviation over time of a bone's length, averaged over the palm's five bones, the fingers'
+    fifteen, and all. ``jitter_mm_s2``: root mean square of the joints' acceleration; ``jitter_mm``: mean length of the
+    second difference over one frame. Only three consecutive frame numbers make an acceleration; None without any."""
+    rows = select_frames(result, frames)
+    joints = result.joints_world_m[rows] * result.unit_m
+    spread = bone_lengths_mm(joints).std(axis=0)
+    second = _second_difference(joints, result.frame[rows])
+    lengths = MM_PER_M * np.linalg.norm(second, axis=-1)
+    return {
+        "bone_spread_mm": float(spread.mean()),
+        "palm_spread_mm": float(spread[_PALM].mean()),
+        "finger_bone_spread_mm": float(spread[~_PALM].mean()),
+        "jitter_mm_s2": float(np.sqrt((lengths**2).mean()) * fps**2) if len(lengths) else None,
+        "jitter_mm": float(lengths.mean()) if len(lengths) else None,
+    }
+
+
+def bone_lengths_mm(joints_m: Float[np.ndarray, "T 21 3"]) -> Float[np.ndarray, "T 20"]:
+    """Length of each bone of `usthand.hand.skeleton.BONES`, mm."""
+    parent, child = np.array(BONES).T
+    return distance_mm(joints_m[:, parent], joints_m[:, child])
+
+
+def distance_mm(a_m: Float[np.ndarray, "*b 3"], b_m: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b"]:
+    """Euclidean distance, metres in, millimetres out."""
+    return MM_PER_M * np.linalg.norm(np.asarray(a_m, np.float64) - np.asarray(b_m, np.float64), axis=-1)
+
+
+def procrustes(points_m: Points, target_m: Points) -> Points:
+    """``points_m`` turned, moved and scaled onto ``target_m``, each frame by itself, in the least-squares sense."""
+    source, target = (torch.from_numpy(np.ascontiguousarray(p, np.float64)) for p in (points_m, target_m))
+    return align_similarity(source, target, scale=True).numpy()
+
+
+def scale_to(points_m: Points, target_m: Points) -> Points:
+    """``points_m`` times the one factor per frame that brings them closest to ``target_m`` (both already relative to
+    their wrist): sum(p . t) / sum(p . p)."""
+    dot = (points_m * target_m).sum(axis=(1, 2), keepdims=True)
+    square = (points_m**2).sum(axis=(1, 2), keepdims=True)
+    return points_m * (dot / np.maximum(square, np.finfo(np.float64).tiny))
+
+
+def auc(errors_mm: np.ndarray, max_mm: float = AUC_MAX_MM) -> float:
+    """Area under the share-of-points-within-t curve, t from 0 to ``max_mm``, over its whole width: 0 to 1.
+
+    Exact: a point at distance e is inside for the share 1 - e / max of the thresholds, so no thresholds are sampled."""
+    return float(np.clip(1.0 - np.asarray(errors_mm) / max_mm, 0.0, None).mean())
+
+
+def f_scores(points_m: Points, target_m: Points, thresholds_mm: Sequence[float]) -> list[float]:
+    """For each threshold the mean over frames of the harmonic mean of precision (share of estimated points nearer than
+    it to some true one) and recall (of true points to some estimated one); Knapitsch et al. 2017, as in FreiHAND."""
+    scores = np.zeros((len(points_m), len(thresholds_mm)))
+    limits, reach = np.asarray(thresholds_mm) / MM_PER_M, max(thresholds_mm) / MM_PER_M
+    for row, points, target in zip(scores, points_m, target_m, strict=True):
+        ours, theirs = cKDTree(points), cKDTree(target)
+        precision = (theirs.query(points, distance_upper_bound=reach)[0][:, None] < limits).mean(axis=0)
+        recall = (ours.query(target, distance_upper_bound=reach)[0][:, None] < limits).mean(axis=0)
+        row[:] = 2.0 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
+    return scores.mean(axis=0).tolist()
+
+
+def acceleration_error(points_m: Points, target_m: Points, frame: Int[np.ndarray, "T"], fps: float) -> float | None:
+    """Mean length of the difference between the accelerations of both tracks, mm/s^2, over consecutive frame numbers.
+    None if no three frames are consecutive."""
+    difference = _second_difference(points_m - target_m, frame)
+    return float(MM_PER_M * np.linalg.norm(difference, axis=-1).mean() * fps**2) if len(difference) else None
+
+
+def mahalanobis2(
+    error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"]
+) -> Float[np.ndarray, "*b"]:
+    """Squared Mahalanobis distance; chi-squared with 3 degrees of freedom if the covariance is right."""
+    floor = _VARIANCE_FLOOR_M2 * np.eye(3)
+    solved = np.linalg.solve(covariance_m2 + floor, error_m[..., None])[..., 0]
+    return (error_m * solved).sum(axis=-1)
+
+
+def coverages(error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"]) -> dict[str, float]:
+    """Share of errors inside the 50 and the 90 % credible region of their own covariance."""
+    square = mahalanobis2(error_m, covariance_m2)
+    return {f"coverage{100 * level:.0f}": float((square <= limit).mean()) for level, limit in CHI2_3.items()}
+
+
+def _point_errors(kind: str, points: Points, target: Points, wrist: Points, true_wrist: Points) -> dict[str, float]:
+    absolute = distance_mm(points, target)
+    relative, true_relative = points - wrist, target - true_wrist
+    return {
+        f"mp{kind}pe_mm": float(absolute.mean()),
+        f"mp{kind}pe_wrist_mm": float(distance_mm(relative, true_relative).mean()),
+        f"mp{kind}pe_scale_mm": float(distance_mm(scale_to(relative, true_relative), true_relative).mean()),
+        f"mp{kind}pe_pa_mm": float(distance_mm(procrustes(points, target), target).mean()),
+        f"auc_{kind}": auc(absolute),
+    }
+
+
+def _second_difference(points: Points, frame: Int[np.ndarray, "T"]) -> Float[np.ndarray, "n points 3"]:
+    """p[t-1] - 2 p[t] + p[t+1] where the three frame numbers are consecutive."""
+    middle = np.flatnonzero((np.diff(frame)[:-1] == 1) & (np.diff(frame)[1:] == 1)) + 1
+    return points[middle - 1] - 2.0 * points[middle] + points[middle + 1]
+
+
+def _count_asked(result: Result, truth: Truth, frames: np.ndarray | None) -> int:
+    """How many frames were to be measured: those asked for (the result's own by default) that have truth."""
+    asked = result.frame if frames is None else np.asarray(frames)
+    asked = np.flatnonzero(asked) if asked.dtype == bool else asked
+    inside = asked[(asked >= 0) & (asked < len(truth.valid))]
+    return int(truth.valid[inside].sum()) + len(asked) - len(inside)

@@ -1,0 +1,71 @@
+"""What a synthetic capture or a data set knows of its hands. For metrics alone: nothing that learns imports this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from usthand.common.errors import UserError
+
+
+@dataclass(frozen=True)
+class Truth:
+    """Ground truth of a synthetic capture or a data set: for metrics only. No network and no loss takes this type.
+
+    Some data sets have no meshes or no poses; those arrays are then empty. Frames without truth are zeros, not valid.
+    """
+
+    joints_world_m: np.ndarray
+    """(T, 21, 3)"""
+    vertices_world_m: np.ndarray
+    """(T, 778, 3), or (0, 778, 3)"""
+    visible: np.ndarray
+    """(T, V, 21) bool"""
+    pose: np.ndarray
+    """(T, 48) axis-angle, radians, flat-hand mean; the first three are the wrist's; or (0, 48)"""
+    shape: np.ndarray
+    """(10,), or (0,)"""
+    translation_m: np.ndarray
+    """(T, 3), or (0, 3)"""
+    valid: np.ndarray | None = None
+    """(T,) bool: frames that have truth; None is turned into all of them."""
+
+    def __post_init__(self) -> None:
+        count = len(self.joints_world_m)
+        valid = np.ones(count, bool) if self.valid is None else np.asarray(self.valid, bool)
+        object.__setattr__(self, "valid", valid)
+        if valid.shape != (count,) or len(self.vertices_world_m) not in (0, count):
+            raise UserError(
+                f"truth has {count} frames of joints, {len(self.vertices_world_m)} of vertices and {valid.shape} of valid",
+                "the arrays belong to different captures",
+                "write them with a row for each frame",
+            )
+
+    @property
+    def has_mesh(self) -> bool:
+        return len(self.vertices_world_m) > 0
+
+    @staticmethod
+    def of_joints(joints_world_m: np.ndarray, visible: np.ndarray, valid: np.ndarray | None = None) -> Truth:
+        """Truth without mesh and pose."""
+        nothing = np.zeros((0, 778, 3), np.float32), np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
+        return Truth(joints_world_m, nothing[0], visible, *nothing[1:], valid)
+
+
+def save_truth(path: str | Path, side: str, truth: Truth) -> None:
+    """Write `truth/<side>.npz` of the capture at `path`."""
+    file = Path(path) / "truth" / f"{side}.npz"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(file, **{f.name: getattr(truth, f.name) for f in fields(Truth)})
+
+
+def load_truth(path: str | Path, side: str) -> Truth | None:
+    """The truth of a capture, or None where there is none (every capture of one's own)."""
+    file = Path(path) / "truth" / f"{side}.npz"
+    if not file.is_file():
+        return None
+    with np.load(file, allow_pickle=False) as data:
+        # Files of before there was `valid` have truth in every frame.
+        return Truth(**{f.name: data[f.name] for f in fields(Truth) if f.name in data or f.name != "valid"})

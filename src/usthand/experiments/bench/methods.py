@@ -1,0 +1,193 @@
+"""What is compared. Trained methods share captures, noisy labels, images a step, steps and the weights that their backbone starts from.
+
+What they make of the labels is their own: HaMuCo-like learns each as it is, UST-Hand their consensus (`TrainConfig.targets`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from usthand.capture.capture import Capture
+from usthand.common.errors import UserError
+from usthand.experiments.bench.knock_out import CHANGES, answer_changed
+from usthand.experiments.bench.regimes import SIDE
+from usthand.experiments.hamuco.model import HamucoLearner
+from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
+from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.hand.result import Result
+from usthand.labels.labels import load_labels
+from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.training.checkpoint import SHIPPED
+from usthand.training.config import PRESETS, Preset, TrainConfig
+from usthand.training.objective import Learner, UstHandLearner
+
+STEPS = 1600
+SCHEDULE = TrainConfig(
+    start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3
+)
+"""Of every trained method. Three frames a step: with eight cameras they are 24 images."""
+HAMUCO_RATE = 1e-3
+"""The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
+ADAPTING = {"steps": 600, "learning_rate": 5e-4}
+"""Of the methods that start from all of their own pretrained weights and learn the test captures' labels: short and gentle,
+as `usthand train` is."""
+HAMUCO_ADAPTING = {"learning_rate": 1e-3}
+
+Results = dict[str, Result]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row (or two) of a table: how it is trained, if at all, and what it makes of a test capture."""
+
+    results: Callable[[Capture, Path | None, int], Results]
+    """From a capture, the run's folder and the seed; one result for each name in `gives`."""
+    gives: tuple[str, ...]
+    """The first name is the method's own; the others are what it yields on the way."""
+    preset: Preset | None = None
+    """On a CPU, with the network of `tiny`."""
+    paper: Preset | None = None
+    """At the published sizes, for a GPU; None for methods that are not compared there."""
+    learner: Learner | None = None
+    pretraining: str | None = None
+    """The `usthand.experiments.pretrain --method` that makes the weights which the method uses as they are, or starts from."""
+    shipped: bool = True
+    """Whether the package's weights have a part in it, as a start or as they are. (At the published sizes nothing starts from them.)"""
+    learns_from: Literal["train", "test"] = "train"
+    """Whose labels a training learns: the training captures', or, as who adapts to his own footage, the test captures'."""
+
+
+def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"raw": raw_triangulation(capture.rig, load_labels(capture, SIDE))}
+
+
+def _smooth(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"smooth": raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
+
+
+def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
+    return {"fit": fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))}
+
+
+def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
+    both = reconstruct_both(capture, run, SIDE, seed=seed, shipped=False)
+    return {"usthand": both.final, "network": both.network, "head": both.head}
+
+
+def _adapted(name: str) -> Callable[[Capture, Path | None, int], Results]:
+    """As `usthand train` and `usthand reconstruct` do it."""
+
+    def results(capture: Capture, run: Path | None, seed: int) -> Results:
+        both = reconstruct_both(capture, run, SIDE, seed=seed)
+        return {name: both.final, f"{name}-network": both.network}
+
+    return results
+
+
+def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
+    """The package's weights as they are: not on equal terms, but what a user gets before any training."""
+    both = reconstruct_both(capture, SHIPPED, SIDE)
+    return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
+
+
+def _changed(name: str) -> Method:
+    """The package's weights less a part, or in another setting, and the network alone."""
+    return Method(lambda capture, run, seed: {name: answer_changed(name, capture)}, (name,))
+
+
+def _hamuco(name: str) -> Callable[[Capture, Path | None, int], Results]:
+    return lambda capture, run, seed: {name: reconstruct_hamuco(capture, run, SIDE)}
+
+
+TINY = replace(PRESETS["tiny"], train=SCHEDULE)
+
+
+def changed(preset: Preset, train: dict | None = None, crop: dict | None = None, **model) -> Preset:
+    """A preset with some settings changed."""
+    return replace(
+        preset,
+        train=replace(preset.train, **train or {}),
+        crop=replace(preset.crop, **crop or {}),
+        model=replace(preset.model, **model),
+    )
+
+
+def hamuco_preset(preset: Preset, **train) -> Preset:
+    """The detector's labels as they are, single frames from first to last, as many images a step as UST-Hand's clips have."""
+    frames = preset.train.clips * preset.train.clip_frames
+    return changed(preset, {"targets": "labels", "points_from": 1.0, "single_frames": frames} | train)
+
+
+def adapted(name: str, **train) -> Method:
+    """UST-Hand from all of the package's weights, adapted to the test captures, with something of the training changed."""
+    preset = changed(TINY, ADAPTING | {"start": "shipped"} | train)
+    return Method(_adapted(name), (name, f"{name}-network"), preset, learner=UstHandLearner(), learns_from="test")
+
+
+def variant(**changes) -> Method:
+    """UST-Hand with something changed."""
+    presets = (changed(preset, **changes) for preset in (TINY, PRESETS["paper"]))
+    return Method(_usthand, ("usthand", "network", "head"), *presets, learner=UstHandLearner())
+
+
+METHODS: dict[str, Method] = {
+    "raw": Method(_raw, ("raw",), shipped=False),
+    "smooth": Method(_smooth, ("smooth",), shipped=False),
+    "fit": Method(_fit, ("fit",), shipped=False),
+    "hamuco": Method(
+        _hamuco("hamuco"),
+        ("hamuco",),
+        hamuco_preset(TINY, learning_rate=HAMUCO_RATE),
+        hamuco_preset(PRESETS["paper"]),
+        HamucoLearner(),
+    ),
+    "usthand": variant(),
+    "shipped": Method(_shipped, ("shipped", "shipped-network", "shipped-head")),
+    "hamuco-pretrained": Method(_hamuco("hamuco-pretrained"), ("hamuco-pretrained",), pretraining="hamuco"),
+    "adapted": adapted("adapted"),
+    "labels-adapted": adapted("labels-adapted", targets="labels"),
+    "hamuco-adapted": Method(
+        _hamuco("hamuco-adapted"),
+        ("hamuco-adapted",),
+        hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING),
+        learner=HamucoLearner(),
+        pretraining="hamuco",
+        learns_from="test",
+    ),
+    **{name: _changed(name) for name in CHANGES},
+    "no-confidence": variant(use_confidence=False),
+    "no-fusion": variant(use_fusion=False),
+    "no-stpt": variant(attention=()),
+    "no-spatial": variant(attention=("temporal", "cross")),
+    "no-temporal": variant(attention=("spatial", "cross")),
+    "no-cross": variant(attention=("spatial", "temporal")),
+    "no-casa": variant(use_casa=False),
+    "no-gcn": variant(use_gcn=False),
+    "no-flow": variant(flow="none"),
+    "gaussian": variant(couplings=0),
+    "published-targets": variant(train={"targets": "labels"}),
+    "no-gate": variant(crop={"gate": 0.0}),
+    "window-1": variant(window=1),
+    "window-5": variant(window=5, train={"clip_frames": 5}),
+    "window-7": variant(window=7, train={"clip_frames": 7}),
+    "blocks-1": variant(blocks=1),
+    "blocks-4": variant(blocks=4),
+    "blocks-6": variant(blocks=6),
+    "hypotheses-1": variant(hypotheses_train=1, hypotheses=1),
+    "hypotheses-4": variant(hypotheses=4),
+    "hypotheses-32": variant(hypotheses_train=8, hypotheses=32),
+}
+
+
+def method(name: str) -> Method:
+    """A method by its name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in METHODS:
+        raise UserError(f"there is no method {name!r}", f"there are {', '.join(METHODS)}", "choose one of these")
+    return METHODS[name]

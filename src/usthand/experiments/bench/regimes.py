@@ -1,0 +1,176 @@
+"""What the tables are measured on: synthetic captures in the style of published data sets, made once and kept."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from usthand.capture.capture import open_capture
+from usthand.capture.rig import Rig, save_rig
+from usthand.common.errors import UserError
+from usthand.common.files import whole_folder
+from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
+from usthand.datasets.synthetic.write import SynthConfig, make_capture, project
+from usthand.evaluation.truth import load_truth, save_truth
+from usthand.labels.detection import label_capture
+from usthand.labels.labels import Labels, load_npz
+
+try:
+    import tomllib
+except ModuleNotFoundError:
+    import tomli as tomllib
+
+SIDE = "right"
+DETECTOR = "mediapipe"
+LABEL_LEVELS = (*LEVELS, DETECTOR)
+Split = Literal["train", "test", "fresh"]
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A family of captures, split by seed into training and test: no subject, motion, rig or room is in both."""
+
+    name: str
+    description: str
+    views: int
+    objects: str
+    layout: str
+    size: int
+    fps: float
+    train_frames: int
+    test_frames: int
+    train_seeds: tuple[int, ...]
+    test_seeds: tuple[int, ...]
+    fresh_seeds: tuple[int, ...]
+    """Further captures to be tested on. Constants of the method were chosen by errors on the test captures; by these, none."""
+
+    def seeds(self, split: Split) -> tuple[int, ...]:
+        return {"train": self.train_seeds, "test": self.test_seeds, "fresh": self.fresh_seeds}[split]
+
+    def capture_config(self, seed: int, split: Split) -> SynthConfig:
+        """The settings of one capture, with exact labels."""
+        frames = self.train_frames if split == "train" else self.test_frames
+        return SynthConfig(
+            views=self.views,
+            frames=frames,
+            labels="exact",
+            seed=seed,
+            size=self.size,
+            fps=self.fps,
+            objects=self.objects,
+            layout=self.layout,
+        )
+
+
+def regime_names() -> list[str]:
+    """All regimes that come with the package."""
+    folder = resources.files("usthand.experiments.bench") / "regimes"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_regime(name: str) -> Regime:
+    """A regime by its name.
+
+    Raises:
+        UserError: if there is none of that name.
+    """
+    if name not in regime_names():
+        raise UserError(f"there is no regime {name!r}", f"there are {', '.join(regime_names())}", "choose one of these")
+    data = tomllib.loads((resources.files("usthand.experiments.bench") / "regimes" / f"{name}.toml").read_text())
+    lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+    return Regime(name=name, **(data | lists))
+
+
+def captures(regime: Regime, split: Split, labels: str, views: int, cache: Path, progress=None) -> list[Path]:
+    """Capture folders of one split at a label level and a number of views; those that are there are used again.
+
+    The images are rendered once; a folder of another level or of fewer views links to them.
+
+    Args:
+        labels: heavy, light, exact, or mediapipe: the real detector on the renders.
+        progress: called with (captures done, captures in all).
+    """
+    if labels not in LABEL_LEVELS:
+        raise UserError(
+            f"no label level is called {labels!r}", "a typing error", f"choose one of {', '.join(LABEL_LEVELS)}"
+        )
+    paths, seeds = [], regime.seeds(split)
+    for number, seed in enumerate(seeds):
+        config = regime.capture_config(seed, split)
+        rendered = cache / "captures" / capture_name(config) / "exact"
+        if not rendered.is_dir():
+            make_capture(rendered, config, progress=False)
+        whole = _relabelled(rendered, rendered.with_name(labels), labels, seed)
+        paths.append(whole if views >= regime.views else _fewer_views(whole, views))
+        if progress is not None:
+            progress(number + 1, len(seeds))
+    return paths
+
+
+def capture_name(config: SynthConfig) -> str:
+    """A folder name that holds every setting, so that a changed regime is never mixed with an old one's captures."""
+    kept = [
+        f"{field.name}-{getattr(config, field.name)}" for field in dataclasses.fields(config) if field.name != "labels"
+    ]
+    return "_".join(kept)
+
+
+def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:
+    """The same capture with labels of another level."""
+    if out.is_dir():
+        return out
+    capture = open_capture(source)
+
+    def write(folder: Path) -> None:
+        if level == DETECTOR:
+            label_capture(open_capture(folder), progress=False)
+            return
+        truth = load_truth(source, SIDE)
+        uv, in_image = project(capture.rig, np.asarray(truth.joints_world_m, np.float64))
+        rng = np.random.default_rng((seed, LABEL_LEVELS.index(level)))
+        for one in noisy_labels(uv, truth.visible, in_image, rng, level, capture.rig.names).values():
+            _save(one, folder)
+
+    return _derived(source, out, capture.rig, write)
+
+
+def _fewer_views(source: Path, views: int) -> Path:
+    """The same capture with fewer cameras, taken so that they stay all round: neighbours have neighbouring numbers."""
+    out = source.with_name(f"{source.name}-{views}")
+    if out.is_dir():
+        return out
+    capture = open_capture(source)
+    step = len(capture.rig) / views
+    chosen = [capture.rig.cameras[int(i * step)] for i in range(views)]
+    rig = dataclasses.replace(capture.rig, cameras=tuple(chosen))
+
+    def write(folder: Path) -> None:
+        for side in capture.label_sides():
+            _save(load_npz(capture.labels_path(side)).subset(rig.names), folder)
+
+    return _derived(source, out, rig, write)
+
+
+def _save(labels: Labels, folder: Path) -> None:
+    (folder / "labels").mkdir(exist_ok=True)
+    labels.save(folder / "labels" / f"{labels.side}.npz")
+
+
+def _derived(source: Path, out: Path, rig: Rig, write_labels) -> Path:
+    """A capture folder that shares another's videos; it appears under its name only once it is complete."""
+    with whole_folder(out, "a capture") as partial:
+        save_rig(rig, partial / "rig.toml")
+        (partial / "capture.toml").write_text((source / "capture.toml").read_text())
+        for camera in rig.cameras:
+            os.link((source / f"{camera.name}.mp4").resolve(), partial / f"{camera.name}.mp4")
+        truth = load_truth(source, SIDE)
+        seen = [open_capture(source).rig.names.index(name) for name in rig.names]
+        save_truth(partial, SIDE, dataclasses.replace(truth, visible=truth.visible[:, seen]))
+        write_labels(partial)
+    return out

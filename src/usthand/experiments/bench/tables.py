@@ -1,0 +1,284 @@
+"""Tables from cells: what belongs to each, as JSON, and as the Markdown that the README holds."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from usthand.common.errors import UserError
+from usthand.experiments.bench.cells import KEYS, Cell, provenance, read_cell
+from usthand.experiments.bench.regimes import LABEL_LEVELS, regime_names
+
+MISSING = "missing"
+PRETRAINED = {
+    "shipped": "**UST-Hand, shipped weights**, no training",
+    "shipped-network": "its network alone",
+    "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
+}
+ADAPTED = {
+    "adapted": "UST-Hand, adapted",
+    "adapted-network": "its network alone",
+    "hamuco-adapted": "HaMuCo-like, adapted",
+}
+FROM_BACKBONE = {
+    "usthand": "UST-Hand, from the backbone",
+    "network": "its network alone",
+    "hamuco": "HaMuCo-like, from the backbone",
+}
+UNTRAINED = {"fit": "fit", "smooth": "triangulation, smoothed", "raw": "raw triangulation"}
+SEEDS = {"headline": 3, "spread": 5}
+"""How many trainings the lines of a table are the mean of; one where it is not said."""
+HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
+OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
+IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "smooth", "raw")
+"""Lines of a short table: mesh errors alone, regimes side by side."""
+OF_FRESH = {
+    name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "adapted", "adapted-network", *UNTRAINED)
+}
+"""On captures by which nothing was chosen: what a user gets."""
+OF_TARGETS = ADAPTED | {
+    "labels-adapted": "UST-Hand, adapted, each label as it is",
+    "labels-adapted-network": "its network alone",
+}
+OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
+PARTS_OF = {
+    "network": "usthand",
+    "head": "usthand",
+    "shipped-network": "shipped",
+    "adapted-network": "adapted",
+    "labels-adapted-network": "labels-adapted",
+}  # what a method yields on the way
+COLUMNS = {
+    "mpvpe_mm": ("mesh", 2),
+    "mpvpe_pa_mm": ("mesh, Procrustes", 2),
+    "mpjpe_mm": ("joints", 2),
+    "auc_v": ("AUC of mesh", 3),
+    "f5": ("F@5", 3),
+    "f15": ("F@15", 3),
+}
+ABLATIONS = {
+    "usthand": "all parts",
+    "no-confidence": "no confidence",
+    "no-fusion": "no projection fusion",
+    "no-stpt": "no STPT attention",
+    "no-spatial": "no spatial attention",
+    "no-temporal": "no temporal attention",
+    "no-cross": "no cross-set attention",
+    "no-casa": "no CASA",
+    "no-gcn": "no adaptive GCN",
+    "gaussian": "Gaussian in place of the flow",
+    "no-flow": "no distribution",
+    "published-targets": "each label as it is (published)",
+    "no-gate": "no gate (published)",
+}
+KNOCKED_OUT = {
+    "shipped-network": "all parts",
+    "without-confidence": "confidence 1",
+    "without-casa": "no CASA",
+    "without-gcn": "no adaptive GCN",
+    "without-couplings": "no couplings in the flow",
+    "without-fusion": "no projection fusion",
+    "without-stpt": "points as STPT gets them",
+    "without-spatial": "no spatial attention",
+    "without-temporal": "no temporal attention",
+    "without-cross": "no cross-set attention",
+    "with-1-block": "one block of STPT in place of two",
+    "with-1-hypothesis": "1 hypothesis in place of 16",
+    "with-4-hypotheses": "4 hypotheses",
+    "with-32-hypotheses": "32 hypotheses",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    group: str
+    label: str
+    cell: Cell
+    """Of any seed."""
+    of: str
+    """Which of the names that the cell's method gives."""
+
+    @property
+    def name(self) -> str:
+        """In the JSON."""
+        return (
+            self.of
+            if self.cell.method in (*HEADLINE_METHODS, *OF_TARGETS, self.of)
+            else f"{self.cell.method}/{self.of}"
+        )
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its lines, and the seeds that they are the mean of."""
+
+    name: str
+    rows: tuple[Row, ...]
+    seeds: tuple[int, ...]
+
+    def cells(self) -> list[Cell]:
+        """All distinct cells, first seeds first, so that a table is soon whole with one seed."""
+        wanted = [replace(row.cell, seed=seed).settled() for seed in self.seeds for row in self.rows]
+        return list(dict.fromkeys(wanted))
+
+
+PAPER_METHODS = {"usthand": "UST-Hand", "network": "its network alone", "hamuco": "HaMuCo-like"} | UNTRAINED
+"""Of the headline at the published sizes, where trainings start from nothing."""
+
+
+def _methods(names: dict[str, str], regime: str, group: str, **settings) -> Iterator[Row]:
+    """Some of the headline's methods in one setting."""
+    for of, label in names.items():
+        yield Row(group, label, Cell(regime, PARTS_OF.get(of, of), **settings), of)
+
+
+def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
+    group = {"network": "the network alone", "usthand": "the final result"}[of]
+    return tuple(Row(group, label, Cell("hanco-like", name), of) for name, label in names.items())
+
+
+def _parts() -> tuple[Row, ...]:
+    """Of the ablation. The parts are the network's: its own answer shows what they do, before the final fit evens it out."""
+    head = Row("the network alone", "mesh of the hand head (published)", Cell("hanco-like", "usthand"), "head")
+    return (*_variants(ABLATIONS, "network"), head, *_variants(ABLATIONS, "usthand"))
+
+
+def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "tiny") -> Table:
+    """A table by its name, of networks of one preset, over the table's own number of seeds if none are given.
+
+    Raises:
+        UserError: if there is none.
+    """
+    seeds = tuple(range(SEEDS.get(name, 1))) if seeds is None else tuple(seeds)
+    if preset == "paper" and name != "headline":
+        raise UserError(
+            f"there is no table {name!r} at the published sizes", "only the headline is", "say `usthand bench headline`"
+        )
+    if preset == "paper":
+        rows = (row for regime in regime_names() for row in _methods(PAPER_METHODS, regime, regime, preset=preset))
+        return Table(name, tuple(rows), seeds)
+    makers = {
+        "headline": lambda: tuple(
+            row for regime in regime_names() for row in _methods(HEADLINE_METHODS, regime, regime)
+        ),
+        "spread": lambda: tuple(row for regime in regime_names() for row in _methods(FROM_BACKBONE, regime, regime)),
+        "fresh": lambda: tuple(
+            row for regime in regime_names() for row in _methods(OF_FRESH, regime, regime, tested_on="fresh")
+        ),
+        "targets": lambda: tuple(row for regime in regime_names() for row in _methods(OF_TARGETS, regime, regime)),
+        "detector": lambda: tuple(
+            row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")
+        ),
+        "labels": lambda: tuple(
+            row for level in LABEL_LEVELS for row in _methods(OF_SETTINGS, "hanco-like", level, labels=level)
+        ),
+        "views": lambda: tuple(
+            row
+            for n in (2, 4, 6, 8)
+            for row in _methods(OF_SETTINGS, "hanco-like", f"{n} views", views=None if n == 8 else n)
+        ),
+        "ablation": _parts,
+        "parts": lambda: tuple(
+            Row(regime, label, Cell(regime, PARTS_OF.get(of, of)), of)
+            for regime in ("hanco-like", "oakink-like")
+            for of, label in KNOCKED_OUT.items()
+        ),
+        "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
+        "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
+        "hypotheses": lambda: _variants(
+            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand": "16", "hypotheses-32": "32"}, "network"
+        ),
+    }
+    if name not in makers:
+        raise UserError(f"there is no table {name!r}", f"there are {', '.join(makers)}", "choose one of these")
+    return Table(name, makers[name](), seeds)
+
+
+def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
+    """Mean, spread (sample standard deviation) and the seeds' numbers of a line, for the seeds that have been run."""
+    found = [read_cell(replace(row.cell, seed=seed), results) for seed in seeds]
+    found = [rows[row.of] for rows in found if rows is not None and row.of in rows]
+    return {
+        key: {
+            "mean": round(float(np.mean(v)), 4),
+            "std": round(float(np.std(v, ddof=1)), 4) if len(v) > 1 else 0.0,
+            "seeds": v,
+        }
+        for key in KEYS
+        if (v := [numbers[key] for numbers in found if key in numbers])
+    }
+
+
+def as_json(table: Table, results: Path) -> dict:
+    """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null."""
+    groups: dict[str, dict] = {}
+    for row in table.rows:
+        groups.setdefault(row.group, {})[row.name] = summary(row, table.seeds, results) or None
+    paths = [results / "cells" / f"{cell.name}.json" for cell in table.cells()]
+    times = [json.loads(path.read_text())["seconds"] for path in paths if path.is_file()]
+    return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
+
+
+def markdown(data: dict, labels: dict[str, str]) -> str:
+    """A table's JSON as Markdown, every group under its name."""
+    lines = ["| | " + " | ".join(title for title, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for group, methods in data["regimes"].items():
+        lines.append(f"| *{group}* |" + " |" * len(COLUMNS))
+        for name, numbers in methods.items():
+            shown = [_number(numbers, key, digits, len(data["seeds"])) for key, (_, digits) in COLUMNS.items()]
+            lines.append(f"| {labels.get(name, name)} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def short_markdown(data: dict, labels: dict[str, str]) -> str:
+    """The mesh errors of a table's most telling lines, its groups side by side."""
+    groups = data["regimes"]
+    names = [name for name in IN_SHORT if any(name in methods for methods in groups.values())]
+    lines = ["| mesh error, mm | " + " | ".join(groups) + " |", "|---" * (len(groups) + 1) + "|"]
+    for name in names:
+        shown = [_number(methods.get(name), "mpvpe_mm", 2, len(data["seeds"])) for methods in groups.values()]
+        lines.append(f"| {labels[name]} | " + " | ".join(shown) + " |")
+    return "\n".join(lines)
+
+
+def _number(numbers: dict | None, key: str, digits: int, seeds: int) -> str:
+    """Mean and spread, with how many seeds they are of where some of the table's are missing."""
+    if numbers is None:
+        return MISSING
+    if key not in numbers:
+        return ""
+    mean, std, count = numbers[key]["mean"], numbers[key]["std"], len(numbers[key]["seeds"])
+    spread = f" ± {std:.{digits}f}" if count > 1 and std > 0 else ""
+    return f"{mean:.{digits}f}{spread}" + (f" ({count} of {seeds})" if count < seeds else "")
+
+
+def labels_of(table: Table) -> dict[str, str]:
+    """What a table's lines are called, by their names in the JSON."""
+    return {row.name: row.label for row in table.rows}
+
+
+def put_into(text: str, table: Table, data: dict) -> str:
+    """A document with the table, its short form or both replaced, between the markers that it has of them.
+
+    Raises:
+        UserError: if it has none.
+    """
+    labels, found = labels_of(table), False
+    for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
+        begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
+        if begin in text and end in text:
+            found, made = True, f"{begin}\n{form(data, labels)}\n{end}"
+            text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, made=made: made, text, flags=re.DOTALL)
+    if not found:
+        begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
+        raise UserError(
+            f"there is no place for the table {table.name!r}", "its markers are missing", f"add {begin} and {end}"
+        )
+    return text

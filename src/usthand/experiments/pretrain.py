@@ -1,0 +1,125 @@
+"""The weights that a training starts from: learned on many synthetic captures, from 2D labels alone.
+
+    usthand pretrain OUT
+
+makes the captures (resumable), trains on all of them, and writes OUT/weights, which lies in the package as
+`usthand/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture; their seeds begin at
+`FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections: no 3D number reaches a loss.
+With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on top of the package's backbone.
+What it costs and gives is in docs/notes/pretraining.md.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+import tyro
+from safetensors.torch import load_file, save_file
+from tyro.conf import Positional
+
+from usthand.datasets.synthetic.write import SynthConfig, made_capture
+from usthand.experiments.hamuco.model import HamucoLearner
+from usthand.output.overlay import progress_bar
+from usthand.training.checkpoint import CONFIG, WEIGHTS
+from usthand.training.config import PRESETS, Preset
+from usthand.training.loop import train
+from usthand.training.objective import UstHandLearner
+
+FIRST_SEED = 10_000
+RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
+RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
+STEPS = {"usthand": 36_000, "hamuco": 14_400}
+HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
+OBJECTS = ("none", "any", "none", "many")  # in turn
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """How much, and from where."""
+
+    out: Positional[Path]
+    """Folder for captures, training and weights."""
+    captures: int = 640
+    frames: int = 40
+    views: int = 4
+    steps: int | None = None
+    """36,000, or 14,400 for HaMuCo-like, whose backbone has been trained before."""
+    start: Literal["scratch", "shipped"] = "scratch"
+    """From nothing, or on from the weights in the package, at a lower rate."""
+    method: Literal["usthand", "hamuco"] = "usthand"
+    """The network of the package, or HaMuCo-like, which always starts from the package's backbone."""
+    seed: int = 0
+
+
+def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
+    """The settings of one capture; every second one has objects, every fourth its cameras on one side."""
+    return SynthConfig(
+        views=config.views,
+        frames=config.frames,
+        fps=RATES[index % len(RATES)],
+        labels="exact",
+        seed=FIRST_SEED + index,
+        objects=OBJECTS[index % len(OBJECTS)],
+        layout="side" if index % 8 in (1, 6) else "dome",
+    )
+
+
+def make_captures(config: PretrainConfig) -> list[Path]:
+    """All captures, those of an interrupted run used again.
+
+    Raises:
+        UserError: if those that are there were made with other settings.
+    """
+    paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
+    bar = progress_bar("captures")
+    for index, path in enumerate(paths):
+        made_capture(path, capture_config(index, config), progress=False)
+        bar(index + 1, len(paths))
+    return paths
+
+
+def pretraining_preset(config: PretrainConfig) -> Preset:
+    """The tiny network on labels as they are."""
+    tiny = PRESETS["tiny"]
+    train = replace(
+        tiny.train,
+        steps=config.steps or STEPS[config.method],
+        targets="labels",
+        points_from=0.6,
+        start=config.start,
+        learning_rate=RATE if config.start == "scratch" else RATE_ON,
+        average=0.999,
+        seed=config.seed,
+    )
+    if config.method == "hamuco":
+        train = replace(train, start="backbone", points_from=1.0, learning_rate=HAMUCO_RATE)
+    return replace(
+        tiny, crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3), train=train
+    )
+
+
+def export_weights(checkpoint: Path, out: Path) -> None:
+    """Weights in half precision (a third of a thousandth of a value, less than training's own noise) and their config."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = load_file(checkpoint / WEIGHTS)
+    save_file({k: v.to(torch.float16) if v.is_floating_point() else v for k, v in state.items()}, out / WEIGHTS)
+    data = json.loads((checkpoint / CONFIG).read_text())
+    kept = {key: data[key] for key in ("version", "model", "crop", "step", "held_out_px", "preset")}
+    (out / CONFIG).write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def pretrain(config: PretrainConfig) -> Path:
+    """Captures, training, weights; returns their folder."""
+    paths = make_captures(config)
+    learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
+    best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
+    export_weights(best, config.out / "weights")
+    return config.out / "weights"
+
+
+if __name__ == "__main__":
+    print(pretrain(tyro.cli(PretrainConfig)))

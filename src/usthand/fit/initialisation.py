@@ -1,0 +1,106 @@
+"""Where the fit starts: a hand laid on triangulated joints in closed form, frame by frame.
+
+Shape from the median lengths of the bones, the palm by rigid alignment, then every finger from base to tip: the turn of
+a joint is the smallest one that points its bone the right way, as far as the joint's free axes and limits let it.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+
+from usthand.fit.kinematics import N_SHAPE, Articulation, HandState, rotation
+from usthand.geometry.rotations import similarity_between
+from usthand.hand.skeleton import BONES, FINGERS, MANO_TO_OPENPOSE
+
+PALM = (0, 1, 5, 9, 13, 17)  # joints that move together, nearly
+SHAPE_ITERATIONS = 6
+BONE_STD_M = 0.004  # of a median bone length from bad labels; makes the unit prior of the shape matter as it should
+LIMIT_MARGIN_RAD = 0.02
+
+
+def bone_lengths(points: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b 20"]:
+    """Lengths of `usthand.hand.skeleton.BONES`."""
+    parent, child = np.array(BONES).T
+    return np.linalg.norm(points[..., child, :] - points[..., parent, :], axis=-1)
+
+
+def median_bone_lengths(
+    points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
+) -> tuple[Float[np.ndarray, "20"], Bool[np.ndarray, "20"]]:
+    """Median over the frames in which both ends are seen, and whether there is such a frame."""
+    parent, child = np.array(BONES).T
+    both = seen[:, parent] & seen[:, child]
+    lengths = np.where(both, bone_lengths(points), np.nan)
+    known = both.any(0)
+    median = np.zeros(len(BONES))
+    median[known] = np.nanmedian(lengths[:, known], axis=0)
+    return median, known
+
+
+def metres_per_unit(hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]) -> float:
+    """Size of the points' unit if the hand is of the model's mean size: ratio of median bone lengths; 1 if no bone is seen."""
+    length, known = median_bone_lengths(points, seen)
+    if not known.any():
+        return 1.0
+    mean = bone_lengths(hand.rest_joints(np.zeros(N_SHAPE)))
+    return float(mean[known].sum() / max(length[known].sum(), 1e-12))
+
+
+def median_shape(
+    hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
+) -> Float[np.ndarray, "S"]:
+    """Shape whose bones have the median lengths, by Gauss-Newton with a unit Gaussian prior. Zero if nothing is seen."""
+    target, known = median_bone_lengths(points, seen)
+    parent, child = np.array(BONES).T
+    by_shape = hand.rest_joints_by_shape()
+    shape = np.zeros(N_SHAPE)
+    for _ in range(SHAPE_ITERATIONS):
+        rest = hand.rest_joints(shape)
+        bone = rest[child] - rest[parent]
+        length = np.linalg.norm(bone, axis=-1)
+        rows = np.einsum("bi,bis->bs", bone / length[:, None], by_shape[child] - by_shape[parent])[known] / BONE_STD_M
+        residual = (target - length)[known] / BONE_STD_M
+        shape = np.linalg.solve(rows.T @ rows + np.eye(N_SHAPE), rows.T @ (residual + rows @ shape))
+    return shape
+
+
+def inverse_kinematics(
+    hand: Articulation, points: Float[np.ndarray, "T 21 3"], shape: Float[np.ndarray, "S"]
+) -> HandState:
+    """The hand of a given shape laid on finite joints, each frame by itself. Deterministic, no iterations."""
+    rest = hand.rest_joints(shape)
+    palm = list(PALM)
+    source = torch.from_numpy(np.broadcast_to(rest[palm], (len(points), len(palm), 3)).copy())
+    root = similarity_between(source, torch.from_numpy(np.ascontiguousarray(points[:, palm])), scale=False)[1].numpy()
+    # The wrist is the worst of all labels: the mean of the palm carries it instead.
+    wrist = points[:, palm].mean(1) - (root @ rest[palm].mean(0))
+    angles = np.zeros((len(points), 15, 3))
+    free = np.zeros((15, 3), bool)
+    low, high = np.zeros((15, 3)), np.zeros((15, 3))
+    for (joint, axis), least, most in zip(hand.free, hand.low, hand.high, strict=True):
+        free[joint, axis], low[joint, axis], high[joint, axis] = True, least, most
+    for chain in FINGERS.values():
+        turn = root
+        for near, far in pairwise(chain):
+            joint = MANO_TO_OPENPOSE[near] - 1
+            wanted = np.einsum("tji,tj->ti", turn, points[:, far] - points[:, near])
+            swing = _smallest_turn(rest[far] - rest[near], wanted) @ hand.axes[joint].T
+            angles[:, joint] = np.clip(np.where(free[joint], swing, 0.0), low[joint], high[joint])
+            turn = turn @ rotation(angles[:, joint] @ hand.axes[joint])
+    chosen = np.array([angles[:, joint, axis] for joint, axis in hand.free]).T.reshape(len(points), -1)
+    margin = np.minimum(LIMIT_MARGIN_RAD, 0.25 * (hand.high - hand.low))
+    return HandState(root, wrist, np.clip(chosen, hand.low + margin, hand.high - margin), shape.copy())
+
+
+def _smallest_turn(source: Float[np.ndarray, "3"], target: Float[np.ndarray, "T 3"]) -> Float[np.ndarray, "T 3"]:
+    """Rotation vectors that point `source` along each `target` without twist."""
+    source = source / max(np.linalg.norm(source), 1e-9)
+    target = target / np.maximum(np.linalg.norm(target, axis=-1, keepdims=True), 1e-9)
+    axis = np.cross(source, target)
+    sine = np.linalg.norm(axis, axis=-1, keepdims=True)
+    angle = np.arctan2(sine, (target @ source)[:, None])
+    return axis / np.maximum(sine, 1e-9) * angle

@@ -1,0 +1,264 @@
+"""The 21 joints of a hand and their exact derivatives, for many frames at once: what the fit turns around.
+
+Unknowns of a frame: the turn of the whole hand (a rotation matrix; steps are rotation vectors applied from the left, in
+the world), the wrist's position (metres, world) and the angles that really move (radians, `usthand.hand.limits.FREE`).
+Shared by all frames: the shape. The wrist instead of MANO's translation is an unknown so that shape and place do not pull
+at each other; `translation_m` gives MANO's. Numpy, float64. Legend: T frames, J = 21 joints, A free angles, S shape.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from usthand.hand.limits import FREE, LIMITS_RAD, anatomical_axes
+from usthand.hand.model import HandModel
+from usthand.hand.skeleton import BONES, MANO_PARENTS, MANO_TO_OPENPOSE, N_JOINTS
+
+N_MANO = len(MANO_PARENTS)
+N_SHAPE = 10
+ROOT = slice(0, 3)
+WRIST = slice(3, 6)
+FIRST_ANGLE = 6
+
+
+def cross_matrix(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
+    """The matrix of the cross product: cross_matrix(a) @ b = a x b."""
+    out = np.zeros((*v.shape, 3))
+    x, y, z = v[..., 0], v[..., 1], v[..., 2]
+    out[..., 0, 1], out[..., 0, 2], out[..., 1, 2] = -z, y, -x
+    out[..., 1, 0], out[..., 2, 0], out[..., 2, 1] = z, -y, x
+    return out
+
+
+def rotation(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
+    """Rodrigues' formula."""
+    angle = np.linalg.norm(v, axis=-1)[..., None, None]
+    k = cross_matrix(v)
+    return np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
+
+
+def left_jacobian(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
+    """J with rotation(v + d) ~ rotation(J d) rotation(v) (Barfoot, State Estimation for Robotics, 7.1.5)."""
+    angle = np.linalg.norm(v, axis=-1)[..., None, None]
+    safe = np.maximum(angle, 1e-4)
+    cubic = np.where(angle < 1e-4, 1 / 6, (safe - np.sin(safe)) / safe**3)
+    k = cross_matrix(v)
+    return np.eye(3) + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * k + cubic * (k @ k)
+
+
+def inverse_left_jacobian(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
+    """The inverse of `left_jacobian`, in closed form; for angles below 2 pi."""
+    angle = np.linalg.norm(v, axis=-1)[..., None, None]
+    safe = np.maximum(angle, 1e-3)
+    square = np.where(angle < 1e-3, 1 / 12, (1 - 0.5 * safe / np.tan(0.5 * safe)) / safe**2)
+    k = cross_matrix(v)
+    return np.eye(3) - 0.5 * k + square * (k @ k)
+
+
+def rotation_vector(matrix: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
+    """The shortest rotation vector of rotation matrices, by SciPy (stable at all angles)."""
+    from scipy.spatial.transform import Rotation
+
+    return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(matrix.shape[:-1])
+
+
+@dataclass
+class HandState:
+    """The unknowns of a sequence."""
+
+    root: Float[np.ndarray, "T 3 3"]
+    """Turn of the whole hand, world_from_hand."""
+    wrist_m: Float[np.ndarray, "T 3"]
+    """Position of the wrist joint, world."""
+    angles: Float[np.ndarray, "T A"]
+    """Free finger angles, radians."""
+    shape: Float[np.ndarray, "S"]
+
+    def moved(self, step: Float[np.ndarray, "T D"], step_shape: Float[np.ndarray, "S"]) -> HandState:
+        """The state after a step of `(rotation vector, wrist, angles)` per frame and of the shape."""
+        return replace(
+            self,
+            root=rotation(step[:, ROOT]) @ self.root,
+            wrist_m=self.wrist_m + step[:, WRIST],
+            angles=self.angles + step[:, FIRST_ANGLE:],
+            shape=self.shape + step_shape,
+        )
+
+
+@dataclass(frozen=True)
+class Posed:
+    """Joints of a state, with the derivatives if they were asked for."""
+
+    joints: Float[np.ndarray, "T J 3"]
+    by_frame: Float[np.ndarray, "T J 3 D"] | None
+    by_shape: Float[np.ndarray, "T J 3 S"] | None
+
+
+@dataclass(frozen=True)
+class Articulation:
+    """A hand cut down to what its 21 joints depend on."""
+
+    joint: Float[np.ndarray, "16 3"]
+    """Rest positions of MANO's joints, metres."""
+    joint_by_shape: Float[np.ndarray, "16 3 S"]
+    tip: Float[np.ndarray, "5 3"]
+    """Rest positions of the five tip vertices."""
+    tip_by_shape: Float[np.ndarray, "5 3 S"]
+    tip_by_pose: Float[np.ndarray, "5 3 15 3 3"]
+    """Pose blend shapes of the tips, by the entries of (joint rotation - identity)."""
+    tip_weight: Float[np.ndarray, "5 16"]
+    axes: Float[np.ndarray, "15 3 3"]
+    free: tuple[tuple[int, int], ...]
+    """(finger joint 0..14, axis 0..2) of every free angle."""
+    low: Float[np.ndarray, "A"]
+    high: Float[np.ndarray, "A"]
+
+    @property
+    def size(self) -> int:
+        """D: unknowns of a frame."""
+        return FIRST_ANGLE + len(self.free)
+
+    def all_angles(self, angles: Float[np.ndarray, "*b A"]) -> Float[np.ndarray, "*b 15 3"]:
+        """Free angles among all, the others zero."""
+        full = np.zeros((*angles.shape[:-1], 15, 3))
+        joint, axis = np.array(self.free).T
+        full[..., joint, axis] = angles
+        return full
+
+    def pose(self, state: HandState) -> Float[np.ndarray, "T 48"]:
+        """MANO's axis-angle pose about the flat hand."""
+        fingers = np.einsum("...ja,jac->...jc", self.all_angles(state.angles), self.axes)
+        return np.concatenate([rotation_vector(state.root), fingers.reshape(len(fingers), 45)], axis=1)
+
+    def translation_m(self, state: HandState) -> Float[np.ndarray, "T 3"]:
+        """MANO's translation: the wrist less the shaped root joint."""
+        return state.wrist_m - (self.joint[0] + self.joint_by_shape[0] @ state.shape)
+
+    def rest_joints(self, shape: Float[np.ndarray, "S"]) -> Float[np.ndarray, "J 3"]:
+        """The 21 joints of the flat hand, wrist at zero, OpenPose order."""
+        joint = self.joint + self.joint_by_shape @ shape
+        rest = np.concatenate([joint, self.tip + self.tip_by_shape @ shape])[list(MANO_TO_OPENPOSE)]
+        return rest - rest[:1]
+
+    def rest_joints_by_shape(self) -> Float[np.ndarray, "J 3 S"]:
+        """Derivative of `rest_joints`."""
+        both = np.concatenate([self.joint_by_shape, self.tip_by_shape])[list(MANO_TO_OPENPOSE)]
+        return both - both[:1]
+
+    def bone_turns(self, state: HandState) -> Float[np.ndarray, "T J 3 3"]:
+        """Rotation, world from bone, of the bone that ends in each joint; of the wrist, the palm's."""
+        return _Chain(self, state).turn[:, BONE_TURN]
+
+    def posed(self, state: HandState, derivatives: bool = True) -> Posed:
+        """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`."""
+        chain = _Chain(self, state)
+        points = chain.joints[:, list(MANO_TO_OPENPOSE)]
+        if not derivatives:
+            return Posed(points, None, None)
+        by_frame, by_shape = chain.by_frame(), chain.by_shape()
+        order = list(MANO_TO_OPENPOSE)
+        return Posed(points, by_frame[:, order], by_shape[:, order])
+
+
+def _descendants() -> np.ndarray:
+    """(16, 16): [k, l] is True where joint l is k or hangs on it."""
+    below = np.eye(N_MANO, dtype=bool)
+    for child in range(N_MANO - 1, 0, -1):
+        below[MANO_PARENTS[child]] |= below[child]
+    return below
+
+
+DESCENDANTS = _descendants()
+BONE_TURN = np.zeros(N_JOINTS, dtype=int)
+BONE_TURN[[child for _, child in BONES]] = [MANO_TO_OPENPOSE[parent] for parent, _ in BONES]
+"""The MANO joint whose turn carries the bone that ends in each joint; the wrist's own for the wrist."""
+
+
+class _Chain:
+    """Forward kinematics of one state, keeping what the derivatives need."""
+
+    def __init__(self, hand: Articulation, state: HandState):
+        self.hand = hand
+        n_frames = len(state.angles)
+        self.vector = np.einsum("tja,jac->tjc", hand.all_angles(state.angles), hand.axes)
+        self.local = rotation(self.vector)
+        joint = hand.joint + hand.joint_by_shape @ state.shape
+        self.turn = np.empty((n_frames, N_MANO, 3, 3))
+        self.origin = np.empty((n_frames, N_MANO, 3))
+        self.turn[:, 0], self.origin[:, 0] = state.root, state.wrist_m
+        for k in range(1, N_MANO):
+            parent = MANO_PARENTS[k]
+            self.turn[:, k] = self.turn[:, parent] @ self.local[:, k - 1]
+            self.origin[:, k] = self.origin[:, parent] + self.turn[:, parent] @ (joint[k] - joint[parent])
+        rest = hand.tip + hand.tip_by_shape @ state.shape
+        blend = np.tensordot(self.local - np.eye(3), hand.tip_by_pose, axes=((1, 2, 3), (2, 3, 4)))  # (T, 5, 3)
+        lever = (rest + blend)[:, :, None] - joint  # (T, 5, 16, 3)
+        # Where each joint alone would carry each tip, and the blend of them.
+        self.carried = np.einsum("tkab,tikb->tika", self.turn, lever) + self.origin[:, None]
+        self.tip = np.einsum("ik,tika->tia", hand.tip_weight, self.carried)
+        self.tip_turn = np.einsum("ik,tkab->tiab", hand.tip_weight, self.turn)
+        self.joints = np.concatenate([self.origin, self.tip], axis=1)
+
+    def by_frame(self) -> np.ndarray:
+        """Derivative of MANO's 16 joints and the tips (T, 21, 3, D)."""
+        hand, n_frames = self.hand, len(self.tip)
+        out = np.zeros((n_frames, N_MANO + 5, 3, hand.size))
+        out[..., ROOT] = -cross_matrix(self.joints - self.origin[:, :1])
+        out[..., WRIST] = np.eye(3)
+        bend = left_jacobian(self.vector)
+        for column, (j, axis) in enumerate(hand.free, start=FIRST_ANGLE):
+            k = j + 1
+            local = bend[:, j] @ hand.axes[j, axis]  # velocity of the joint's turn, in its parent's frame
+            spin = (self.turn[:, MANO_PARENTS[k]] @ local[..., None])[:, None, :, 0]
+            below = np.flatnonzero(DESCENDANTS[k])
+            velocity = out[..., column]
+            lever = self.origin[:, below] - self.origin[:, k : k + 1]
+            velocity[:, below] = np.cross(spin, lever)
+            weight = hand.tip_weight[:, below]
+            moved = weight.any(1)
+            lever = np.einsum("ik,tika->tia", weight[moved], self.carried[:, moved][:, :, below])
+            lever -= weight[moved].sum(1)[:, None] * self.origin[:, k : k + 1]
+            tips = np.zeros((n_frames, 5, 3))
+            tips[:, moved] = np.cross(spin, lever)
+            change = cross_matrix(local) @ self.local[:, j]  # of the joint's rotation matrix
+            swell = np.tensordot(change, hand.tip_by_pose[:, :, j], axes=((1, 2), (2, 3)))
+            velocity[:, N_MANO:] = tips + (self.tip_turn @ swell[..., None])[..., 0]
+        return out
+
+    def by_shape(self) -> np.ndarray:
+        """Derivative by the shape (T, 21, 3, S), the wrist held."""
+        hand, n_frames = self.hand, len(self.tip)
+        out = np.zeros((n_frames, N_MANO + 5, 3, N_SHAPE))
+        for k in range(1, N_MANO):
+            parent = MANO_PARENTS[k]
+            bone = hand.joint_by_shape[k] - hand.joint_by_shape[parent]
+            out[:, k] = out[:, parent] + self.turn[:, parent] @ bone
+        held = out[:, :N_MANO] - self.turn @ hand.joint_by_shape
+        out[:, N_MANO:] = np.einsum("ik,tkas->tias", hand.tip_weight, held)
+        out[:, N_MANO:] += self.tip_turn @ hand.tip_by_shape
+        return out
+
+
+def articulation(hand: HandModel) -> Articulation:
+    """Cut a hand model down to what its joints depend on; any hand in MANO's layout."""
+    skeleton = hand.skeleton_model()
+    real = {
+        name: getattr(skeleton, name).detach().double().numpy()
+        for name in ("joints_template", "joints_shapedirs", "v_template", "shapedirs", "posedirs", "weights")
+    }
+    limits = np.array([LIMITS_RAD[joint][axis] for joint, axis in FREE], dtype=np.float64)
+    return Articulation(
+        joint=real["joints_template"],
+        joint_by_shape=real["joints_shapedirs"],
+        tip=real["v_template"],
+        tip_by_shape=real["shapedirs"],
+        tip_by_pose=real["posedirs"].reshape(5, 3, N_MANO - 1, 3, 3),
+        tip_weight=real["weights"],
+        axes=np.asarray(anatomical_axes(hand), dtype=np.float64).reshape(N_MANO - 1, 3, 3),
+        free=tuple((int(joint), int(axis)) for joint, axis in FREE),
+        low=limits[:, 0],
+        high=limits[:, 1],
+    )

@@ -1,0 +1,70 @@
+"""The hand laid on given joints, each frame by itself: what turns points into a mesh where nothing smooths or judges."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from threadpoolctl import threadpool_limits
+
+from usthand.fit.initialisation import inverse_kinematics, median_shape
+from usthand.fit.kinematics import Articulation, HandState, articulation
+from usthand.fit.objective import Energy, PointTerm, minimise
+from usthand.fit.sequence import START_STD_M, FitConfig, motion_prior
+from usthand.geometry.robust_triangulation import interpolate_gaps
+from usthand.hand.model import HandModel
+
+STEPS = 12  # of Levenberg-Marquardt; more change nothing
+VERTEX_CHUNK = 256  # frames skinned at once
+
+
+class Laid(NamedTuple):
+    """A right hand over time, world, metres."""
+
+    pose: Float[np.ndarray, "T 48"]
+    shape: Float[np.ndarray, "10"]
+    translation_m: Float[np.ndarray, "T 3"]
+    vertices_world_m: Float[np.ndarray, "T vertices 3"]
+
+
+def lay_hand(
+    hand: HandModel,
+    joints_world_m: Float[np.ndarray, "T 21 3"],
+    seen: Bool[np.ndarray, "T 21"],
+    covariance_m2: Float[np.ndarray, "T 21 3 3"] | float = 0.0,
+) -> Laid:
+    """Lay the hand model on joints by least squares: one shape from the median bone lengths, no temporal terms.
+
+    Args:
+        hand: a right hand in float64.
+        seen: joints to believe; the others are bridged in time, and only hold the hand where nothing else does.
+        covariance_m2: of the joints, beside `START_STD_M` of the model's own.
+    """
+    model = articulation(hand)
+    joints = (
+        interpolate_gaps(torch.from_numpy(joints_world_m), torch.from_numpy(seen)).numpy()
+        if seen.any()
+        else joints_world_m
+    )
+    state = inverse_kinematics(model, joints, median_shape(model, joints, seen))
+    covariance = np.broadcast_to(covariance_m2 + START_STD_M**2 * np.eye(3), (*joints.shape, 3))
+    root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2)
+    energy = Energy(model, motion_prior(model, FitConfig(), timeless=True), None, PointTerm(joints, root))
+    with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
+        state = minimise(energy, state, STEPS, fixed_shape=True)
+    return skinned(hand, model, state)
+
+
+def skinned(hand: HandModel, model: Articulation, state: HandState) -> Laid:
+    """A state of the hand's articulation with the mesh of every frame."""
+    pose, translation_m = model.pose(state), model.translation_m(state)
+    shaped = hand.with_shape(torch.as_tensor(state.shape, dtype=torch.float64))
+    out = []
+    with torch.no_grad():
+        for at in range(0, len(pose), VERTEX_CHUNK):
+            part = slice(at, at + VERTEX_CHUNK)
+            rotations = hand.rotations(torch.from_numpy(pose[part]), flat_hand_mean=True)
+            out.append(shaped.with_pose(rotations, torch.from_numpy(translation_m[part])).vertices.numpy())
+    return Laid(pose, state.shape, translation_m, np.concatenate(out))

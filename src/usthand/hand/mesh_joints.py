@@ -1,0 +1,49 @@
+"""The joints that go with a result's mesh.
+
+With soft joints a result's joints are the detector's, which may lie some millimetres from the hand model's (`Result.joints`);
+the mesh is the model's. Where a bone's length must stay what it is, in animation or for a robot, these are the joints to take.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from usthand.common.errors import UserError
+from usthand.hand.io import load_hand
+from usthand.hand.model import HandModel
+from usthand.hand.result import Result
+
+
+def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarray, "T 21 3"]:
+    """The hand model's own joints, OpenPose order, world frame, in the result's unit.
+
+    Args:
+        hand: the model that the mesh was made with, of the result's side; the embedded one if none is given.
+
+    Raises:
+        UserError: if the result has no mesh, or it is not this model's.
+    """
+    hand = load_hand(side=result.side, dtype=torch.float64) if hand is None else hand.to(torch.float64)
+    with torch.no_grad():
+        rotations = hand.rotations(torch.from_numpy(result.pose), flat_hand_mean=True)
+        posed = hand.with_shape(torch.from_numpy(result.shape)).with_pose(rotations)
+    joints, vertices = posed.joints.numpy(), posed.vertices.numpy()
+    there = result.vertices_world_m
+    if vertices.shape != there.shape:
+        raise UserError(
+            f"the result's mesh has {there.shape[1]} vertices, the hand model {vertices.shape[1]}",
+            "it was made with another hand model, or has none",
+            "give the hand that it was made with",
+        )
+    middle, goal = vertices.mean(1, keepdims=True), there.mean(1, keepdims=True)
+    # A rig without scale has a unit of its own, which the mesh knows.
+    unit = np.linalg.norm(there - goal) / np.linalg.norm(vertices - middle)
+    if np.abs(unit * (vertices - middle) - (there - goal)).max() > 1e-3 * unit:
+        raise UserError(
+            "the result's mesh is not this hand model's",
+            "it was made with another one",
+            "give the hand that it was made with",
+        )
+    return unit * (joints - middle) + goal

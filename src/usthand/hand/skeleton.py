@@ -1,0 +1,86 @@
+"""The 21 joints of a hand in OpenPose's order, and the maps to other orders."""
+
+from __future__ import annotations
+
+from typing import Final
+
+N_JOINTS: Final = 21
+
+FINGERS: Final[dict[str, tuple[int, int, int, int]]] = {
+    "thumb": (1, 2, 3, 4),
+    "index": (5, 6, 7, 8),
+    "middle": (9, 10, 11, 12),
+    "ring": (13, 14, 15, 16),
+    "little": (17, 18, 19, 20),
+}
+"""Joint ids of each finger, base to tip."""
+
+JOINTS: Final[tuple[str, ...]] = (
+    "wrist",
+    *(f"thumb_{part}" for part in ("cmc", "mcp", "ip", "tip")),
+    *(f"{finger}_{part}" for finger in ("index", "middle", "ring", "little") for part in ("mcp", "pip", "dip", "tip")),
+)
+
+PARENTS: Final[tuple[int, ...]] = (-1, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19)
+
+BONES: Final[tuple[tuple[int, int], ...]] = tuple((PARENTS[j], j) for j in range(1, N_JOINTS))
+
+PALM_BONES: Final[tuple[int, ...]] = tuple(i for i, (parent, _) in enumerate(BONES) if parent == 0)
+"""Ids into `BONES` of the five bones that start at the wrist."""
+
+FINGER_TIPS: Final[tuple[int, ...]] = (4, 8, 12, 16, 20)
+
+WRIST: Final = 0
+MIDDLE_MCP: Final = 9
+
+MANO_PARENTS: Final[tuple[int, ...]] = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
+"""MANO's 16 joints: wrist, then three each of index, middle, little, ring, thumb."""
+
+MANO_TO_OPENPOSE: Final[tuple[int, ...]] = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
+"""MANO's 16 joints followed by five tips (thumb to little), in OpenPose's order: `op = mano[MANO_TO_OPENPOSE]`."""
+
+# InterHand2.6M lists each finger from tip to base and the wrist last.
+INTERHAND_TO_OPENPOSE: Final[tuple[int, ...]] = (
+    20,
+    3,
+    2,
+    1,
+    0,
+    7,
+    6,
+    5,
+    4,
+    11,
+    10,
+    9,
+    8,
+    15,
+    14,
+    13,
+    12,
+    19,
+    18,
+    17,
+    16,
+)
+
+SIDES: Final[tuple[str, str]] = ("right", "left")
+
+
+def inverse_order(order: tuple[int, ...]) -> tuple[int, ...]:
+    """The order that undoes `order`: `x[order][inverse_order(order)] == x`."""
+    inverse = [0] * len(order)
+    for position, source in enumerate(order):
+        inverse[source] = position
+    return tuple(inverse)
+
+
+def joint_index(name: str) -> int:
+    """The id of a joint by name.
+
+    Raises:
+        KeyError: if there is no such joint; the message lists the names.
+    """
+    if name not in JOINTS:
+        raise KeyError(f"no joint {name!r}; the joints are {', '.join(JOINTS)}")
+    return JOINTS.index(name)

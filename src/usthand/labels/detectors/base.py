@@ -1,0 +1,29 @@
+"""What a detector is: frames of one video in, hands in each image out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import UInt8
+
+from usthand.labels.labels import Detection
+
+
+class Detector(Protocol):
+    """Finds hands in single images; it knows neither the rig nor the other views.
+
+    Which hand is which over views and frames is settled later, in `usthand.labels.association.associate`.
+    """
+
+    name: str
+    """Written into the labels."""
+
+    def detect(self, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Iterator[list[Detection]]:
+        """Hands in each frame of one video, RGB, in order of time. A generator: one frame in memory at a time."""
+        ...
+
+    def close(self) -> None:
+        """Free what the detector holds; it cannot be used afterwards."""
+        ...

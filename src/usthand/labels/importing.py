@@ -1,0 +1,203 @@
+"""Other programs' 2D hands into a capture: read files per camera, tell the hands apart, write labels/<hand>.npz."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from usthand.capture.capture import Capture
+from usthand.capture.rig import Rig
+from usthand.common.errors import UserError
+from usthand.hand.skeleton import SIDES
+from usthand.labels.association.associate import side_agreement
+from usthand.labels.association.candidates import AssociateConfig
+from usthand.labels.detection import check_views, refuse_existing_labels, write_labels
+from usthand.labels.formats import hands_npz, holistic_csv, mediapipe, mmpose, openpose, wholebody
+from usthand.labels.formats.base import View, camera_files, read_json
+from usthand.labels.labels import Detection, Labels
+
+PER_CAMERA = {
+    "openpose": openpose,
+    "mediapipe": mediapipe,
+    "wholebody": wholebody,
+    "mmpose": mmpose,
+    "hands-npz": hands_npz,
+}
+"""Formats of files per camera, each a module with `looks_like`, `read`, `ENDINGS` and `WHAT`; the surest signs first."""
+FORMATS = (*PER_CAMERA, "holistic-csv")
+SUFFIXES = (".json", ".npz", ".csv")
+
+JUDGED_FRAMES = 300
+"""Frames, spread over the capture, by which a detector's sides are judged."""
+JUDGED_HANDS = 10
+"""Least number of clearly bent hands for a judgement."""
+MIRRORED_BELOW = 0.2
+"""Share of them that agree with the detector's sides below which it names sides as in a mirror."""
+
+
+def import_labels(
+    capture: Capture,
+    source: str | Path,
+    format: str = "auto",
+    overwrite: bool = False,
+    first_frame: int = 0,
+    swap_sides: str = "auto",
+    max_hands: int = AssociateConfig.max_hands,
+    progress: Callable[[int, int], None] | None = None,
+    quiet: bool = False,
+) -> dict[str, Labels]:
+    """Read 2D hands of every camera, tell them apart over the views, and write the labels of each hand.
+
+    Args:
+        source: a folder with one file or subfolder per camera, or one file that holds all cameras.
+        format: one of `FORMATS`, or "auto" to tell by the files' content.
+        overwrite: write over labels that are there.
+        first_frame: what the files call frame 0 of the videos.
+        swap_sides: "yes", "no", or "auto": where the hands' own bend contradicts the detector's sides nearly always.
+        max_hands: most hands in view at once; 2 says that all are one person's.
+        progress: called with (files read, files in all).
+        quiet: print nothing.
+
+    Returns:
+        {hand: Labels} as written: "right", "left", with several people also "right-2" and so on.
+
+    Raises:
+        UserError: labels exist, cameras or frame numbers do not match, a file is damaged or of no known layout, no hand was
+            found in two views at once.
+    """
+    source, console = Path(source), Console(quiet=quiet)
+    refuse_existing_labels(capture, SIDES, overwrite, f"usthand import-labels {capture.path} {source} --overwrite")
+    check_views(capture)
+    chosen = find_format(source) if format == "auto" else format
+    if chosen not in FORMATS:
+        raise UserError(f"format '{chosen}' is unknown", f"there are {', '.join(FORMATS)}", "give one with --format")
+    views = read_views(source, chosen, capture.rig, progress)
+    detections = _by_frame(views, capture, first_frame, source)
+    if swap_sides == "yes" or (swap_sides == "auto" and _mirrored(capture.rig, detections, max_hands, console)):
+        detections = [[[_other_side(one) for one in view] for view in frame] for frame in detections]
+    counts = ", ".join(f"{name} {sum(map(len, views[name].values()))}" for name in capture.rig.names)
+    console.print(f"{chosen}: hands in single images of each camera: {counts}.", soft_wrap=True)
+    return write_labels(capture, detections, chosen, SIDES, max_hands, console)
+
+
+def find_format(source: Path) -> str:
+    """The format of a file, or of the first file in a folder that has one.
+
+    Raises:
+        UserError: if there is no such file, or none whose layout is known.
+    """
+    if not source.exists():
+        raise UserError(f"there is no {source}", "a folder or file of labels is expected", "check the path")
+    files = sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES) if source.is_dir() else [source]
+    for path in files:
+        found = _format_of(path)
+        if found:
+            return found
+    raise UserError(
+        f"{source} holds no labels of a known layout",
+        f"{len(files)} files were looked at for {', '.join(FORMATS)}",
+        "name the format with --format, or see docs/labels.md for the layouts read",
+    )
+
+
+def _format_of(path: Path) -> str | None:
+    if path.suffix == ".csv":
+        return "holistic-csv" if holistic_csv.looks_like(path) else None
+    if path.suffix == ".npz":
+        return "hands-npz"
+    data = read_json(path) if path.suffix == ".json" else None
+    return next((name for name, module in PER_CAMERA.items() if data and module.looks_like(data)), None)
+
+
+def read_views(
+    source: Path, format: str, rig: Rig, progress: Callable[[int, int], None] | None = None
+) -> dict[str, View]:
+    """The hands of every camera of the rig, by frame number as the files count.
+
+    Raises:
+        UserError: a camera has no files, or a file is damaged or of another layout.
+    """
+    if format == "holistic-csv":
+        return holistic_csv.read(_single(source, "*.csv", holistic_csv.looks_like), rig.names)
+    if format == "hands-npz" and source.is_file():
+        return hands_npz.read_all(source, rig.names)
+    module: Any = PER_CAMERA[format]
+    files = camera_files(source, rig.names, module.ENDINGS)
+    total, done = sum(map(len, files.values())), 0
+    views: dict[str, View] = {name: {} for name in rig.names}
+    for camera in rig.cameras:
+        for path in files[camera.name]:
+            # A camera's only file may be one frame without a number, "cam_0.json": its digits count no frames.
+            alone = path.parent == source and len(files[camera.name]) == 1
+            for number, hands in module.read(path, camera, 0 if alone else None).items():
+                views[camera.name].setdefault(number, []).extend(hands)
+            done += 1
+            if progress:
+                progress(done, total)
+    return views
+
+
+def _single(source: Path, pattern: str, looks_like: Callable[[Path], bool]) -> Path:
+    if source.is_file():
+        return source
+    found = [path for path in sorted(source.glob(pattern)) if looks_like(path)] if source.is_dir() else []
+    if len(found) != 1:
+        raise UserError(
+            f"{source} has {len(found)} such tables" if source.exists() else f"there is no {source}",
+            "one file holds all cameras",
+            f"give the {pattern} itself",
+        )
+    return found[0]
+
+
+def _by_frame(views: dict[str, View], capture: Capture, first_frame: int, source: Path) -> list[list[list[Detection]]]:
+    """detections[frame][view]; raises `UserError` if the files count frames that the videos do not have.
+
+    The files count each camera's own frames, which the capture begins with an offset where one is stated.
+    """
+    names, n_frames = capture.rig.names, capture.n_frames
+    starts, lengths = _own_frames(capture)
+    for name, length in lengths.items():
+        numbers = [number for number, hands in views[name].items() if hands]
+        low, high, last = min(numbers, default=first_frame), max(numbers, default=first_frame), first_frame + length - 1
+        if low < first_frame or high > last:
+            start = low if high - low < length else 1
+            raise UserError(
+                f"{source} has frames {low} to {high} of {name}, its video has {first_frame} to {last}",
+                "the files count from another frame, or belong to other videos",
+                f"say what they call the videos' first frame, for instance --first-frame {start}",
+            )
+    return [[views[name].get(first_frame + starts[name] + t, []) for name in names] for t in range(n_frames)]
+
+
+def _own_frames(capture: Capture) -> tuple[dict[str, int], dict[str, int]]:
+    """Of each camera's file: the frame with which the capture begins, and its length."""
+    names = capture.rig.names
+    if capture.overlap is None:
+        return dict.fromkeys(names, 0), dict.fromkeys(names, capture.n_frames)
+    spans = dict(zip(names, capture.overlap.spans, strict=True))
+    after = {name: capture.overlap.outside.get(name, (0, 0))[1] for name in names}
+    return {name: start for name, (start, _) in spans.items()}, {
+        name: stop + after[name] for name, (_, stop) in spans.items()
+    }
+
+
+def _mirrored(rig: Rig, detections: list[list[list[Detection]]], max_hands: int, console: Console) -> bool:
+    step = max(1, len(detections) // JUDGED_FRAMES)
+    agree, clear = side_agreement(rig, detections[::step], AssociateConfig(max_hands=max_hands))
+    if clear < JUDGED_HANDS or agree >= MIRRORED_BELOW * clear:
+        return False
+    console.print(
+        f"Sides are swapped: only {agree} of {clear} clearly bent hands bend as the files' sides say, as if the images had "
+        "been mirrored (--swap-sides no keeps them).",
+        soft_wrap=True,
+    )
+    return True
+
+
+def _other_side(one: Detection) -> Detection:
+    return replace(one, side="left" if one.side == "right" else "right")

@@ -1,0 +1,301 @@
+"""2D pseudo-labels of one hand in every camera, on disk and in memory.
+
+A label is what a detector saw: 21 pixel positions and a confidence, per frame and camera. Missing joints have
+confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views, J = 21 joints in OpenPose order.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from usthand.common.errors import UserError
+from usthand.hand.skeleton import N_JOINTS, SIDES
+
+if TYPE_CHECKING:
+    from usthand.capture.capture import Capture
+
+LABELS_VERSION = 1
+
+ANNOTATION = "annotation"
+"""The `detector` of labels that are a data set's own 2D truth."""
+
+SIGMA_FRACTION = 0.025
+"""Standard deviation of a fully confident label in sizes of the hand, per axis (docs/notes/label-noise.md)."""
+
+CONFIDENCE_FLOOR = 0.05
+"""Least confidence that still counts, so that a present label never has a precision of nothing."""
+
+MIN_HAND_PX = 8.0
+"""Smallest hand size that sets a label's noise: below it the detector's own resolution does."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One hand as a detector saw it in one image, before anybody knows which hand it is."""
+
+    uv_px: Float[np.ndarray, "J 2"]
+    """Pixel positions in the whole image, pixel centres at integers."""
+    confidence: Float[np.ndarray, " J"]
+    """Unitless, per joint, in (0, 1]."""
+    side: str
+    """The detector's guess of the anatomical side, "left" or "right"."""
+    score: float
+    """How sure it is of that side, in [0.5, 1]."""
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Pseudo-labels of one hand over a capture."""
+
+    uv_px: Float[np.ndarray, "T V J 2"]
+    """Pixel positions, float32, pixel centres at integers; 0 where missing."""
+    confidence: Float[np.ndarray, "T V J"]
+    """Unitless, in [0, 1], float32; 0 means missing."""
+    cameras: tuple[str, ...]
+    """Name of each view."""
+    side: str
+    """"left" or "right": the anatomical side."""
+    detector: str
+    """Who made the labels, e.g. "mediapipe"."""
+
+    def __post_init__(self) -> None:
+        """Bring the arrays to float32 and the missing joints to zero; raises `UserError` on wrong shapes or NaN."""
+        uv = np.asarray(self.uv_px, dtype=np.float32)
+        confidence = np.asarray(self.confidence, dtype=np.float32)
+        _check_arrays(uv, confidence, self.cameras, self.side)
+        confidence = np.clip(confidence, 0.0, 1.0)
+        object.__setattr__(self, "uv_px", np.where(confidence[..., None] > 0, uv, np.float32(0)))
+        object.__setattr__(self, "confidence", confidence)
+        object.__setattr__(self, "cameras", tuple(str(name) for name in self.cameras))
+
+    @property
+    def mask(self) -> Bool[np.ndarray, "T V J"]:
+        """True where a joint is labelled."""
+        return self.confidence > 0
+
+    @property
+    def n_frames(self) -> int:
+        return self.uv_px.shape[0]
+
+    def mirrored(self, widths: Sequence[int]) -> Labels:
+        """Labels of the mirrored images, u -> width - 1 - u, and so of the other side. `widths` (V,) in pixels."""
+        last_column = np.asarray(widths, dtype=np.float32)[None, :, None] - 1
+        uv = self.uv_px.copy()
+        uv[..., 0] = last_column - uv[..., 0]
+        return replace(self, uv_px=uv, side="left" if self.side == "right" else "right")
+
+    def without(self, camera: str) -> Labels:
+        """All views but one; raises `UserError` if there is no such camera."""
+        self._index(camera)
+        return self.subset([name for name in self.cameras if name != camera])
+
+    def subset(self, names: Sequence[str]) -> Labels:
+        """The named views, in the order given; raises `UserError` if one is unknown."""
+        ids = [self._index(name) for name in names]
+        return replace(self, uv_px=self.uv_px[:, ids], confidence=self.confidence[:, ids], cameras=tuple(names))
+
+    def save(self, path: Path | str) -> None:
+        """Write as versioned npz, making the folder if need be."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                version=LABELS_VERSION,
+                uv_px=self.uv_px,
+                confidence=self.confidence,
+                cameras=np.array(self.cameras),
+                side=self.side,
+                detector=self.detector,
+            )
+
+    def _index(self, camera: str) -> int:
+        if camera not in self.cameras:
+            raise UserError(
+                f"the labels have no camera '{camera}'",
+                f"they hold {', '.join(self.cameras)}",
+                "name one of these cameras",
+            )
+        return self.cameras.index(camera)
+
+
+def hand_side(hand: str) -> str:
+    """The side of a hand by its name: "right", "left", or with several people a further one such as "right-2".
+
+    Raises:
+        UserError: if the name is none of these.
+    """
+    if not re.fullmatch(r"(right|left)(-([2-9]|[1-9]\d+))?", hand):
+        raise UserError(
+            f"side '{hand}' is unknown",
+            "a hand is right or left, or a further one of several people such as right-2",
+            "use --side right or --side left",
+        )
+    return hand.partition("-")[0]
+
+
+def load_npz(path: Path | str) -> Labels:
+    """Read labels written by `Labels.save`; raises `UserError` if the file is missing, foreign or broken."""
+    path = Path(path)
+    again = f"run `usthand label {path.parent.parent} --overwrite`"
+    if not path.is_file():
+        raise UserError(f"no labels at {path}", "nothing was detected or written yet", again)
+    names = ("version", "uv_px", "confidence", "cameras", "side", "detector")
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            version, uv, confidence, cameras, side, detector = (stored[name] for name in names)
+    except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is not a label file", "it is damaged or from another program", again) from error
+    if int(version) != LABELS_VERSION:
+        raise UserError(
+            f"{path} has label version {int(version)}, this program reads {LABELS_VERSION}",
+            "it was written by another version of usthand",
+            again,
+        )
+    try:
+        return Labels(uv, confidence, tuple(str(name) for name in cameras), str(side), str(detector))
+    except UserError as error:
+        raise UserError(f"{path}: {error.fact}", error.cause, error.mend) from error
+
+
+def load_labels(capture: Capture, side: str) -> Labels:
+    """Labels of one hand of a capture, aligned with `capture.rig.names` by camera name and with its frames.
+
+    `side` is "right" or "left", or with several people the name of a further hand, "right-2". A camera of the rig that the
+    labels do not know becomes a view without labels, and so does a camera in a frame that it lacks (`Capture.present`):
+    nothing was seen there. Raises `UserError` when the file is
+    missing or broken, names a camera that the rig lacks, has another number of frames, holds NaN, has no label at
+    all or labels in one view only (nothing can be triangulated then).
+    """
+    hand_side(side)
+    path = Path(capture.labels_path(side))
+    again = f"run `usthand label {capture.path} --overwrite`"
+    if not path.is_file():
+        raise UserError(
+            f"no labels of the {side} hand at {path}",
+            "none were made yet or that hand was not seen",
+            f"run `usthand label {capture.path}`",
+        )
+    labels = load_npz(path)
+    if labels.side != hand_side(side):
+        raise UserError(f"{path} holds labels of the {labels.side} hand", "the file was renamed or copied", again)
+    strangers = [name for name in labels.cameras if name not in capture.rig.names]
+    if strangers:
+        raise UserError(
+            f"{path} has labels of camera '{strangers[0]}', which the rig lacks",
+            f"the rig knows {', '.join(capture.rig.names)}",
+            f"rename the camera in {capture.path}/rig.toml or {again}",
+        )
+    if labels.n_frames != capture.n_frames:
+        raise UserError(
+            f"{path} has {labels.n_frames} frames, the videos have {capture.n_frames}",
+            "the videos were cut or replaced after labelling",
+            again,
+        )
+    labels = _aligned(labels, capture.rig.names)
+    labels = replace(labels, confidence=labels.confidence * capture.present[..., None])
+    _check_enough(labels, path, again)
+    return labels
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What a fit consumes: positions with their precision, per view and, optionally, in space."""
+
+    uv_px: Float[np.ndarray, "T V J 2"]
+    """Pixel positions, float64; 0 where missing."""
+    precision: Float[np.ndarray, "T V J 2 2"]
+    """Inverse covariance of `uv_px`, px^-2; all zero where missing."""
+    points_world_m: Float[np.ndarray, "T J 3"] | None = None
+    """Direct observations of the joints in the world frame, metres."""
+    points_precision: Float[np.ndarray, "T J 3 3"] | None = None
+    """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
+    firm: Bool[np.ndarray, "V"] | None = None
+    """Views that see the hand model's own joints even where the others see a detector's (`usthand.fit.detector_offsets`); none if None."""
+    judged: Bool[np.ndarray, "V"] | None = None
+    """Views whose residuals tell how large errors are, all views' (`usthand.fit.reweighting`); all if None. Precisions that were lowered
+    because errors go together say nothing of that."""
+
+    @staticmethod
+    def from_labels(labels: Labels, sigma_px: float | np.ndarray | None = None) -> Observations:
+        """Isotropic precision of each label: (c / sigma_px)^2, with its confidence c floored at `CONFIDENCE_FLOOR`.
+
+        `sigma_px` is the standard deviation of a fully confident label, a number or (T, V); by default
+        `SIGMA_FRACTION` of the hand's size in that view, so that a near camera is not trusted more than its detector
+        deserves.
+        """
+        sigma = SIGMA_FRACTION * hand_size_px(labels) if sigma_px is None else np.asarray(sigma_px, dtype=np.float64)
+        sigma = np.broadcast_to(sigma, labels.uv_px.shape[:2])[..., None]
+        trust = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
+        scalar = (trust / sigma) ** 2
+        return Observations(labels.uv_px.astype(np.float64), scalar[..., None, None] * np.eye(2))
+
+
+def hand_size_px(labels: Labels) -> Float[np.ndarray, "T V"]:
+    """Size of the hand in each view, pixels: the longer side of the box around its labelled joints.
+
+    Its median over the sequence, since a single box shrinks with the pose (a fist, a hand seen edge-on) while the
+    detector's error does not. A view without labels takes the median of the others; never below `MIN_HAND_PX`.
+    """
+    mask = labels.mask[..., None]
+    low = np.where(mask, labels.uv_px, np.inf).min(axis=2)
+    high = np.where(mask, labels.uv_px, -np.inf).max(axis=2)
+    seen = labels.mask.sum(axis=2) >= N_JOINTS // 2
+    side_px = np.where(seen, np.where(seen[..., None], high - low, 0.0).max(axis=-1), 0.0)
+    size = np.zeros(len(labels.cameras))
+    for view in range(len(size)):
+        if seen[:, view].any():
+            size[view] = np.median(side_px[seen[:, view], view])
+    if (size > 0).any():
+        size = np.where(size > 0, size, np.median(size[size > 0]))
+    return np.broadcast_to(np.maximum(size, MIN_HAND_PX), labels.uv_px.shape[:2]).copy()
+
+
+def _check_arrays(uv: np.ndarray, confidence: np.ndarray, cameras: Sequence[str], side: str) -> None:
+    wanted = f"(frames, {len(cameras)} cameras, {N_JOINTS} joints"
+    if uv.ndim != 4 or uv.shape[1:] != (len(cameras), N_JOINTS, 2) or confidence.shape != uv.shape[:3]:
+        raise UserError(
+            f"labels have shape {uv.shape} and confidence {confidence.shape}",
+            f"they must be {wanted}, 2) and {wanted})",
+            "write them in that shape, missing joints as zeros",
+        )
+    if side not in SIDES:
+        raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use left or right")
+    finite = np.isfinite(uv).all(axis=-1) & np.isfinite(confidence)
+    if not finite.all():
+        frame, view, _ = np.argwhere(~finite)[0]
+        raise UserError(
+            f"the labels hold NaN or infinity, first in frame {frame} of camera '{list(cameras)[view]}'",
+            "the detector or a conversion wrote missing joints as NaN",
+            "write missing joints as position 0 and confidence 0, or run `usthand label` again",
+        )
+
+
+def _check_enough(labels: Labels, path: Path, again: str) -> None:
+    views = labels.mask.any(axis=(0, 2))
+    if not views.any():
+        raise UserError(f"{path} has no label in any frame", f"the detector never saw the {labels.side} hand", again)
+    if views.sum() == 1:
+        raise UserError(
+            f"{path} has labels in one view only, '{labels.cameras[int(views.argmax())]}'",
+            "the hand cannot be placed in space from one camera",
+            f"check that the other videos show the hand and {again}",
+        )
+
+
+def _aligned(labels: Labels, names: Sequence[str]) -> Labels:
+    uv = np.zeros((labels.n_frames, len(names), N_JOINTS, 2), dtype=np.float32)
+    confidence = np.zeros((labels.n_frames, len(names), N_JOINTS), dtype=np.float32)
+    for view, name in enumerate(names):
+        if name in labels.cameras:
+            uv[:, view] = labels.uv_px[:, labels.cameras.index(name)]
+            confidence[:, view] = labels.confidence[:, labels.cameras.index(name)]
+    return Labels(uv, confidence, tuple(names), labels.side, labels.detector)

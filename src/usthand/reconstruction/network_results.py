@@ -1,0 +1,71 @@
+"""The network's own answers, before labels and time have their say: refined points, and a mesh for them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from usthand.capture.rig import Rig
+from usthand.fit.mesh import Laid, lay_hand
+from usthand.geometry.cameras import Cameras, triangulate_precision
+from usthand.geometry.rotations import axis_angle_from_rotation
+from usthand.hand.limits import anatomical_axes
+from usthand.hand.model import HandModel
+from usthand.hand.result import Result
+from usthand.network.hand_head import HandParameters, pose_hand
+from usthand.reconstruction.inference import Estimates, observations
+
+
+def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
+    """The network's own answer, frame by frame: refined points, covariances from the 2D distributions, and the hand laid on
+    these points. No label is heard and nothing is smoothed.
+
+    Args:
+        rig: in metres.
+        hand: a right hand in float64.
+    """
+    points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
+    seen = np.repeat(valid[:, None], points.shape[1], 1)
+    laid = lay_hand(hand, points, seen, covariance)
+    return Result(
+        **laid._asdict(),
+        joints_world_m=points,
+        joints_cov_m2=covariance,
+        side="right",
+        frame=np.arange(len(valid)),
+        valid=valid,
+        joint_valid=seen,
+        scale=rig.scale,
+        metric=rig.metric,
+        method="usthand network",
+        joints="free",
+        cameras=rig.names,
+        faces=hand.faces.numpy(),
+    )
+
+
+def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Result:
+    """`network_result` with the published mesh: that of the network's own hand head, which learns slower than its points.
+
+    Args:
+        hand: the embedded hand, for which the head has learned the parameters.
+    """
+    parameters = HandParameters(
+        *(torch.from_numpy(x) for x in (estimates.angles, estimates.root, estimates.shape, estimates.translation_m))
+    )
+    axes = anatomical_axes(hand)
+    posed = pose_hand(hand, axes, parameters)
+    fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
+    pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
+    laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
+    return replace(network, **laid._asdict(), faces=hand.faces.numpy())
+
+
+def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
+    seen = observations(estimates)
+    cameras = rig.tensors(torch.float64)
+    cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in cameras))
+    precision = torch.from_numpy(seen.precision)
+    return triangulate_precision(cameras, torch.from_numpy(seen.uv_px), precision)[1].numpy()

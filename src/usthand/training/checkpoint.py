@@ -1,0 +1,177 @@
+"""Trained networks on disk: safetensors beside a JSON config that names every setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from usthand.common.errors import UserError
+from usthand.data.windows import CropConfig
+from usthand.hand.model import HandModel
+from usthand.network.model import ModelConfig, UstHand
+
+CHECKPOINT_VERSION = 1
+SHIPPED = Path(__file__).parents[1] / "network" / "weights" / "tiny"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+T = TypeVar("T")
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A frozen dataclass, nested ones included, as plain data."""
+    return dataclasses.asdict(config)
+
+
+def from_json(kind: type[T], data: dict[str, Any], where: str) -> T:
+    """A dataclass from plain data.
+
+    Raises:
+        UserError: on a key that the dataclass does not have.
+    """
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    unknown = sorted(set(data) - set(known))
+    if unknown:
+        raise UserError(
+            f"{where} has the unknown key {unknown[0]!r}",
+            f"{kind.__name__} has {', '.join(known)}",
+            "remove it or mend its spelling; a checkpoint of another version needs that version of usthand",
+        )
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+
+
+def save_checkpoint(
+    folder: Path, model_state: dict[str, Tensor], model: ModelConfig, crop: CropConfig, info: dict
+) -> None:
+    """Write weights and config so that a reader never sees half a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = {"version": CHECKPOINT_VERSION, "model": to_json(model), "crop": to_json(crop), **info}
+    for name, write in (
+        (WEIGHTS, lambda p: save_file({k: v.cpu().contiguous() for k, v in model_state.items()}, p)),
+        (CONFIG, lambda p: p.write_text(json.dumps(data, indent=2) + "\n")),
+    ):
+        part = folder / f"{name}.part"
+        write(part)
+        part.replace(folder / name)
+
+
+def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropConfig, dict[str, Any]]:
+    """The network of a checkpoint folder, or of a run folder (its best), ready for use.
+
+    Raises:
+        UserError: if there is none, it is of another version, or weights and config do not belong together.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
+        folder = folder / "best"
+    if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"there is no trained network in {folder}",
+            "the training has not written a checkpoint yet, or the path is wrong",
+            "run `usthand train CAPTURE --out RUN` and give RUN",
+        )
+    try:
+        data = json.loads((folder / CONFIG).read_text())
+        version, model_data, crop_data = data["version"], dict(data["model"]), dict(data["crop"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(folder / CONFIG, error) from None
+    if version != CHECKPOINT_VERSION:
+        raise UserError(
+            f"{folder} is a checkpoint of version {version}",
+            f"this program reads version {CHECKPOINT_VERSION}",
+            "train again with this version, or install the version that wrote it",
+        )
+    config = from_json(ModelConfig, model_data, str(folder / CONFIG))
+    model = UstHand(config, hand)
+    try:
+        model.load_state_dict(load_state(folder))
+    except RuntimeError as error:
+        raise _damaged(folder / WEIGHTS, error) from None
+    return model.eval(), from_json(CropConfig, crop_data, str(folder / CONFIG)), data
+
+
+def load_state(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint folder.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        return load_file(folder / WEIGHTS)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(folder / WEIGHTS, error) from None
+
+
+def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
+    """The state of the network that comes with the package.
+
+    Raises:
+        UserError: if it is of another size than `model`.
+    """
+    data = json.loads((SHIPPED / CONFIG).read_text())
+    if from_json(ModelConfig, dict(data["model"]), str(SHIPPED)) != model:
+        raise UserError(
+            "the package's weights do not fit this network",
+            "they are of the preset `tiny` with its own sizes",
+            "start from nothing: add --from-scratch",
+        )
+    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(SHIPPED / WEIGHTS).items()}
+
+
+@cache
+def weights_digest(folder: Path = SHIPPED) -> str:
+    """A name for a checkpoint's weights and settings, of the package's by default: numbers made with them hold for these alone."""
+    return sha256(b"".join((folder / name).read_bytes() for name in (CONFIG, WEIGHTS))).hexdigest()[:12]
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return UserError(
+        f"{path} does not fit ({reason})",
+        "the file is damaged, or weights and config come from different trainings",
+        "copy the whole run folder again, or train again with `usthand train CAPTURE --out RUN`",
+    )
+
+
+def save_optimizer(path: Path, optimizer: torch.optim.Optimizer, extra: dict[str, Tensor]) -> None:
+    """Adam's moments, and tensors such as averaged weights, as safetensors."""
+    tensors = {f"extra.{k}": v.cpu().contiguous() for k, v in extra.items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors.update(
+            {f"adam.{index}.{key}": torch.as_tensor(value).cpu().contiguous() for key, value in state.items()}
+        )
+    part = path.with_suffix(".part")
+    save_file(tensors, part)
+    part.replace(path)
+
+
+def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Undo `save_optimizer`; returns the extra tensors.
+
+    Raises:
+        UserError: if the file cannot be read.
+    """
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = value
+    whole = optimizer.state_dict()
+    whole["state"] = state
+    optimizer.load_state_dict(whole)
+    for parameter, moments in optimizer.state.items():
+        # Files know no memory layout, and a fused Adam walks parameter and moments side by side through memory.
+        for key in ("exp_avg", "exp_avg_sq"):
+            moments[key] = torch.empty_like(parameter).copy_(moments[key]).detach()
+    return {name.removeprefix("extra."): value for name, value in tensors.items() if name.startswith("extra.")}

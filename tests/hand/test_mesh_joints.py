@@ -1,0 +1,63 @@
+"""The mesh's own joints: those of a rigid result, of either side and in any unit; the model's where joints are soft."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from support.fit_scene import error_mm, labels_of, make_scene
+from usthand.common.errors import UserError
+from usthand.evaluation.metrics import evaluate_mesh_joints
+from usthand.evaluation.truth import Truth
+from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.geometry.cameras import project
+from usthand.hand.mesh_joints import mesh_joints
+
+RIGID, SOFT = (FitConfig(rounds=4, joints=kind) for kind in ("rigid", "soft"))
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return make_scene(n_frames=12)
+
+
+def test_of_rigid_joints_they_are_the_joints(scene):
+    right = fit_labels(scene.rig, scene.labels, RIGID)
+    assert error_mm(mesh_joints(right), right.joints_world_m).max() < 1e-6
+    left = fit_labels(scene.rig.mirrored(), scene.labels.mirrored(scene.rig.widths), RIGID)
+    assert left.side == "left" and error_mm(mesh_joints(left), left.joints_world_m).max() < 1e-6
+
+
+def test_in_the_unit_of_the_rig(scene):
+    cameras = tuple(replace(camera, translation=camera.translation * 30) for camera in scene.rig.cameras)
+    result = fit_labels(replace(scene.rig, cameras=cameras, metric=False, scale="boards"), scene.labels, RIGID)
+    assert not result.metric and np.allclose(mesh_joints(result), result.joints_world_m, rtol=0, atol=1e-7)
+
+
+def test_of_soft_joints_they_are_the_models(scene):
+    """Two joints that a detector sees 6 mm aside, in all views: the result's are there, the mesh's are not."""
+    seen = scene.joints.copy()
+    seen[:, [0, 5]] += [0.006, 0, 0]
+    uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
+    result = fit_labels(scene.rig, labels_of(scene.rig, uv), SOFT)
+    ours, model = (
+        error_mm(result.joints_world_m, scene.joints)[:, [0, 5]],
+        error_mm(mesh_joints(result), scene.joints)[:, [0, 5]],
+    )
+    assert ours.mean() > 4 and model.mean() < 0.75 * ours.mean()
+    numbers = evaluate_mesh_joints(result, Truth.of_joints(scene.joints, np.ones((12, 4, 21), bool)))
+    assert numbers["mesh_mpjpe_mm"] == pytest.approx(error_mm(mesh_joints(result), scene.joints).mean())
+
+
+def test_another_hand_is_refused(scene):
+    result = fit_labels(scene.rig, scene.labels, RIGID)
+    with pytest.raises(UserError, match="not this hand model's"):
+        mesh_joints(replace(result, shape=result.shape + 2.0))
+    bare = replace(
+        raw_triangulation(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3))
+    )
+    with pytest.raises(UserError, match="0 vertices"):
+        mesh_joints(bare)

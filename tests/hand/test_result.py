@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from usthand.common.errors import UserError
+from usthand.geometry.rotations import rotation_from_axis_angle
+from usthand.hand.result import Result, load_result
+from usthand.hand.skeleton import JOINTS, MANO_TO_OPENPOSE
+
+
+def make_result(rng: np.random.Generator, time: int = 7, vertices: int = 778) -> Result:
+    factor = rng.normal(size=(time, 21, 3, 3)) * 0.003
+    return Result(
+        joints_world_m=rng.normal(size=(time, 21, 3)) * 0.1,
+        joints_cov_m2=factor @ factor.swapaxes(-1, -2),
+        vertices_world_m=rng.normal(size=(time, vertices, 3)) * 0.1,
+        pose=rng.normal(size=(time, 48)),
+        shape=rng.normal(size=10),
+        translation_m=rng.normal(size=(time, 3)),
+        side="right",
+        frame=np.arange(time) * 2,
+        valid=rng.random(time) < 0.7,
+        joint_valid=rng.random((time, 21)) < 0.8,
+        scale="metres from the calibration",
+        metric=True,
+        method="test",
+        joints="rigid",
+        cameras=("cam_0", "cam_1"),
+        faces=rng.integers(0, max(vertices, 1), size=(5 if vertices else 0, 3)),
+    )
+
+
+@pytest.fixture
+def result() -> Result:
+    return make_result(np.random.default_rng(0))
+
+
+def assert_same(a: Result, b: Result, atol: float = 0.0) -> None:
+    for field in fields(Result):
+        left, right = getattr(a, field.name), getattr(b, field.name)
+        if isinstance(left, np.ndarray) and left.dtype == np.float64:
+            np.testing.assert_allclose(left, right, rtol=0, atol=atol)
+        else:
+            assert np.array_equal(left, right), field.name
+
+
+def test_file_gives_back_what_was_saved(result, tmp_path):
+    path = result.save(tmp_path / "deep" / "r.npz")
+    # Vertices are stored in single precision: 1e-7 of a metre here.
+    assert_same(load_result(path), result, atol=1e-7)
+    assert [p.name for p in path.parent.iterdir()] == ["r.npz"]
+    assert load_result(path).cameras == ("cam_0", "cam_1")
+
+
+def test_plain_numpy_reads_the_file(result, tmp_path):
+    with np.load(result.save(tmp_path / "r.npz"), allow_pickle=False) as file:
+        assert tuple(file["joint_names"]) == JOINTS
+        np.testing.assert_array_equal(file["joints_world_m"], result.joints_world_m)
+        assert str(file["scale"]) == "metres from the calibration"
+
+
+@pytest.mark.parametrize(
+    "name", ["joints_world_m", "joints_cov_m2", "vertices_world_m", "pose", "shape", "translation_m"]
+)
+def test_nan_is_refused(result, name):
+    spoilt = getattr(result, name).copy()
+    spoilt.flat[3] = np.nan
+    with pytest.raises(ValueError, match=f"{name} holds 1 numbers that are not finite"):
+        replace(result, **{name: spoilt})
+
+
+def test_wrong_shapes_sides_and_frames_are_refused(result):
+    with pytest.raises(ValueError, match=r"pose has shape \(7, 45\)"):
+        replace(result, pose=result.pose[:, :45])
+    with pytest.raises(ValueError, match="side"):
+        replace(result, side="Right")
+    with pytest.raises(ValueError, match="faces name vertices"):
+        replace(result, faces=np.array([[0, 1, 778]]))
+    with pytest.raises(ValueError, match="increase"):
+        replace(result, frame=result.frame[::-1])
+
+
+def test_joint_by_name(result):
+    np.testing.assert_array_equal(result.joint("index_tip"), result.joints_world_m[:, 8])
+    with pytest.raises(ValueError, match="index_tip"):
+        result.joint("index_finger_tip")
+
+
+def test_mano_order_undoes_our_map(result):
+    np.testing.assert_array_equal(result.to_order("mano")[:, list(MANO_TO_OPENPOSE)], result.joints_world_m)
+    np.testing.assert_array_equal(result.to_order(["wrist", "little_tip"]), result.joints_world_m[:, [0, 20]])
+    with pytest.raises(ValueError, match="mano"):
+        result.to_order("smplx")
+
+
+def test_keep_uses_the_worst_direction(result):
+    variance_mm2 = np.zeros((7, 21, 3))
+    variance_mm2[..., 0] = 1.0
+    variance_mm2[..., 2] = 36.0  # six millimetres in depth: no longer within five
+    variance_mm2[:, 3, 2] = 16.0
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
+    cov = np.einsum("ab,tjb,cb->tjac", turn, variance_mm2 * 1e-6, turn)
+    sure = replace(result, joints_cov_m2=cov, joint_valid=np.ones((7, 21), bool))
+    np.testing.assert_allclose(sure.std_mm[:, 3], 4.0, rtol=1e-9)
+    kept = sure.keep(max_std_mm=5.0)
+    assert kept.joint_valid[:, 3].all() and kept.joint_valid.sum() == 7
+    assert not sure.keep(max_std_mm=3.9).joint_valid.any()
+    assert not replace(sure, joint_valid=np.zeros((7, 21), bool)).keep(1e9).joint_valid.any()
+
+
+def test_mirror_is_exact_and_its_own_inverse(result):
+    mirror = result.mirrored()
+    assert mirror.side == "left" and mirror.mirrored().side == "right"
+    assert_same(mirror.mirrored(), result)
+    flip = np.diag([-1.0, 1.0, 1.0])
+    np.testing.assert_array_equal(mirror.joints_cov_m2, flip @ result.joints_cov_m2 @ flip)
+    np.testing.assert_array_equal(mirror.joints_world_m, result.joints_world_m @ flip)
+    before, after = (
+        rotation_from_axis_angle(torch.from_numpy(r.pose.reshape(-1, 3))).numpy() for r in (result, mirror)
+    )
+    np.testing.assert_allclose(after, flip @ before @ flip, atol=1e-12)
+
+
+def test_result_without_mesh(tmp_path):
+    bare = make_result(np.random.default_rng(3), vertices=0)
+    assert not bare.has_mesh
+    assert load_result(bare.save(tmp_path / "r.npz")).vertices_world_m.shape == (7, 0, 3)
+
+
+def test_bad_files_end_in_one_sentence(result, tmp_path):
+    path = result.save(tmp_path / "r.npz")
+    with pytest.raises(UserError, match="does not exist"):
+        load_result(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_result(tmp_path / "text.npz")
+    whole = path.read_bytes()
+    for share in (0.0, 0.3, 0.9, 0.999):
+        (tmp_path / "cut.npz").write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(UserError, match="cannot be read"):
+            load_result(tmp_path / "cut.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(UserError, match="cannot be read"):
+        load_result(tmp_path / "array.npy")
+    np.savez(tmp_path / "other.npz", uv_px=np.zeros(3))
+    with pytest.raises(UserError, match="no usthand result"):
+        load_result(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": np.array(2)}, "result version 2"),
+        ({"pose": None}, "lacks pose"),
+        ({"pose": np.full((7, 48), np.nan)}, "not finite"),
+        ({"valid": np.ones(6, bool)}, "valid has shape"),
+    ],
+)
+def test_edited_files_end_in_one_sentence(result, tmp_path, change, message):
+    with np.load(result.save(tmp_path / "r.npz")) as file:
+        arrays = {name: file[name] for name in file.files} | change
+    np.savez(tmp_path / "edited.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(UserError, match=message):
+        load_result(tmp_path / "edited.npz")
