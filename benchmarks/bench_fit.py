@@ -24,7 +24,7 @@ from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import Truth
 from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.geometry.cameras import project
-from usthand.geometry.robust_triangulation import interpolate_gaps, straighten, triangulate_robust
+from usthand.geometry.robust_triangulation import interpolate_gaps, triangulate_robust, undistorted_views
 from usthand.hand.io import load_hand
 from usthand.labels.labels import Labels, Observations
 
@@ -77,7 +77,9 @@ def problem(seed: int, n_frames: int, n_views: int, level: str) -> tuple[Rig, La
 def robust(rig: Rig, labels: Labels) -> np.ndarray:
     """Robust triangulation, gaps filled."""
     seen = Observations.from_labels(labels)
-    views = straighten(rig.tensors(torch.float64), torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision))
+    views = undistorted_views(
+        rig.tensors(torch.float64), torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
+    )
     found = triangulate_robust(views)
     return interpolate_gaps(found.points_world_m, found.seen).numpy()
 

@@ -90,7 +90,7 @@ def wandering_crops(frames: int, side: float) -> Crops:
     return Crops(corner, sides, np.ones(t.shape, bool), np.zeros((*t.shape, 21, 2)))
 
 
-# ---- the ways -----------------------------------------------------------------------------------------------------------
+# ---- the ways ------------------------------------------------------------------------------------------------------
 
 
 def decode_one(path: Path, threads: str, rgb: bool) -> None:

@@ -5,6 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
+
+from support import type_checks
+
+# Shapes and types are checked at every call while tests run: before anything of the package is imported.
+install_import_hook("usthand", f"{type_checks.__name__}.check")
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,9 @@ def test_truth_cannot_be_named_where_networks_learn(package):
 
 def test_nothing_that_learns_loads_truth():
     """Ours, the rival's, and what follows a training: in a fresh process, without metrics and synthetic captures."""
-    learning = "training.loop reconstruction.reconstruct fit.fit experiments.hamuco.model experiments.hamuco.reconstruct"
+    learning = (
+        "training.loop reconstruction.reconstruct fit.fit experiments.hamuco.model experiments.hamuco.reconstruct"
+    )
     imports = ", ".join(f"usthand.{name}" for name in learning.split())
     told = printed_by(
         f"import sys, {imports}; print([m for m in sys.modules if m.startswith(('usthand.evaluation', 'usthand.datasets'))])"

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from usthand.capture.calibration.read import FORMATS, find_calibration, read_calibration, recognise
 from usthand.capture.rig import Camera, Rig, load_rig, save_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project
 
 SIZE = (640, 480)
@@ -115,10 +115,10 @@ def test_anipose(tmp_path, lens):
     rig = make_rig(lens, 11)
     path = write_anipose(tmp_path, rig, 0.0254, fisheye=lens[0] == "fisheye")
     found = read_calibration(path)
-    assert recognise(path) == "anipose" and not found.metric and "board" in found.scale
+    assert recognise(path) == "anipose" and not found.metric and "board" in found.unit_source
     assert_same(found, rig, 0.0254)
     scaled = read_calibration(path, scale=0.0254)
-    assert scaled.metric and "0.0254 m" in scaled.scale and "--scale" in scaled.scale
+    assert scaled.metric and "0.0254 m" in scaled.unit_source and "--scale" in scaled.unit_source
     assert_same(scaled, rig)
 
 
@@ -126,7 +126,7 @@ def test_freemocap_is_in_millimetres(tmp_path):
     rig = make_rig(names=("Camera_000", "Camera_001", "Camera_002"))
     path = write_anipose(tmp_path, rig, 1e-3, "charuco_square_size = 58.0\n")
     found = read_calibration(path)
-    assert recognise(path) == "freemocap" and found.metric and "millimetres" in found.scale
+    assert recognise(path) == "freemocap" and found.metric and "millimetres" in found.unit_source
     assert_same(found, rig)
     assert_same(load_rig(path), rig)
     path = write_anipose(tmp_path, rig, 1e-3, world_position=[1.0, 2.0, 3.0])
@@ -137,7 +137,7 @@ def test_freemocap_is_in_millimetres(tmp_path):
 def test_a_freemocap_board_of_unit_squares_has_no_scale(tmp_path):
     rig = make_rig()
     found = read_calibration(write_anipose(tmp_path, rig, 0.058, "charuco_square_size = 1\n"))
-    assert not found.metric and "given as 1" in found.scale
+    assert not found.metric and "given as 1" in found.unit_source
     assert_same(found, rig, 0.058)
 
 
@@ -149,7 +149,7 @@ def test_our_own_is_read_too(tmp_path):
     assert_same(doubled, rig, 0.5)
 
 
-# ---- EasyMocap ------------------------------------------------------------------------------------------------------
+# ---- EasyMocap -----------------------------------------------------------------------------------------------------
 
 
 def write_easymocap(
@@ -189,7 +189,7 @@ def test_easymocap(tmp_path, leave):
 def test_easymocap_takes_sizes_from_the_videos(tmp_path):
     rig = make_rig()
     path = write_easymocap(tmp_path, rig, 1.0, False)
-    with pytest.raises(UserError, match="does not say the size of camera 'cam_0'"):
+    with pytest.raises(UsthandError, match="does not say the size of camera 'cam_0'"):
         read_calibration(path)
     assert_same(read_calibration(path, sizes={name: SIZE for name in rig.names}), rig)
 
@@ -215,11 +215,11 @@ def test_easymocap_whose_rotations_disagree(tmp_path):
     turned = Rotation.from_rotvec([0, 0, 0.1]).as_matrix() @ rig.cameras[0].rotation
     old = ", ".join(f"{v:.17g}" for v in rig.cameras[0].rotation.ravel())
     (tmp_path / "extri.yml").write_text(text.replace(old, ", ".join(f"{v:.17g}" for v in turned.ravel())))
-    with pytest.raises(UserError, match="R_cam_0 and Rot_cam_0 are different"):
+    with pytest.raises(UsthandError, match="R_cam_0 and Rot_cam_0 are different"):
         read_calibration(tmp_path)
 
 
-# ---- Kalibr ---------------------------------------------------------------------------------------------------------
+# ---- Kalibr --------------------------------------------------------------------------------------------------------
 
 
 def write_kalibr(path: Path, rig: Rig, model: str, **changes) -> Path:
@@ -269,21 +269,21 @@ REFUSED_BY_KALIBR = {
 @pytest.mark.parametrize("fact", REFUSED_BY_KALIBR)
 def test_what_kalibr_has_and_we_have_not(tmp_path, fact):
     rig = make_rig(("pinhole", FIVE[:4]))
-    with pytest.raises(UserError, match=fact):
+    with pytest.raises(UsthandError, match=fact):
         read_calibration(write_kalibr(tmp_path, rig, "radtan", **REFUSED_BY_KALIBR[fact]))
 
 
 def test_a_broken_chain(tmp_path):
     path = write_kalibr(tmp_path, make_rig(("pinhole", FIVE[:4])), "radtan")
     path.write_text(path.read_text().replace("cam1:", "cam4:"))
-    with pytest.raises(UserError, match="cam2 but no cam1"):
+    with pytest.raises(UsthandError, match="cam2 but no cam1"):
         read_calibration(path)
     path.write_text(path.read_text().replace("cam4:", "cam1:").replace("T_cn_cnm1", "T_cam_imu"))
-    with pytest.raises(UserError, match="cam1 lacks T_cn_cnm1"):
+    with pytest.raises(UsthandError, match="cam1 lacks T_cn_cnm1"):
         read_calibration(path)
 
 
-# ---- headsets -------------------------------------------------------------------------------------------------------
+# ---- headsets ------------------------------------------------------------------------------------------------------
 
 
 def meta_params(c: Camera, fields: int = 16) -> list[float]:
@@ -389,7 +389,7 @@ def test_fisheye624_with_other_lenses_and_counts(tmp_path):
         ({"projectionModelType": "PINHOLE"}, "lens PINHOLE"),
     ):
         (tmp_path / "c.json").write_text(json.dumps([{**entry, **change} for entry in hot3d_models(rig, 15)]))
-        with pytest.raises(UserError, match=fact):
+        with pytest.raises(UsthandError, match=fact):
             read_calibration(tmp_path / "c.json")
 
 
@@ -435,11 +435,11 @@ def test_umetrack_is_in_millimetres_and_may_walk(tmp_path, drift):
 def test_umetrack_cameras_that_come_apart(tmp_path):
     rig = make_rig(("fisheye624", np.r_[META[:8], np.zeros(4)]))
     (tmp_path / "r.json").write_text(json.dumps(umetrack(rig, "comes apart")))
-    with pytest.raises(UserError, match="move against each other"):
+    with pytest.raises(UsthandError, match="move against each other"):
         read_calibration(tmp_path / "r.json")
 
 
-# ---- structure from motion --------------------------------------------------------------------------------------------
+# ---- structure from motion -----------------------------------------------------------------------------------------
 
 
 def opengl(camera: Camera) -> list:
@@ -482,7 +482,7 @@ def test_nerfstudio(tmp_path, lens, shared):
     rig = one_lens(rig) if shared else rig
     found = read_calibration(write_nerfstudio(tmp_path, rig, shared))
     assert recognise(tmp_path) == recognise(tmp_path / "transforms.json") == "nerfstudio"
-    assert not found.metric and "arbitrary" in found.scale
+    assert not found.metric and "arbitrary" in found.unit_source
     assert_same(found, rig)
     assert_same(read_calibration(tmp_path, scale=2.5), rig, 1 / 2.5)
 
@@ -502,7 +502,7 @@ def test_a_nerf_with_a_field_of_view_only(tmp_path):
 )
 def test_what_nerfstudio_has_and_we_have_not(tmp_path, change, fact):
     write_nerfstudio(tmp_path, one_lens(make_rig()), True, **change)
-    with pytest.raises(UserError, match=fact):
+    with pytest.raises(UsthandError, match=fact):
         read_calibration(tmp_path)
 
 
@@ -565,7 +565,7 @@ def test_colmap(tmp_path, kind, binary):
     rig = make_rig((model, np.asarray(k, float)), square=kind in ONE_FOCAL)
     path = write_colmap(tmp_path / "sparse" / "0", rig, kind, binary)
     if kind in ("FOV", "THIN_PRISM_FISHEYE"):
-        with pytest.raises(UserError, match=f"has the model {kind}"):
+        with pytest.raises(UsthandError, match=f"has the model {kind}"):
             read_calibration(path)
         return
     found = read_calibration(tmp_path)
@@ -605,16 +605,16 @@ def test_several_images_of_a_camera(tmp_path, kind):
     )  # one of each lens, named by what is common
     chosen = read_calibration(tmp_path, images=("left_0000", "right_0001.jpg"))
     assert chosen.names == ("left_0000", "right_0001")
-    with pytest.raises(UserError, match="has 0 images 'centre'"):
+    with pytest.raises(UsthandError, match="has 0 images 'centre'"):
         read_calibration(tmp_path, images=("centre",))
-    with pytest.raises(UserError, match="camera of images/left moves"):
+    with pytest.raises(UsthandError, match="camera of images/left moves"):
         read_calibration(write(frames_of(rig, 0.5), folders, [1, 1, 2, 2, 3, 3]))
     # One lens for all and every image elsewhere: each is a camera.
     same = Rig(tuple(replace(c, matrix=rig.cameras[0].matrix) for c in rig.cameras))
     assert_same(read_calibration(write(same, None, [1, 1, 1])), same)
 
 
-# ---- DexYCB ---------------------------------------------------------------------------------------------------------
+# ---- DexYCB --------------------------------------------------------------------------------------------------------
 
 
 def write_dexycb(path: Path, rig: Rig, session: str = "20200702_151821") -> Path:
@@ -639,12 +639,12 @@ def test_dexycb_is_camera_to_master(tmp_path):
         assert recognise(given) == "dexycb"
         assert_same(read_calibration(given), rig)
     write_dexycb(tmp_path / "calibration", rig, "20200813_143449")
-    with pytest.raises(UserError, match="has 2 sessions"):
+    with pytest.raises(UsthandError, match="has 2 sessions"):
         read_calibration(path)
     assert_same(read_calibration(inner), rig)
 
 
-# ---- all --------------------------------------------------------------------------------------------------------------
+# ---- all -----------------------------------------------------------------------------------------------------------
 
 
 def test_tiny_numbers_are_numbers_in_yaml(tmp_path):
@@ -657,7 +657,7 @@ def test_tiny_numbers_are_numbers_in_yaml(tmp_path):
 
 def test_yaml_runs_nothing(tmp_path):
     (tmp_path / "camchain.yaml").write_text("cam0: !!python/object/apply:os.mkdir ['made']\n")
-    with pytest.raises(UserError):
+    with pytest.raises(UsthandError):
         read_calibration(tmp_path / "camchain.yaml")
     assert not Path("made").exists()
 
@@ -690,32 +690,32 @@ BROKEN = {
 def test_broken_files_end_in_one_sentence(tmp_path, name):
     text, fact = BROKEN[name]
     (tmp_path / name).write_text(text)
-    with pytest.raises(UserError, match=fact):
+    with pytest.raises(UsthandError, match=fact):
         read_calibration(tmp_path / name)
 
 
 def test_what_is_not_there_or_not_said_rightly(tmp_path):
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UsthandError, match="there is no"):
         read_calibration(tmp_path / "nothing.toml")
-    with pytest.raises(UserError, match="no calibration format"):
+    with pytest.raises(UsthandError, match="no calibration format"):
         read_calibration(tmp_path)
     rig = make_rig()
     path = write_caliscope(tmp_path, rig)
-    with pytest.raises(UserError, match="no format 'opencv'"):
+    with pytest.raises(UsthandError, match="no format 'opencv'"):
         read_calibration(path, "opencv")
-    with pytest.raises(UserError, match="not of the format usthand"):
+    with pytest.raises(UsthandError, match="not of the format usthand"):
         read_calibration(path, "usthand")
-    with pytest.raises(UserError, match="only nerfstudio and COLMAP"):
+    with pytest.raises(UsthandError, match="only nerfstudio and COLMAP"):
         read_calibration(path, images=("a",))
     for scale in (0.0, -1.0, float("nan")):
-        with pytest.raises(UserError, match="is no length"):
+        with pytest.raises(UsthandError, match="is no length"):
             read_calibration(path, scale=scale)
     (tmp_path / "cut").mkdir()
     write_colmap(tmp_path / "cut", make_rig(("pinhole", FIVE[:4])), "OPENCV", True)
     for file in ("images.bin", "cameras.bin"):
         whole = (tmp_path / "cut" / file).read_bytes()
         (tmp_path / "cut" / file).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UsthandError, match="cannot be read"):
             read_calibration(tmp_path / "cut")
         (tmp_path / "cut" / file).write_bytes(whole)
 
@@ -731,7 +731,7 @@ def test_a_value_that_is_not_finite_is_refused_in_every_format(tmp_path):
     ):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
-        with pytest.raises(UserError, match="not finite"):
+        with pytest.raises(UsthandError, match="not finite"):
             read_calibration(write(folder))
 
 

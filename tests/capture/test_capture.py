@@ -12,7 +12,7 @@ from support.small_rig import SIZE, make_rig
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation.truth import Truth, load_truth, save_truth
 from usthand.labels.labels import Labels, load_labels
 
@@ -89,25 +89,25 @@ def test_fps_from_capture_toml(folder):
     (folder / "capture.toml").write_text("fps = 12.5\n")
     assert open_capture(folder).fps == 12.5
     (folder / "capture.toml").write_text("fsp = 12.5\n")
-    with pytest.raises(UserError, match="unknown key 'fsp'"):
+    with pytest.raises(UsthandError, match="unknown key 'fsp'"):
         open_capture(folder)
 
 
 def test_a_missing_camera(folder):
     (folder / "b.mp4").unlink()
-    with pytest.raises(UserError, match="camera 'b' of the rig has no video"):
+    with pytest.raises(UsthandError, match="camera 'b' of the rig has no video"):
         open_capture(folder)
 
 
 def test_a_video_of_another_size(folder):
     write_video(folder / "b.mp4", frames(12, (32, 48)), 25)
-    with pytest.raises(UserError, match="32x48 px but the rig says 64x48"):
+    with pytest.raises(UsthandError, match="32x48 px but the rig says 64x48"):
         open_capture(folder)
 
 
 def test_videos_of_different_lengths(folder):
     write_video(folder / "b.mp4", frames(9), 25)
-    with pytest.raises(UserError, match=r"a 12, b 9.*--offset a=0"):
+    with pytest.raises(UsthandError, match=r"a 12, b 9.*--offset a=0"):
         open_capture(folder)
 
 
@@ -150,17 +150,17 @@ def test_offsets_of_images(folder):
 )
 def test_impossible_offsets(folder, line, fact):
     (folder / "capture.toml").write_text(f"[offset]\n{line}\n")
-    with pytest.raises(UserError, match=fact):
+    with pytest.raises(UsthandError, match=fact):
         open_capture(folder)
     (folder / "capture.toml").write_text("offset = 3\n")
-    with pytest.raises(UserError, match="no table"):
+    with pytest.raises(UsthandError, match="no table"):
         open_capture(folder)
 
 
 def test_a_truncated_video(folder):
     whole = (folder / "b.mp4").read_bytes()
     (folder / "b.mp4").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="truncated or damaged"):
+    with pytest.raises(UsthandError, match="truncated or damaged"):
         list(open_capture(folder).read("b"))
 
 
@@ -170,12 +170,12 @@ def test_a_stream_that_ends_early(folder, monkeypatch):
     opened = open_capture(folder)
     real = module._decode
     monkeypatch.setattr(module, "_decode", lambda source, start, stop, threads: real(source, start, 7, threads))
-    with pytest.raises(UserError, match="ends at frame 6 of 12"):
+    with pytest.raises(UsthandError, match="ends at frame 6 of 12"):
         list(opened.read("a"))
 
 
 def test_no_folder(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UsthandError, match="no folder"):
         open_capture(tmp_path / "nothing")
 
 
@@ -207,7 +207,7 @@ def test_the_real_clip_opens(shared_data, tmp_path):
     assert next(capture.read("cam_3"))[1].shape == (720, 1280, 3)
 
 
-# ---- lists of images ------------------------------------------------------------------------------------------------
+# ---- lists of images -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -243,21 +243,21 @@ def test_opening_a_list_touches_no_image(listed):
     capture = open_capture(listed)
     assert capture.n_frames == 100_000 and capture.present.all()
     with pytest.raises(
-        UserError, match=r"frame 70000 of .*a\.txt cannot be read: .*gone/070000\.jpg: the image is missing"
+        UsthandError, match=r"frame 70000 of .*a\.txt cannot be read: .*gone/070000\.jpg: the image is missing"
     ):
         list(capture.read("a", 70_000, 70_001))
 
 
 def test_a_listed_image_of_another_size(listed):
     Image.new("RGB", (32, 48)).save(listed / "some where" / "1.png")
-    with pytest.raises(UserError, match=r"1\.png is 32x48 px but the rig says 64x48"):
+    with pytest.raises(UsthandError, match=r"1\.png is 32x48 px but the rig says 64x48"):
         list(open_capture(listed).read("a"))
 
 
 def test_a_listed_image_that_is_cut_short(listed):
     file = listed / "some where" / "1.png"
     file.write_bytes(file.read_bytes()[:60])
-    with pytest.raises(UserError, match="cut short or no image"):
+    with pytest.raises(UsthandError, match="cut short or no image"):
         list(open_capture(listed).read("a"))
 
 
@@ -272,7 +272,7 @@ def test_a_listed_image_that_is_cut_short(listed):
 )
 def test_a_line_that_says_no_place(listed, line, told):
     (listed / "a.txt").write_text(f"y.png\n{line}\n\n\n")
-    with pytest.raises(UserError, match=rf"a\.txt, line 2, .*{told}"):
+    with pytest.raises(UsthandError, match=rf"a\.txt, line 2, .*{told}"):
         open_capture(listed)
 
 
@@ -336,7 +336,7 @@ def test_footage_masks_the_views_that_are_missing(listed):
     assert (footage.images[~footage.crops.view_mask] == 0).all()
 
 
-# ---- settings and truth -----------------------------------------------------------------------------------------------
+# ---- settings and truth --------------------------------------------------------------------------------------------
 
 
 def test_a_capture_tells_its_data_set(folder):
@@ -349,7 +349,7 @@ def test_a_capture_tells_its_data_set(folder):
 @pytest.mark.parametrize("line", ["fps = 0", 'fps = "fast"', "fps = true", "split = 3", "fps = nan"])
 def test_impossible_settings(folder, line):
     (folder / "capture.toml").write_text(line + "\n")
-    with pytest.raises(UserError, match="mend the value"):
+    with pytest.raises(UsthandError, match="fix the value"):
         open_capture(folder)
 
 
@@ -370,5 +370,5 @@ def test_truth_of_before_there_was_valid(folder):
 
 
 def test_truth_of_different_lengths():
-    with pytest.raises(UserError, match="different captures"):
+    with pytest.raises(UsthandError, match="different captures"):
         Truth.of_joints(np.zeros((3, 21, 3)), np.ones((3, 2, 21), bool), np.ones(2, bool))

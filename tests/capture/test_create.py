@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from usthand.capture.capture import open_capture
-from usthand.capture.create import Footage, init_capture, list_footage, match_videos
+from usthand.capture.create import VideoSource, create_capture, list_videos, match_videos
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
 from usthand.cli import main
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 SIZE = (64, 48)
 
@@ -83,7 +83,7 @@ def test_copies_on_request_and_where_links_are_refused(raw, tmp_path, monkeypatc
 
 def test_relative_paths_give_links_that_hold(raw, tmp_path, monkeypatch):
     monkeypatch.chdir(raw.parent)
-    init_capture(["raw"], "raw/calibration.toml", "deep/er/cap")
+    create_capture(["raw"], "raw/calibration.toml", "deep/er/cap")
     monkeypatch.chdir(tmp_path / "deep")
     assert len(list(open_capture(tmp_path / "deep" / "er" / "cap").read("cam_1"))) == 6
 
@@ -91,10 +91,10 @@ def test_relative_paths_give_links_that_hold(raw, tmp_path, monkeypatch):
 def test_nothing_is_written_over(raw, tmp_path):
     (tmp_path / "cap").mkdir()
     (tmp_path / "cap" / "mine.txt").write_text("x")
-    with pytest.raises(UserError, match="is there already"):
-        init_capture([raw], raw / "calibration.toml", tmp_path / "cap")
+    with pytest.raises(UsthandError, match="is there already"):
+        create_capture([raw], raw / "calibration.toml", tmp_path / "cap")
     (tmp_path / "cap" / "mine.txt").unlink()
-    init_capture([raw], raw / "calibration.toml", tmp_path / "cap")
+    create_capture([raw], raw / "calibration.toml", tmp_path / "cap")
 
 
 def test_folders_of_images(raw, tmp_path, capsys):
@@ -111,11 +111,11 @@ def test_folders_of_images(raw, tmp_path, capsys):
     assert "mixes images of several kinds (4 color_N.png, 1 depth_N.png)" in fails(capsys, raw, tmp_path / "other")
 
 
-# ---- matching -----------------------------------------------------------------------------------------------------------
+# ---- matching ------------------------------------------------------------------------------------------------------
 
 
-def footage(*names: str) -> tuple[Footage, ...]:
-    return tuple(Footage(Path("raw") / f"{name}.mp4", *SIZE, 6, 25.0) for name in names)
+def footage(*names: str) -> tuple[VideoSource, ...]:
+    return tuple(VideoSource(Path("raw") / f"{name}.mp4", *SIZE, 6, 25.0) for name in names)
 
 
 def matched(cameras, videos, **names) -> dict[str, str]:
@@ -160,9 +160,9 @@ LEFT_OVER = {
 @pytest.mark.parametrize("fact", LEFT_OVER)
 def test_what_is_left_over_is_told_with_both_sides(fact):
     cameras, videos = LEFT_OVER[fact]
-    with pytest.raises(UserError, match=fact) as told:
+    with pytest.raises(UsthandError, match=fact) as told:
         matched(cameras, videos)
-    assert all(name in told.value.cause for name in (*cameras, *videos)) and "--names" in told.value.mend
+    assert all(name in told.value.cause for name in (*cameras, *videos)) and "--names" in told.value.fix
 
 
 def test_names_say_what_matching_cannot():
@@ -173,7 +173,7 @@ def test_names_say_what_matching_cannot():
         ({"a": "z"}, "a the video 'z'"),
         ({"a": "x", "b": "x"}, "b the video 'x'"),
     ):
-        with pytest.raises(UserError, match=fact):
+        with pytest.raises(UsthandError, match=fact):
             matched(cameras, videos, **names)
 
 
@@ -192,26 +192,26 @@ def test_a_camera_left_out_is_not_in_the_rig(raw, tmp_path):
     (raw / "cam_1.mp4").unlink()
     film(raw / "cam_2.mp4")
     save_rig(make_rig(("cam_0", "cam_1", "cam_2")), raw / "calibration.toml")
-    made = init_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={"cam_1": "none"})
+    made = create_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={"cam_1": "none"})
     assert made.capture.rig.names == ("cam_0", "cam_2")
 
 
 @pytest.mark.parametrize("name", ["../cam_0", "a/b", ".."])
 def test_a_name_that_leads_elsewhere(raw, tmp_path, name):
     save_rig(make_rig((name, "cam_1")), raw / "calibration.toml")
-    with pytest.raises(UserError, match="cannot be a file's"):
-        init_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={name: "cam_0"})
+    with pytest.raises(UsthandError, match="cannot be a file's"):
+        create_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={name: "cam_0"})
     assert not (tmp_path / "cap").exists()
 
 
 def test_videos_given_one_by_one(raw, tmp_path):
     film(raw / "calibration_board.mp4")
-    with pytest.raises(UserError, match=r"calibration_board\.mp4 has no camera"):
-        init_capture([raw], raw / "calibration.toml", tmp_path / "cap")
-    init_capture([raw / "cam_0.mp4", raw / "cam_1.mp4"], raw / "calibration.toml", tmp_path / "cap")
+    with pytest.raises(UsthandError, match=r"calibration_board\.mp4 has no camera"):
+        create_capture([raw], raw / "calibration.toml", tmp_path / "cap")
+    create_capture([raw / "cam_0.mp4", raw / "cam_1.mp4"], raw / "calibration.toml", tmp_path / "cap")
 
 
-# ---- offsets, sizes, rates -------------------------------------------------------------------------------------------------
+# ---- offsets, sizes, rates -----------------------------------------------------------------------------------------
 
 
 def test_videos_of_different_lengths_need_a_word(raw, tmp_path, capsys):
@@ -255,16 +255,16 @@ def test_videos_that_are_none(raw, tmp_path, capsys):
     (raw / "cam_1.mp4").write_bytes(b"no video")
     assert "cannot be opened" in fails(capsys, raw, tmp_path / "cap")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no video"):
-        list_footage([tmp_path / "empty"])
-    with pytest.raises(UserError, match="there is no"):
-        list_footage([tmp_path / "nowhere"])
+    with pytest.raises(UsthandError, match="holds no video"):
+        list_videos([tmp_path / "empty"])
+    with pytest.raises(UsthandError, match="there is no"):
+        list_videos([tmp_path / "nowhere"])
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(UserError, match="is no video"):
-        list_footage([tmp_path / "notes.txt"])
+    with pytest.raises(UsthandError, match="is no video"):
+        list_videos([tmp_path / "notes.txt"])
 
 
-# ---- calibrations that need their videos -----------------------------------------------------------------------------------
+# ---- calibrations that need their videos ---------------------------------------------------------------------------
 
 
 def test_sizes_come_from_the_videos_and_scale_from_the_user(raw, tmp_path, capsys):
@@ -285,10 +285,14 @@ def test_sizes_come_from_the_videos_and_scale_from_the_user(raw, tmp_path, capsy
     assert rig.names == ("0", "1") and not rig.metric and (rig.cameras[0].width, rig.cameras[0].height) == SIZE
     main(["init", str(raw), "--calibration", str(raw), "--out", str(tmp_path / "b"), "--scale", "0.1"])
     rig = open_capture(tmp_path / "b").rig
-    assert rig.metric and "0.1 m for each unit" in rig.scale and np.allclose(rig.cameras[0].translation, [0.1, 0, 0.6])
+    assert (
+        rig.metric
+        and "0.1 m for each unit" in rig.unit_source
+        and np.allclose(rig.cameras[0].translation, [0.1, 0, 0.6])
+    )
 
 
 def test_the_real_clip(shared_data, tmp_path):
     folder = shared_data / "webcams4"
-    made = init_capture([folder], folder / "config.toml", tmp_path / "hands")
+    made = create_capture([folder], folder / "config.toml", tmp_path / "hands")
     assert made.capture.n_frames == 111 and made.capture.fps == 6 and made.capture.rig.metric

@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from usthand.capture.rig import Camera, Rig, load_rig, save_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project
 
 CALISCOPE = """
@@ -88,7 +88,7 @@ def test_caliscope_is_read_in_order_of_number(tmp_path):
 
 def test_anipose_has_rotation_vectors_and_no_metre(tmp_path):
     found = load_rig(write(tmp_path, ANIPOSE))
-    assert found.names == ("left",) and not found.metric and "board" in found.scale
+    assert found.names == ("left",) and not found.metric and "board" in found.unit_source
     assert np.abs(found.cameras[0].rotation - Rotation.from_rotvec([0.1, -0.5, 0.3]).as_matrix()).max() < 1e-12
 
 
@@ -116,7 +116,7 @@ def test_mirroring_twice_is_the_same_rig(lens):
 
 def test_leaving_a_camera_out():
     assert rig().without("c1").names == ("c0", "c2")
-    with pytest.raises(UserError, match="no camera 'nine'"):
+    with pytest.raises(UsthandError, match="no camera 'nine'"):
         rig().without("nine")
 
 
@@ -132,7 +132,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("fact", BROKEN)
 def test_broken_files_end_in_one_sentence(tmp_path, fact):
-    with pytest.raises(UserError, match=fact):
+    with pytest.raises(UsthandError, match=fact):
         load_rig(write(tmp_path, BROKEN[fact]))
 
 
@@ -154,13 +154,13 @@ def test_impossible_cameras_are_refused(tmp_path, fact):
 
     good = rig()
     save_rig(Rig((replace(good.cameras[0], **CAMERA_FAULTS[fact]), *good.cameras[1:])), tmp_path / "rig.toml")
-    with pytest.raises(UserError, match=fact):
+    with pytest.raises(UsthandError, match=fact):
         load_rig(tmp_path / "rig.toml")
 
 
 def test_a_missing_file_and_a_name_used_twice(tmp_path):
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UsthandError, match="there is no"):
         load_rig(tmp_path / "rig.toml")
     save_rig(Rig((rig().cameras[0],) * 2), tmp_path / "rig.toml")
-    with pytest.raises(UserError, match="twice"):
+    with pytest.raises(UsthandError, match="twice"):
         load_rig(tmp_path / "rig.toml")

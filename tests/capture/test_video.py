@@ -129,7 +129,7 @@ def test_times_are_read_again_when_the_file_has_changed(tmp_path):
     assert len(first) == COUNT and not np.array_equal(first, frame_times(tmp_path / "v.mp4"))
 
 
-# ---- opening ----------------------------------------------------------------------------------------------------------
+# ---- opening -------------------------------------------------------------------------------------------------------
 
 
 def test_what_a_container_does_not_count_is_counted_once(tmp_path, monkeypatch):

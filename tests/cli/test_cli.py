@@ -45,7 +45,7 @@ def fails(capsys, *arguments: str) -> str:
     assert stopped.value.code == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("usthand: ") and "Traceback" not in error and len(error.splitlines()) == 1
-    assert error.count(";") >= 1 and error.endswith("."), "fact, cause and mend"
+    assert error.count(";") >= 1 and error.endswith("."), "fact, cause and fix"
     return error
 
 
@@ -213,7 +213,7 @@ def test_hand_export_and_install(capture, fitted, tmp_path, monkeypatch, capsys)
     fails(capsys, "hand", "install", tmp_path / "nothing.pkl")
 
 
-# ---- bad input ---------------------------------------------------------------------------------------------------------
+# ---- bad input -----------------------------------------------------------------------------------------------------
 
 
 def test_missing_camera(copy, tmp_path, capsys):

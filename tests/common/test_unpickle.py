@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from support.dataset_scene import Hostile
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.unpickle import ArrayUnpickler, TensorUnpickler, load_pickle
 
 
@@ -61,7 +61,7 @@ def test_strings_of_python_2_are_read(tmp_path):
 @pytest.mark.parametrize("protocol", [0, 2, 5])
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, reader, protocol):
     path = dump(tmp_path / "evil.pkl", {"a": np.eye(2), "b": Hostile(tmp_path / "marker")}, protocol)
-    with pytest.raises(UserError, match=r"asks for .*, which was not run"):
+    with pytest.raises(UsthandError, match=r"asks for .*, which was not run"):
         read(path, reader)
     assert not (tmp_path / "marker").exists()
     pickle.loads(path.read_bytes())
@@ -97,7 +97,7 @@ def test_a_hostile_storage_inside_a_tensor_is_refused_and_not_run(tmp_path):
     opened = io.BytesIO()
     torch.save(Hostile(tmp_path / "marker"), opened, _use_new_zipfile_serialization=False)
     for content in (opened.getvalue(), pickle.dumps(Hostile(tmp_path / "marker"), 2), b"\0", b"nothing"):
-        with pytest.raises(UserError, match="no readable pickle"):
+        with pytest.raises(UsthandError, match="no readable pickle"):
             read(dump(tmp_path / "evil.pkl", Stored(content)))
         assert not (tmp_path / "marker").exists()
 
@@ -109,12 +109,12 @@ def test_a_hostile_storage_inside_a_tensor_is_refused_and_not_run(tmp_path):
 )
 def test_a_tensor_reaches_nowhere_beyond_its_storage(tmp_path, offset, size, stride):
     assert read(dump(tmp_path / "good.pkl", Stored(storage_bytes()))).shape == (3,)
-    with pytest.raises(UserError, match="no readable pickle"):
+    with pytest.raises(UsthandError, match="no readable pickle"):
         read(dump(tmp_path / "evil.pkl", Stored(storage_bytes(), offset, size, stride)))
 
 
 def test_arrays_alone_are_read_without_the_names_of_tensors(tmp_path):
-    with pytest.raises(UserError, match=r"asks for torch\._utils\._rebuild_tensor_v2"):
+    with pytest.raises(UsthandError, match=r"asks for torch\._utils\._rebuild_tensor_v2"):
         read(dump(tmp_path / "a.pkl", torch.zeros(2)), ArrayUnpickler)
 
 
@@ -123,7 +123,7 @@ def test_broken_and_missing_files_are_told(tmp_path):
     (tmp_path / "cut.pkl").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "empty.pkl").write_bytes(b"")
     for name in ("cut.pkl", "empty.pkl"):
-        with pytest.raises(UserError, match="no readable pickle"):
+        with pytest.raises(UsthandError, match="no readable pickle"):
             read(tmp_path / name)
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UsthandError, match="cannot be read"):
         read(tmp_path / "absent.pkl")

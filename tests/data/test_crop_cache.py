@@ -14,7 +14,7 @@ import pytest
 
 from support.trainings import SHORT, state_of
 from usthand.capture.capture import open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data import crop_cache as shards
 from usthand.data.crop_cache import CropSet, ShardedCrops, sharded
 from usthand.data.prepare import fit_hand, footage_of, load_hand_2d
@@ -135,7 +135,7 @@ def test_an_interrupted_writer_leaves_whole_shards_only_and_goes_on_after_them(c
 def test_a_shard_damaged_under_way_ends_in_one_sentence(crops, images, tmp_path):
     stored = sharded(tmp_path, crops, cutter(images, []))
     os.truncate(stored.folder / "crops-00000.tar", 600)
-    with pytest.raises(UserError, match=r"crops-00000\.tar ends before"):
+    with pytest.raises(UsthandError, match=r"crops-00000\.tar ends before"):
         stored[np.arange(3)]
 
 
@@ -157,7 +157,7 @@ def test_whatever_changes_the_pixels_changes_the_folder(crops, images, tmp_path)
     assert sharded(tmp_path, replace(crops), cutter(images, [])).folder.name in folders
 
 
-# ---- in a training -----------------------------------------------------------------------------------------------------
+# ---- in a training -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from usthand.capture.frames import VideoPicture, planes_of
 from usthand.capture.resample import resize_square
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data import windows
 from usthand.data.windows import Crops, cut_crop, read_crops
 
@@ -101,7 +101,7 @@ def test_chroma_stands_where_the_converter_puts_it():
         assert np.abs(out.astype(int) - picture.rgb()[x - 9 : x + 7, x : x + 16]).max() <= 3
 
 
-# ---- from a capture ----------------------------------------------------------------------------------------------------
+# ---- from a capture ------------------------------------------------------------------------------------------------
 
 
 def film(count: int, seed: int):
@@ -203,5 +203,5 @@ def test_a_reader_that_stops_early_ends_well_and_faults_are_told(capture, crops,
         (tmp_path / f"{name}.mp4").write_bytes(data)
     opened = open_capture(tmp_path)
     write_video(tmp_path / "b.mp4", film(70, 1), Fraction(30))
-    with pytest.raises(UserError, match="ends at frame 69 of 150"):
+    with pytest.raises(UsthandError, match="ends at frame 69 of 150"):
         list(read_crops(opened, ("a", "b"), crops, 32, False))

@@ -11,7 +11,7 @@ from PIL import Image
 
 from support.stand_in import exact_labels, make_rig, make_truth
 from usthand.capture.capture import ImageRef, open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.base import HandData, Recording, as_labels, check_recording, write_recording
 from usthand.datasets.importing import report_lines
 from usthand.evaluation.truth import Truth, load_truth
@@ -73,7 +73,7 @@ def test_relative_roots_stay_valid(recording, tmp_path, monkeypatch):
 def test_annotation_becomes_labels_only_by_name(recording, tmp_path):
     both = open_capture(write_recording(as_labels(recording), tmp_path))
     assert both.label_sides() == ("left",)
-    with pytest.raises(UserError, match="no annotated 2D joints"):
+    with pytest.raises(UsthandError, match="no annotated 2D joints"):
         as_labels(replace(recording, hands=recording.hands[:1]))
 
 
@@ -146,24 +146,24 @@ def test_what_a_data_set_lacks_is_none(recording, truth):
     ],
 )
 def test_recordings_that_contradict_themselves(recording, tmp_path, changes, told):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UsthandError, match=told):
         write_recording(replace(recording, **changes), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_arrays_of_other_lengths(recording, tmp_path, truth):
     short = Truth.of_joints(truth.joints_world_m[:4], truth.visible[:4])
-    with pytest.raises(UserError, match="has truth of shape"):
+    with pytest.raises(UsthandError, match="has truth of shape"):
         write_recording(replace(recording, hands=(HandData("right", truth=short),)), tmp_path)
-    with pytest.raises(UserError, match="has labels of 12 frames, 3 cameras and a right hand"):
+    with pytest.raises(UsthandError, match="has labels of 12 frames, 3 cameras and a right hand"):
         write_recording(replace(recording, hands=(HandData("left", recording.hands[0].labels),)), tmp_path)
 
 
 def test_a_failed_write_leaves_nothing(recording, tmp_path):
     images = (((tmp_path / "a\tb.png"), *recording.images[0][1:]), *recording.images[1:])
-    with pytest.raises(UserError, match="tab or line break"):
+    with pytest.raises(UsthandError, match="tab or line break"):
         write_recording(replace(recording, images=images), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
     write_recording(recording, tmp_path / "out")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UsthandError, match="exists"):
         write_recording(recording, tmp_path / "out")

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from usthand.capture.calibration.documents import read_yaml
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import MIRROR
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets import dexycb, reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.datasets.importing import import_recordings
@@ -316,7 +316,7 @@ def test_labels_are_written_only_when_the_annotation_is_asked_for(root, tmp_path
 def test_a_capture_is_never_written_over(root, tmp_path):
     recording = next(dexycb.recordings(root, "test"))
     write_recording(recording, tmp_path)
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UsthandError, match="exists"):
         write_recording(recording, tmp_path)
 
 
@@ -342,17 +342,17 @@ def test_splits_choose_sequences_and_cameras(root):
     assert not list(dexycb.recordings(root, "train"))
     assert [len(r.rig) for r in dexycb.recordings(root, "train", "s2")] == [6, 6]
     assert [r.rig.names for r in dexycb.recordings(root, "test", "s2")] == [("932122062010",)] * 2
-    with pytest.raises(UserError, match="no subject of the split"):
+    with pytest.raises(UsthandError, match="no subject of the split"):
         list(dexycb.recordings(root, "val"))
-    with pytest.raises(UserError, match="no setup 's2'"):
+    with pytest.raises(UsthandError, match="no setup 's2'"):
         list(dexycb.multi_view_recordings(root, "test", "s2"))
-    with pytest.raises(UserError, match="no split 'all'"):
+    with pytest.raises(UsthandError, match="no split 'all'"):
         list(dexycb.recordings(root, "all"))
 
 
 def test_a_missing_sequence_would_shift_the_split_and_is_refused(root):
     sequence(root, 0).rmdir()
-    with pytest.raises(UserError, match="has 99 sequences, not 100"):
+    with pytest.raises(UsthandError, match="has 99 sequences, not 100"):
         list(dexycb.recordings(root, "test"))
 
 
@@ -380,12 +380,12 @@ def test_a_missing_sequence_would_shift_the_split_and_is_refused(root):
 )
 def test_damaged_files_are_named(root, file, text, told):
     (root / file).write_text(text)
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UsthandError, match=told) as error:
         list(dexycb.recordings(root, "test"))
     assert file in str(error.value)
 
 
 def test_another_hand_than_the_data_sets_is_refused(root):
     arrays = dict(embedded_arrays()) | {"hands_mean": np.zeros(45)}
-    with pytest.raises(UserError, match="mm from its joints"):
+    with pytest.raises(UsthandError, match="mm from its joints"):
         list(dexycb.recordings(root, "test", "", hand_from_arrays(arrays, torch.float64)))

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from usthand.capture.capture import open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets import hanco, reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.datasets.hanco_write import HAND_PX, crop_matrices, cut_straight, write_hanco
@@ -274,14 +274,14 @@ def test_an_import_does_not_mix_protocols(root, scene, tmp_path, monkeypatch):
         root / "meta.json", {"is_train": [[]] * 1203 + [[False] * FRAMES], "is_valid": [[]] * 1203 + [[True] * FRAMES]}
     )
     import_recordings(reader("hanco"), root, tmp_path / "out", "test")
-    with pytest.raises(UserError, match="is there already, of hanco hamuco test"):
+    with pytest.raises(UsthandError, match="is there already, of hanco hamuco test"):
         import_recordings(reader("hanco"), root, tmp_path / "out", "test", "official")
 
 
 def test_another_hand_than_the_data_sets_is_refused(root, hand):
     """A hand whose mean pose is the flat one is `flat_hand_mean` mixed up."""
     arrays = mano_layout(hand) | {"hands_mean": np.zeros(45)}
-    with pytest.raises(UserError, match="mm from its joints"):
+    with pytest.raises(UsthandError, match="mm from its joints"):
         list(hanco.recordings(root, "test", "", hand_from_arrays(arrays, torch.float64)))
 
 
@@ -290,7 +290,7 @@ def test_a_camera_that_moves_is_refused(root):
     data = json.loads(file.read_text())
     data["M"][1][0][3] += 0.1
     file.write_text(json.dumps(data))
-    with pytest.raises(UserError, match="camera 1 of sequence 1203 moves"):
+    with pytest.raises(UsthandError, match="camera 1 of sequence 1203 moves"):
         list(hanco.recordings(root, "test"))
 
 
@@ -306,25 +306,25 @@ def test_a_camera_that_moves_is_refused(root):
 )
 def test_damaged_files_are_named(root, file, content, told):
     (root / file).write_text(content)
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UsthandError, match=told) as error:
         list(hanco.recordings(root, "test"))
     assert file in str(error.value)
 
 
 def test_what_is_no_hanco(tmp_path, root):
-    with pytest.raises(UserError, match="no split 'val'"):
+    with pytest.raises(UsthandError, match="no split 'val'"):
         list(hanco.recordings(root, "val"))
-    with pytest.raises(UserError, match="no protocol 'mine'"):
+    with pytest.raises(UsthandError, match="no protocol 'mine'"):
         list(hanco.recordings(root, "test", "mine"))
-    with pytest.raises(UserError, match=r"there is no .*calib"):
+    with pytest.raises(UsthandError, match=r"there is no .*calib"):
         list(hanco.recordings(tmp_path, "test"))
-    with pytest.raises(UserError, match=r"rgb: the folder is not HanCo's"):
+    with pytest.raises(UsthandError, match=r"rgb: the folder is not HanCo's"):
         list(hanco.recordings(root, "train"))
-    with pytest.raises(UserError, match="no reader for the data set 'hanko'"):
+    with pytest.raises(UsthandError, match="no reader for the data set 'hanko'"):
         reader("hanko")
 
 
-# ---- writing HanCo's layout --------------------------------------------------------------------------------------------------
+# ---- writing HanCo's layout ----------------------------------------------------------------------------------------
 
 CONFIG = SynthConfig(views=8, frames=2, seed=11, size=192)
 
@@ -438,9 +438,9 @@ def test_straightening_is_opencvs(written):
     [({"views": 4}, 1, "cannot hold 4 cameras"), ({"side": "left"}, 1, "left hand"), ({}, 0, "0 sequences")],
 )
 def test_what_cannot_be_written(tmp_path, changes, sequences, told):
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UsthandError, match=told):
         write_hanco(tmp_path / "x", SynthConfig(**({"views": 8} | changes)), sequences)
     (tmp_path / "y").mkdir()
     (tmp_path / "y" / "z").touch()
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UsthandError, match="exists"):
         write_hanco(tmp_path / "y", SynthConfig(views=8))

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 from support.dataset_scene import Hand, Hostile, assert_same_cameras, in_camera, moving_hand, ring, skinned, write_image
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets import reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.evaluation.truth import load_truth
@@ -169,7 +169,7 @@ def test_a_calibration_that_fits_in_no_reading_is_refused(ho3d):
     folder = root / "calibration" / "ABF1" / "calibration"
     for i in range(5):
         np.savetxt(folder / f"trans_{i}.txt", np.linalg.inv(np.loadtxt(folder / f"trans_{i}.txt")))
-    with pytest.raises(UserError, match="no reading of the calibration of ABF1"):
+    with pytest.raises(UsthandError, match="no reading of the calibration of ABF1"):
         read(root)
 
 
@@ -244,10 +244,10 @@ def test_released_truth_of_other_lines_is_refused(ho3d):
     write_released(root, rigs, hands, root)
     rows = json.loads((root / "evaluation_xyz.json").read_text())
     (root / "evaluation_xyz.json").write_text(json.dumps(rows[::-1]))
-    with pytest.raises(UserError, match="the released wrists of SB11 lie"):
+    with pytest.raises(UsthandError, match="the released wrists of SB11 lie"):
         read(root, "ho3d-v3", "evaluation")
     (root / "evaluation_xyz.json").write_text(json.dumps(rows[:-1]))
-    with pytest.raises(UserError, match="has the shape"):
+    with pytest.raises(UsthandError, match="has the shape"):
         read(root, "ho3d-v3", "evaluation")
 
 
@@ -316,35 +316,35 @@ def test_a_capture_is_written_and_read_back(release, tmp_path):
 
 
 def test_another_hand_than_mano_is_refused(release):
-    with pytest.raises(UserError, match=r"the meshes of ABF1 lie \d+ mm from its joints"):
+    with pytest.raises(UsthandError, match=r"the meshes of ABF1 lie \d+ mm from its joints"):
         read(release[0], hand=load_hand(side="left"))
 
 
 def test_a_hostile_pickle_is_refused_and_not_run(ho3d, tmp_path):
     root, _, _ = ho3d
     (root / "train" / "ABF11" / "meta" / "0010.pkl").write_bytes(pickle.dumps({"camMat": Hostile(tmp_path / "marker")}))
-    with pytest.raises(UserError, match="which was not run"):
+    with pytest.raises(UsthandError, match="which was not run"):
         read(root)
     assert not (tmp_path / "marker").exists()
 
 
 def test_what_is_misspelt_missing_or_damaged_is_told(ho3d):
     root, _, _ = ho3d
-    with pytest.raises(UserError, match="no split 'val'"):
+    with pytest.raises(UsthandError, match="no split 'val'"):
         read(root, split="val")
-    with pytest.raises(UserError, match="no protocol 'v3'"):
+    with pytest.raises(UsthandError, match="no protocol 'v3'"):
         read(root, protocol="v3")
-    with pytest.raises(UserError, match=r"there is no .*train.txt"):
+    with pytest.raises(UsthandError, match=r"there is no .*train.txt"):
         read(root.parent)
     meta = root / "train" / "ABF11" / "meta" / "0010.pkl"
     whole = pickle.loads(meta.read_bytes())
     meta.write_bytes(pickle.dumps(whole | {"camMat": whole["camMat"] * 2}))
-    with pytest.raises(UserError, match="another camMat"):
+    with pytest.raises(UsthandError, match="another camMat"):
         read(root)
     meta.write_bytes(pickle.dumps({key: value for key, value in whole.items() if key != "handPose"}))
-    with pytest.raises(UserError, match="no handPose"):
+    with pytest.raises(UsthandError, match="no handPose"):
         read(root)
     shutil.rmtree(root / "calibration")
     meta.write_bytes(pickle.dumps(whole))
-    with pytest.raises(UserError, match="comes with version 3 only"):
+    with pytest.raises(UsthandError, match="comes with version 3 only"):
         read(root)

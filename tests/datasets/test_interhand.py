@@ -13,7 +13,7 @@ import torch
 from support.dataset_scene import assert_same_cameras, moving_hand, ring, skinned, write_image
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets import reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.evaluation.truth import load_truth
@@ -246,7 +246,7 @@ def test_sequences_that_were_not_downloaded_are_passed_over(made):
 
 def test_the_human_protocol_keeps_the_listed_annotations(made):
     release, _, _ = made
-    with pytest.raises(UserError, match=r"there is no aid_human_annot_test.txt"):
+    with pytest.raises(UsthandError, match=r"there is no aid_human_annot_test.txt"):
         read(release, "human")
     kept = [
         a["id"]
@@ -284,27 +284,27 @@ def test_a_capture_is_written_and_read_back(made, tmp_path):
 
 def test_what_is_misspelt_missing_or_damaged_is_told(made):
     release, _, _ = made
-    with pytest.raises(UserError, match="no split 'evaluation'"):
+    with pytest.raises(UsthandError, match="no split 'evaluation'"):
         read(release, split="evaluation")
-    with pytest.raises(UserError, match="no protocol 'machine'"):
+    with pytest.raises(UsthandError, match="no protocol 'machine'"):
         read(release, "machine")
-    with pytest.raises(UserError, match=r"there is no InterHand2.6M_train_data.json"):
+    with pytest.raises(UsthandError, match=r"there is no InterHand2.6M_train_data.json"):
         read(release, split="train")
     release.data["images"][0]["width"] = 512
-    with pytest.raises(UserError, match="images of several sizes"):
+    with pytest.raises(UsthandError, match="images of several sizes"):
         read(release)
     release.data["images"][0]["width"] = SIZE[0]
     del release.cameras["2"]["focal"]["400262"]
-    with pytest.raises(UserError, match=r"camera 400262 of Capture2.* has no usable pose"):
+    with pytest.raises(UsthandError, match=r"camera 400262 of Capture2.* has no usable pose"):
         read(release)
     release.write()
     for name, message in (("joint_3d", "cannot be read"), ("camera", "cannot be read"), ("data", "cannot be read")):
         path = release.root / "annotations" / "test" / f"InterHand2.6M_test_{name}.json"
         path.write_text(path.read_text()[:-20])
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UsthandError, match=message):
             list(reader("interhand26m")(release.root, "test", "", None))
 
 
 def test_another_hand_than_mano_is_refused(made):
-    with pytest.raises(UserError, match=r"the meshes of Capture2_.* lie \d+ mm from its joints"):
+    with pytest.raises(UsthandError, match=r"the meshes of Capture2_.* lie \d+ mm from its joints"):
         read(made[0], hand=load_hand(side="left"))

@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 
 from support.dataset_scene import Hostile, assert_same_cameras, in_camera, moving_hand, ring, skinned, write_image
 from usthand.capture.capture import open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets import reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.datasets.percamera import timeline
@@ -203,7 +203,7 @@ def test_poses_of_the_wrong_direction_are_refused(oakink):
     for frame in FRAMES:
         for view in range(4):
             turn_round(root, SOLO, frame, view)
-    with pytest.raises(UserError, match=r"the views of A01001.* place the hand \d+ mm apart"):
+    with pytest.raises(UsthandError, match=r"the views of A01001.* place the hand \d+ mm apart"):
         read(root)
 
 
@@ -256,25 +256,25 @@ def test_a_hostile_pickle_is_refused_and_not_run(oakink, tmp_path, kind):
     root, _, _ = oakink
     path = root / "image" / "anno" / kind / (SOLO.replace("/", "__") + "__0__7__0.pkl")
     path.write_bytes(pickle.dumps(Hostile(tmp_path / "marker")))
-    with pytest.raises(UserError, match="which was not run"):
+    with pytest.raises(UsthandError, match="which was not run"):
         read(root)
     assert not (tmp_path / "marker").exists()
 
 
 def test_what_is_misspelt_missing_or_damaged_is_told(oakink):
     root, _, _ = oakink
-    with pytest.raises(UserError, match="no protocol 'view'"):
+    with pytest.raises(UsthandError, match="no protocol 'view'"):
         read(root, "oakink-image", protocol="view")
-    with pytest.raises(UserError, match="no protocol 'views'"):
+    with pytest.raises(UsthandError, match="no protocol 'views'"):
         read(root, protocol="views")  # one view per sequence is in that test set
-    with pytest.raises(UserError, match="no split 'testing'"):
+    with pytest.raises(UsthandError, match="no split 'testing'"):
         read(root, split="testing")
-    with pytest.raises(UserError, match=r"there is no .*example_split_val.json"):
+    with pytest.raises(UsthandError, match=r"there is no .*example_split_val.json"):
         read(root, split="val")
-    with pytest.raises(UserError, match=r"there is no .*seq_test.json"):
+    with pytest.raises(UsthandError, match=r"there is no .*seq_test.json"):
         read(root.parent)
     (root / "image" / "anno" / "split" / "split2" / "seq_test.json").write_text('[["x", 0, 1]]')
-    with pytest.raises(UserError, match="no list of samples"):
+    with pytest.raises(UsthandError, match="no list of samples"):
         read(root)
 
 

@@ -15,10 +15,10 @@ from scipy.spatial.transform import Rotation
 from support.check_captures import Made, make, wide_rig
 from usthand.capture.rig import Camera, Rig, load_rig, save_rig
 from usthand.cli import main
-from usthand.common.errors import UserError
-from usthand.diagnostics import corrections as mends
-from usthand.diagnostics.agreement import CAP, Case, View, make_view, pair_agreement
-from usthand.diagnostics.check import Report, check_capture, make_case
+from usthand.common.errors import UsthandError
+from usthand.diagnostics import corrections
+from usthand.diagnostics.agreement import CAP, Case, ViewRays, make_view, pair_agreement
+from usthand.diagnostics.check import CheckReport, check_capture, make_case
 from usthand.diagnostics.folder import CaptureFacts, VideoFacts, read_facts
 from usthand.diagnostics.time_faults import estimate_timing
 from usthand.diagnostics.write import as_json, as_text, write_fixes
@@ -45,11 +45,11 @@ def broken_labels(made: Made, mistake) -> Made:
     return replace(made, labels=tuple(mistake(labels) for labels in made.labels))
 
 
-def faults(report: Report) -> list[tuple[str, tuple[str, ...]]]:
+def faults(report: CheckReport) -> list[tuple[str, tuple[str, ...]]]:
     return [(finding.fault, finding.cameras) for finding in report.findings]
 
 
-def only(report: Report):
+def only(report: CheckReport):
     assert len(report.findings) == 1, [finding.sentence for finding in report.findings]
     return report.findings[0]
 
@@ -66,7 +66,7 @@ def same_relative_pose(one: Rig, other: Rig, degrees: float, metres: float) -> N
         assert np.linalg.norm(shifts[0] - shifts[1]) < metres
 
 
-# ---- the yardstick --------------------------------------------------------------------------------------------------
+# ---- the yardstick -------------------------------------------------------------------------------------------------
 
 
 def test_pair_residual_is_the_label_noise_in_hand_sizes():
@@ -89,23 +89,25 @@ def test_pair_residual_is_the_label_noise_in_hand_sizes():
 def test_joints_behind_a_camera_count_as_wrong():
     made = make(3, 2, "exact", frames=60)
     case = make_case(made.rig, made.labels)
-    views = [make_view(mends.opencv_axes(c), case.uv_px[:, v], case.present[:, v]) for v, c in enumerate(case.cameras)]
+    views = [
+        make_view(corrections.opencv_axes(c), case.uv_px[:, v], case.present[:, v]) for v, c in enumerate(case.cameras)
+    ]
     error, _, behind = pair_agreement(*views)
     assert error == CAP and behind == 1.0
 
 
 def test_pair_that_shares_too_little_has_no_residual():
-    nothing = View(np.zeros(3), np.ones((3, 50)) / np.sqrt(3), np.arange(50) < 10, 0.2, 100.0)
+    nothing = ViewRays(np.zeros(3), np.ones((3, 50)) / np.sqrt(3), np.arange(50) < 10, 0.2, 100.0)
     assert np.isnan(pair_agreement(nothing, nothing._replace(centre=np.ones(3)))[0])
 
 
-# ---- mends ----------------------------------------------------------------------------------------------------------
+# ---- fixes ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mend", [mends.inverted, mends.opencv_axes, mends.turned_matrix])
-def test_involutions_undo_themselves(mend):
+@pytest.mark.parametrize("fix", [corrections.inverted, corrections.opencv_axes, corrections.turned_matrix])
+def test_involutions_undo_themselves(fix):
     camera = make(0, 2, "exact", frames=30).rig.cameras[0]
-    twice = mend(mend(camera))
+    twice = fix(fix(camera))
     for field in ("matrix", "rotation", "translation"):
         assert np.allclose(getattr(twice, field), getattr(camera, field), atol=1e-12)
 
@@ -123,18 +125,18 @@ def test_resizing_a_camera_is_resizing_its_image():
         np.zeros(3),
     )
     points = torch.tensor([[0.1, -0.2, 1.0], [0.0, 0.1, 2.0]], dtype=torch.float64)
-    small = mends.resized(camera, 320, 240)
+    small = corrections.resized(camera, 320, 240)
     before, after = (project(Rig((c,)).tensors(torch.float64), points)[0][0].numpy() for c in (camera, small))
     assert np.allclose(after + 0.5, (before + 0.5) / 2)
-    assert np.allclose(mends.scaled_matrix(camera, 0.5).matrix, small.matrix)
+    assert np.allclose(corrections.scaled_matrix(camera, 0.5).matrix, small.matrix)
 
 
 def test_orders_are_permutations():
-    for name, order in mends.ORDERS.items():
+    for name, order in corrections.ORDERS.items():
         assert sorted(order) == list(range(21)), name
 
 
-# ---- sound captures -------------------------------------------------------------------------------------------------
+# ---- sound captures ------------------------------------------------------------------------------------------------
 
 
 def sound(seed: int) -> Made:
@@ -168,18 +170,18 @@ def test_sound_captures_have_no_fault(seed):
     assert report.error < 0.045
 
 
-# ---- cameras --------------------------------------------------------------------------------------------------------
+# ---- cameras -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("views,level", [(2, "heavy"), (4, "heavy"), (4, "light")])
 @pytest.mark.parametrize(
     "fault,mistake",
     [
-        ("inverted_extrinsics", mends.inverted),
+        ("inverted_extrinsics", corrections.inverted),
         ("inverted_extrinsics", lambda c: replace(c, translation=c.centre_world_m)),
-        ("flipped_axes", mends.opencv_axes),
-        ("flipped_axes", lambda c: mends.inverted(mends.opencv_axes(c))),
-        ("wrong_size", lambda c: mends.scaled_matrix(c, 2.0)),
+        ("flipped_axes", corrections.opencv_axes),
+        ("flipped_axes", lambda c: corrections.inverted(corrections.opencv_axes(c))),
+        ("wrong_size", lambda c: corrections.scaled_matrix(c, 2.0)),
     ],
     ids=["inverted", "centre", "opengl", "opengl inverted", "matrix of another size"],
 )
@@ -190,17 +192,17 @@ def test_mistakes_of_all_cameras(views, level, fault, mistake):
     assert (finding.fault, finding.cameras) == (fault, made.rig.names)
     assert finding.evidence["after"] < finding.evidence["before"] / 2.5
     same_relative_pose(report.rig, made.rig, 1e-6, 1e-9)
-    for mended, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
-        assert np.allclose(mended.matrix, true.matrix)
+    for fixed, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
+        assert np.allclose(fixed.matrix, true.matrix)
 
 
 @pytest.mark.parametrize(
     "fault,mistake",
     [
-        ("inverted_extrinsics", mends.inverted),
-        ("flipped_axes", mends.opencv_axes),
-        ("wrong_size", lambda c: mends.scaled_matrix(c, 0.5)),
-        ("wrong_unit", lambda c: mends.scaled_translation(c, 1000.0)),
+        ("inverted_extrinsics", corrections.inverted),
+        ("flipped_axes", corrections.opencv_axes),
+        ("wrong_size", lambda c: corrections.scaled_matrix(c, 0.5)),
+        ("wrong_unit", lambda c: corrections.scaled_translation(c, 1000.0)),
     ],
     ids=["inverted", "opengl", "size", "millimetres"],
 )
@@ -219,14 +221,14 @@ def test_exchanged_cameras(order):
     finding = only(report)
     assert finding.fault == "swapped_cameras"
     assert set(finding.cameras) == {f"cam{v}" for v in range(4) if order[v] != v}
-    for mended, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
-        assert mended.name == true.name and np.array_equal(mended.rotation, true.rotation)
+    for fixed, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
+        assert fixed.name == true.name and np.array_equal(fixed.rotation, true.rotation)
 
 
 @pytest.mark.parametrize("factor,unit", [(1000.0, "millimetres"), (100.0, "centimetres"), (1 / 0.0254, "inches")])
 def test_units(factor, unit):
     made = make(6, 3, "heavy")
-    rig = broken_rig(made.rig, lambda c: mends.scaled_translation(c, factor))
+    rig = broken_rig(made.rig, lambda c: corrections.scaled_translation(c, factor))
     report = check_capture(facts(made, rig))
     finding = only(report)
     assert finding.fault == "wrong_unit" and finding.evidence["unit"] == unit
@@ -238,7 +240,7 @@ def test_units(factor, unit):
 
 def test_board_units():
     made = make(6, 3, "heavy")
-    report = check_capture(facts(made, broken_rig(made.rig, lambda c: mends.scaled_translation(c, 1 / 0.054))))
+    report = check_capture(facts(made, broken_rig(made.rig, lambda c: corrections.scaled_translation(c, 1 / 0.054))))
     finding = only(report)
     assert finding.evidence["unit"] == "unknown"
     assert finding.evidence["factor"] == pytest.approx(0.054, rel=0.3)  # of the palm people's differ by 15 % or so
@@ -289,29 +291,31 @@ def test_lenses(name, views):
     assert finding.evidence["after_px"] < finding.evidence["before_px"] / 1.5
 
 
-# ---- sizes ----------------------------------------------------------------------------------------------------------
+# ---- sizes ---------------------------------------------------------------------------------------------------------
 
 
 def test_videos_of_another_size_than_calibrated():
     made = make(9, 3, "heavy")
-    rig = broken_rig(made.rig, lambda c: mends.resized(c, 512, 512))
+    rig = broken_rig(made.rig, lambda c: corrections.resized(c, 512, 512))
     videos = {name: VideoFacts(256, 256, 150, 30.0) for name in rig.names}
     report = check_capture(facts(made, rig, videos))
     finding = only(report)
     assert finding.fault == "wrong_size" and finding.evidence["kind"] == "resized"
-    for mended, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
-        assert (mended.width, mended.height) == (256, 256) and np.allclose(mended.matrix, true.matrix)
+    for fixed, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
+        assert (fixed.width, fixed.height) == (256, 256) and np.allclose(fixed.matrix, true.matrix)
 
 
 @pytest.mark.parametrize("matrix_too", [False, True])
 def test_width_and_height_exchanged(matrix_too):
     made = make(9, 3, "light", rig=wide_rig(9, 3, "barrel"))
-    rig = broken_rig(made.rig, lambda c: replace(mends.turned_matrix(c) if matrix_too else c, width=480, height=640))
+    rig = broken_rig(
+        made.rig, lambda c: replace(corrections.turned_matrix(c) if matrix_too else c, width=480, height=640)
+    )
     videos = {name: VideoFacts(640, 480, 150, 30.0) for name in rig.names}
     report = check_capture(facts(made, rig, videos))
     assert only(report).evidence["kind"] == ("turned" if matrix_too else "kept")
-    for mended, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
-        assert (mended.width, mended.height) == (640, 480) and np.allclose(mended.matrix, true.matrix)
+    for fixed, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
+        assert (fixed.width, fixed.height) == (640, 480) and np.allclose(fixed.matrix, true.matrix)
 
 
 def test_labels_of_another_size():
@@ -329,7 +333,7 @@ def test_different_lengths_and_rates():
     ]
 
 
-# ---- time -----------------------------------------------------------------------------------------------------------
+# ---- time ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("views,offset,frames", [(4, 1.7, 240), (2, -13.0, 240), (3, 55.0, 240), (4, 8.4, 960)])
@@ -420,7 +424,7 @@ def test_drift():
     assert finding.evidence["offset_frames"] == pytest.approx(-(2.0 + 0.02 * 149.5), abs=0.1)
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
+# ---- labels --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("views", [None, [1]], ids=["all", "one"])
@@ -447,10 +451,10 @@ def test_wrong_side(declared, true):
     assert [one.side for one in report.labels] == [true]
 
 
-@pytest.mark.parametrize("name", mends.ORDERS)
+@pytest.mark.parametrize("name", corrections.ORDERS)
 def test_joint_orders(name):
     made = make(16, 3, "heavy")
-    index = list(inverse_order(mends.ORDERS[name]))
+    index = list(inverse_order(corrections.ORDERS[name]))
     wrong = broken_labels(
         made, lambda one: replace(one, uv_px=one.uv_px[:, :, index], confidence=one.confidence[:, :, index])
     )
@@ -463,8 +467,8 @@ def test_joint_orders(name):
 
 def test_another_order_in_one_camera():
     made = make(16, 4, "heavy")
-    name = next(iter(mends.ORDERS))
-    index = list(inverse_order(mends.ORDERS[name]))
+    name = next(iter(corrections.ORDERS))
+    index = list(inverse_order(corrections.ORDERS[name]))
 
     def wrong(one):
         uv, confidence = one.uv_px.copy(), one.confidence.copy()
@@ -480,7 +484,7 @@ def test_small_hand():
     made = make(17, 3, "light")
     small = replace(
         made,
-        rig=broken_rig(made.rig, lambda c: mends.resized(c, 40, 40)),
+        rig=broken_rig(made.rig, lambda c: corrections.resized(c, 40, 40)),
         labels=tuple(replace(one, uv_px=(one.uv_px + 0.5) * 40 / 256 - 0.5) for one in made.labels),
     )
     finding = only(check_capture(facts(small)))
@@ -504,20 +508,20 @@ def test_one_camera_or_no_labels():
     alone = replace(made, rig=Rig(made.rig.cameras[:1]), labels=tuple(one.subset(["cam0"]) for one in made.labels))
     assert only(check_capture(facts(alone))).fault == "too_few_views"
     empty = broken_labels(made, lambda one: replace(one, confidence=np.zeros_like(one.confidence)))
-    with pytest.raises(UserError, match="no label"):
+    with pytest.raises(UsthandError, match="no label"):
         check_capture(facts(empty))
     foreign = broken_labels(made, lambda one: replace(one, cameras=("cam0", "other")))
-    with pytest.raises(UserError, match="'other'"):
+    with pytest.raises(UsthandError, match="'other'"):
         check_capture(facts(foreign))
 
 
-# ---- several at once ------------------------------------------------------------------------------------------------
+# ---- several at once -----------------------------------------------------------------------------------------------
 
 
 def test_inverted_and_millimetres():
     made = make(18, 4, "heavy")
     report = check_capture(
-        facts(made, broken_rig(made.rig, lambda c: mends.inverted(mends.scaled_translation(c, 1000.0))))
+        facts(made, broken_rig(made.rig, lambda c: corrections.inverted(corrections.scaled_translation(c, 1000.0))))
     )
     assert [finding.fault for finding in report.findings] == ["inverted_extrinsics", "wrong_unit"]
     same_relative_pose(report.rig, made.rig, 1e-6, 1e-9)
@@ -534,7 +538,7 @@ def test_exchanged_and_out_of_step():
 
 def test_two_cameras_inverted():
     made = make(20, 5, "heavy")
-    report = check_capture(facts(made, broken_rig(made.rig, mends.inverted, [0, 3])))
+    report = check_capture(facts(made, broken_rig(made.rig, corrections.inverted, [0, 3])))
     assert sorted(faults(report)) == [("inverted_extrinsics", ("cam0",)), ("inverted_extrinsics", ("cam3",))]
     same_relative_pose(report.rig, made.rig, 1e-6, 1e-9)
 
@@ -548,7 +552,7 @@ def test_what_nothing_explains_is_said():
     assert report.rig is None and report.offsets is None
 
 
-# ---- the command ----------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -557,7 +561,7 @@ def folder(tmp_path):
     from PIL import Image
 
     made = make(22, 3, "light", frames=60)
-    save_rig(broken_rig(made.rig, mends.inverted), tmp_path / "rig.toml")
+    save_rig(broken_rig(made.rig, corrections.inverted), tmp_path / "rig.toml")
     for name in made.rig.names:
         (tmp_path / name).mkdir()
         for k in range(60):
@@ -601,14 +605,14 @@ def test_fixed_offsets_and_labels(tmp_path):
     assert load_npz(tmp_path / "labels.fixed" / "right.npz").side == "right"
     assert len(todo) == 2 and all("mv " in line for line in todo)
     assert json.loads(as_json(report, todo))["todo"] == todo
-    assert as_text(told, report).count("mend:") == 2
+    assert as_text(told, report).count("fix:") == 2
 
 
 def test_refusals(tmp_path):
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UsthandError, match="no folder"):
         read_facts(tmp_path / "none")
     save_rig(make(22, 3, "light", frames=40).rig, tmp_path / "rig.toml")
-    with pytest.raises(UserError, match="no labels"):
+    with pytest.raises(UsthandError, match="no labels"):
         read_facts(tmp_path)
 
 

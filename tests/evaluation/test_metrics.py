@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from scipy.stats import chi2
 
 from support.stand_in import T, exact_labels, make_rig, make_truth, result_of
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation import metrics
 from usthand.hand.skeleton import BONES
 
@@ -145,7 +145,7 @@ def test_only_the_frames_asked_for_count(truth):
     mask[[2, 3, 7]] = True
     assert metrics.evaluate_truth(result, truth, frames=mask, fps=FPS) == some
     assert some["accel_mm_s2"] is None
-    with pytest.raises(UserError, match="no frame is left"):
+    with pytest.raises(UsthandError, match="no frame is left"):
         metrics.evaluate_truth(result, truth, frames=np.array([3]), fps=FPS)
     assert list(metrics.common_frames([result, result_of(truth, frame=np.arange(T) + 2)])) == [2, *range(4, T)]
 
@@ -170,7 +170,7 @@ def test_truth_is_found_by_frame_number(truth):
         },
     )
     assert metrics.evaluate_truth(part, truth, fps=FPS)["mpvpe_mm"] == 0.0
-    with pytest.raises(UserError, match="truth ends at"):
+    with pytest.raises(UsthandError, match="truth ends at"):
         metrics.evaluate_truth(replace(part, frame=rows + 100), truth, fps=FPS)
 
 
@@ -216,17 +216,17 @@ def test_left_out_camera_in_pixels(truth, rng):
 def test_misuse_of_the_left_out_camera_is_refused(truth):
     rig = make_rig()
     labels, result = exact_labels(truth, rig), result_of(truth)
-    with pytest.raises(UserError, match="--leave-out b"):
+    with pytest.raises(UsthandError, match="--leave-out b"):
         metrics.evaluate_left_out(result, rig, labels, "b")
-    with pytest.raises(UserError, match="no camera 'z'"):
+    with pytest.raises(UsthandError, match="no camera 'z'"):
         metrics.evaluate_left_out(result, rig, labels, "z")
-    with pytest.raises(UserError, match="left hand"):
+    with pytest.raises(UsthandError, match="left hand"):
         metrics.evaluate_left_out(result, rig, exact_labels(truth, rig, "left"), "c")
     confidence = np.ones((T, 3, 21))
     confidence[:, 2] = 0.0
-    with pytest.raises(UserError, match="c has no label"):
+    with pytest.raises(UsthandError, match="c has no label"):
         metrics.evaluate_left_out(result, rig, replace(labels, confidence=confidence), "c")
-    with pytest.raises(UserError, match="labels end at"):
+    with pytest.raises(UsthandError, match="labels end at"):
         metrics.evaluate_left_out(replace(result, frame=np.arange(T) + 50), rig, labels, "c")
 
 
@@ -261,7 +261,7 @@ def test_frames_without_truth_are_measured_by_no_number(truth, rng):
     half = replace(result, valid=np.arange(T) % 2 == 0)
     # Frame 7 is odd: of the eleven frames with truth six are valid.
     assert metrics.evaluate_truth(half, gaps, fps=FPS)["valid_fraction"] == pytest.approx(6 / 11)
-    with pytest.raises(UserError, match="truth in none"):
+    with pytest.raises(UsthandError, match="truth in none"):
         metrics.evaluate_truth(result, replace(truth, valid=np.zeros(T, bool)), fps=FPS)
 
 

@@ -153,7 +153,7 @@ def test_beside_soft_joints_the_meshs_own_are_averaged_and_compared(tmp_path, ca
     (tmp_path / "results").mkdir()
     for name, shift, kind in (("0001", 0.0, "rigid"), ("0002", 0.009, "soft")):
         make_dataset_capture(tmp_path / "captures" / name, truth)
-        replace(result_of(truth, joints + np.array([shift, 0, 0])), joints=kind).save(
+        replace(result_of(truth, joints + np.array([shift, 0, 0])), joint_model=kind).save(
             tmp_path / "results" / f"{name}.npz"
         )
     asked = ["evaluate", str(tmp_path / "results"), "--capture", str(tmp_path / "captures"), "--json"]

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 
 from support.stand_in import make_truth, result_of
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation import reliability as uncertainty
 
 
@@ -37,8 +37,8 @@ def test_the_factor_mends_a_lie(lie):
     assert lying.factor == pytest.approx(honest.factor / lie, rel=1e-3)
     assert lying.miscalibration > 0.1
     assert (lying.observed[:-1] < lying.expected[:-1]).all() if lie < 1 else (lying.observed > lying.expected).all()
-    mended = uncertainty.reliability(error, covariance * (lie * lying.factor) ** 2)
-    assert mended.observed[9] == pytest.approx(0.5, abs=1e-3)  # level 0.5 is the tenth
+    fixed = uncertainty.reliability(error, covariance * (lie * lying.factor) ** 2)
+    assert fixed.observed[9] == pytest.approx(0.5, abs=1e-3)  # level 0.5 is the tenth
 
 
 def test_reliability_of_a_result_uses_the_selected_frames():
@@ -49,11 +49,11 @@ def test_reliability_of_a_result_uses_the_selected_frames():
     result = result_of(truth, joints, valid=np.arange(200) < 100)
     found = uncertainty.reliability_of(result, truth)
     assert found.points == 2100 and found.factor == pytest.approx(1.0, abs=0.1)
-    mended = uncertainty.scale_covariance(result, 3.0)
-    np.testing.assert_allclose(mended.std_mm, 3.0 * result.std_mm)
+    fixed = uncertainty.scale_covariance(result, 3.0)
+    np.testing.assert_allclose(fixed.std_mm, 3.0 * result.std_mm)
     with pytest.raises(ValueError, match="positive"):
         uncertainty.scale_covariance(result, 0.0)
-    with pytest.raises(UserError, match="no error"):
+    with pytest.raises(UsthandError, match="no error"):
         uncertainty.reliability(np.zeros((0, 3)), np.zeros((0, 3, 3)))
 
 
@@ -82,5 +82,5 @@ def test_spearman_equals_scipy(levels):
 
 def test_spearman_never_gives_nan():
     assert uncertainty.spearman(np.ones(5), np.arange(5)) == 0.0
-    with pytest.raises(UserError):
+    with pytest.raises(UsthandError):
         uncertainty.spearman(np.array([]), np.array([]))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from usthand.capture.capture import open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation.truth import load_truth
 from usthand.experiments.bench import cells, methods, regimes, tables
 from usthand.experiments.bench.cells import KEYS, Cell, read_cell, run_cell
@@ -76,7 +76,7 @@ def pretrained(cache: Path, shipped: str | None = None) -> Path:
     return best
 
 
-# ---- splits and terms --------------------------------------------------------------------------------------------------
+# ---- splits and terms ----------------------------------------------------------------------------------------------
 
 
 def test_no_seed_is_in_two_places():
@@ -95,7 +95,7 @@ def test_regimes_are_the_promised_ones():
     assert regime_names() == ["dexycb-like", "hanco-like", "oakink-like"]
     facts = {name: (load_regime(name).views, load_regime(name).objects) for name in regime_names()}
     assert facts == {"hanco-like": (8, "none"), "dexycb-like": (8, "held"), "oakink-like": (4, "many")}
-    with pytest.raises(UserError, match="no regime"):
+    with pytest.raises(UsthandError, match="no regime"):
         load_regime("freihand-like")
 
 
@@ -135,7 +135,7 @@ def test_equal_terms_end_with_equal_terms(monkeypatch):
     assert heard[1:] == [(Path("run"), {"seed": 4})]
 
 
-# ---- captures ----------------------------------------------------------------------------------------------------------
+# ---- captures ------------------------------------------------------------------------------------------------------
 
 
 def test_levels_and_views_share_the_images(tmp_path):
@@ -166,11 +166,11 @@ def test_a_changed_regime_is_another_capture(tmp_path):
     one = captures(SMALL, "train", "exact", 4, tmp_path)
     two = captures(replace(SMALL, objects="none"), "train", "exact", 4, tmp_path)
     assert one != two and one[0].is_dir() and two[0].is_dir()
-    with pytest.raises(UserError, match="label level"):
+    with pytest.raises(UsthandError, match="label level"):
         captures(SMALL, "train", "medium", 4, tmp_path)
 
 
-# ---- cells -------------------------------------------------------------------------------------------------------------
+# ---- cells ---------------------------------------------------------------------------------------------------------
 
 
 def test_cells_are_run_once_and_kept(small, tmp_path, monkeypatch):
@@ -298,7 +298,7 @@ def test_fresh_captures_are_others_and_share_the_training(small, tmp_path, monke
     assert Cell("hanco-like", "fit", tested_on="fresh").name == "hanco-like.heavy.fresh.fit.0"
 
 
-# ---- the published sizes -------------------------------------------------------------------------------------------------
+# ---- the published sizes -------------------------------------------------------------------------------------------
 
 
 def test_at_the_published_sizes_terms_are_equal_too():
@@ -331,9 +331,9 @@ def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_i
     text = fill("headline", tmp_path / "cache", tmp_path / "results", (0,), preset="paper", device="cuda:3")
     assert trained == [("resnet34", "cuda:3")] * 6 and "| UST-Hand | 1.00 |" in text and MISSING not in text
     assert [path.name for path in (tmp_path / "results").glob("*.json")] == ["headline-gpu.json"]
-    with pytest.raises(UserError, match="only the headline"):
+    with pytest.raises(UsthandError, match="only the headline"):
         fill("labels", tmp_path / "cache", tmp_path / "results", (0,), preset="paper")
-    with pytest.raises(UserError, match="not compared at the published sizes"):
+    with pytest.raises(UsthandError, match="not compared at the published sizes"):
         run_cell(Cell("hanco-like", "adapted", preset="paper"), tmp_path / "cache", tmp_path / "results")
 
 
@@ -402,7 +402,7 @@ def test_an_interrupted_cell_goes_on(small, tmp_path, monkeypatch):
 def test_a_pretrained_rival_is_used_as_it_is(small, tmp_path, monkeypatch):
     """Its run is never made by a cell, nor removed."""
     cell = Cell("oakink-like", "hamuco-pretrained", 3)
-    with pytest.raises(UserError, match=r"usthand.experiments.pretrain .*pretrained-hamuco --method hamuco"):
+    with pytest.raises(UsthandError, match=r"usthand pretrain .*pretrained-hamuco --method hamuco"):
         run_cell(cell, tmp_path, tmp_path / "results", quiet=True)
     best, seen = pretrained(tmp_path), []
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: seen.append(run))
@@ -414,11 +414,11 @@ def test_a_pretrained_rival_is_used_as_it_is(small, tmp_path, monkeypatch):
 
 def test_a_pretraining_that_started_from_other_weights_is_refused(small, tmp_path):
     pretrained(tmp_path, shipped="others")
-    with pytest.raises(UserError, match="started from other weights"):
+    with pytest.raises(UsthandError, match="started from other weights"):
         run_cell(Cell("oakink-like", "hamuco-pretrained"), tmp_path, tmp_path / "results", quiet=True)
 
 
-# ---- tables ------------------------------------------------------------------------------------------------------------
+# ---- tables --------------------------------------------------------------------------------------------------------
 
 
 def fake(results: Path, cell: Cell, value: float) -> None:
@@ -500,7 +500,7 @@ def test_filling_stops_in_time_and_writes_into_a_document(tmp_path, monkeypatch)
     assert [cell.method for cell in ran] == ["window-1", "usthand", "window-5", "window-7"]
     assert page.read_text() == f"before\n<!-- table: window -->\n{text}\n<!-- end: window -->\nafter\n"
     assert (tmp_path / "window-cpu.json").is_file()
-    with pytest.raises(UserError, match="no place"):
+    with pytest.raises(UsthandError, match="no place"):
         put_into("nothing here", make_table("window", (0,)), {})
 
 

@@ -34,7 +34,7 @@ from usthand.network.model import Inputs, ModelConfig
 from usthand.network.point_cloud import affine_apply
 from usthand.training.checkpoint import load_state
 from usthand.training.config import Preset, TrainConfig
-from usthand.training.loop import draw_batch, prepare_footages, start_course, train
+from usthand.training.loop import draw_batch, prepare_footages, start_training, train
 from usthand.training.objective import Batch, UstHandLearner
 
 MODEL = ModelConfig(
@@ -194,9 +194,9 @@ def test_it_is_trained_and_used_by_the_same_code(capture, tmp_path):
 
 def test_it_may_start_from_a_checkpoint_of_its_own(capture, tmp_path):
     train([capture], tmp_path / "run", preset(), quiet=True, learner=HamucoLearner())
-    course = start_course(preset(), [], [], tmp_path, None, HamucoLearner(tmp_path / "run" / "best"))
+    state = start_training(preset(), [], [], tmp_path, None, HamucoLearner(tmp_path / "run" / "best"))
     kept = load_state(tmp_path / "run" / "best")
-    assert all(torch.equal(value, kept[name]) for name, value in course.model.state_dict().items())
+    assert all(torch.equal(value, kept[name]) for name, value in state.model.state_dict().items())
 
 
 def test_both_methods_see_the_same_batches(capture, tmp_path):
@@ -205,7 +205,7 @@ def test_both_methods_see_the_same_batches(capture, tmp_path):
     with Progress(disable=True) as bar:
         footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
     batches = [
-        draw_batch(start_course(config, footages, checks, tmp_path, None, learner), 3)
+        draw_batch(start_training(config, footages, checks, tmp_path, None, learner), 3)
         for learner in (UstHandLearner(), HamucoLearner())
     ]
     for one, two in zip(
@@ -221,8 +221,8 @@ def test_one_small_batch_can_be_overfitted(capture, tmp_path):
     with Progress(disable=True) as bar:
         footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
     learner = HamucoLearner()
-    course = start_course(config, footages, checks, tmp_path, None, learner)
-    batch, model = draw_batch(course, 0), course.model
+    state = start_training(config, footages, checks, tmp_path, None, learner)
+    batch, model = draw_batch(state, 0), state.model
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step in range(250):
         batch = Batch(batch.inputs, batch.targets, step, np.random.default_rng(step), batch.generator)

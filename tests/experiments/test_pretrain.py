@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from usthand.capture.capture import open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
@@ -29,7 +29,7 @@ from usthand.network.model import PAPER, TINY
 from usthand.reconstruction.reconstruct import reconstruct_both
 from usthand.training.checkpoint import CONFIG, SHIPPED, WEIGHTS, load_checkpoint, shipped_weights
 from usthand.training.config import PRESETS, Preset, TrainConfig
-from usthand.training.loop import start_course
+from usthand.training.loop import start_training
 
 MOST_BYTES = 15e6
 
@@ -54,16 +54,16 @@ def test_shipped_weights_are_small_and_fit_the_preset():
     model, _, data = load_checkpoint(SHIPPED, load_hand())
     assert model.config == PRESETS["tiny"].model == TINY
     assert data["preset"]["train"]["targets"] == "labels" and data["crop"]["gate"] > 0
-    with pytest.raises(UserError, match="--from-scratch"):
+    with pytest.raises(UsthandError, match="--from-scratch"):
         shipped_weights(PAPER)
 
 
 def test_a_training_starts_from_them_or_from_nothing(tmp_path):
     tiny = PRESETS["tiny"]
-    course = start_course(tiny, [], [], tmp_path, None)
+    state = start_training(tiny, [], [], tmp_path, None)
     weights = shipped_weights(TINY)
-    assert all(torch.equal(value, weights[name]) for name, value in course.model.state_dict().items())
-    fresh = start_course(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path, None)
+    assert all(torch.equal(value, weights[name]) for name, value in state.model.state_dict().items())
+    fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path, None)
     assert not torch.equal(fresh.model.backbone.resnet.conv1.weight, weights["backbone.resnet.conv1.weight"])
 
 

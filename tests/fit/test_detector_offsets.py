@@ -170,51 +170,53 @@ def test_covariance_of_soft_joints_lies_between_its_limits(scene):
 
 def test_cameras_choose_soft_joints_for_a_detector_of_other_joints(bent, scene):
     seen, labels = bent
-    free, rigid = (fit_labels(scene.rig, labels, replace(FAST, joints=kind)) for kind in ("auto", "rigid"))
-    assert free.joints == "soft" and rigid.joints == "rigid"
+    free, rigid = (fit_labels(scene.rig, labels, replace(FAST, joint_model=kind)) for kind in ("auto", "rigid"))
+    assert free.joint_model == "soft" and rigid.joint_model == "rigid"
     assert error_mm(free.joints_world_m, seen).mean() < 0.6 * error_mm(rigid.joints_world_m, seen).mean()
     assert (np.linalg.eigvalsh(free.joints_cov_m2) > 0).all()
 
 
 def test_cameras_choose_rigid_joints_for_views_that_err_by_themselves(jittered, scene):
-    chosen, soft = (fit_labels(scene.rig, jittered, replace(FAST, joints=kind)) for kind in ("auto", "soft"))
-    assert chosen.joints == "rigid" and soft.joints == "soft"
+    chosen, soft = (fit_labels(scene.rig, jittered, replace(FAST, joint_model=kind)) for kind in ("auto", "soft"))
+    assert chosen.joint_model == "rigid" and soft.joint_model == "soft"
     assert error_mm(chosen.joints_world_m, scene.joints).mean() < error_mm(soft.joints_world_m, scene.joints).mean()
 
 
 def test_two_cameras_cannot_choose(bent, scene):
     names = scene.rig.names[:2]
     rig = replace(scene.rig, cameras=scene.rig.cameras[:2])
-    assert fit_labels(rig, bent[1].subset(names), FAST).joints == "rigid"
+    assert fit_labels(rig, bent[1].subset(names), FAST).joint_model == "rigid"
 
 
 def test_left_is_the_mirror_of_right_with_soft_joints(bent, scene):
-    config = replace(FAST, joints="soft")
+    config = replace(FAST, joint_model="soft")
     right = fit_labels(scene.rig, bent[1], config)
     left = fit_labels(scene.rig.mirrored(), bent[1].mirrored(scene.rig.widths), config)
     assert error_mm(left.mirrored().joints_world_m, right.joints_world_m).max() < 0.01
 
 
-def twice(scene, rng, seen_px, firm):
+def twice(scene, rng, seen_px, predicts_model_joints):
     """Each camera stands there twice: as one that sees the model's joints, noisily, and as the detector's."""
     exact = project(scene.rig.tensors(torch.float64), torch.from_numpy(scene.joints))[0].numpy()
     copies = tuple(replace(camera, name=f"{camera.name} again") for camera in scene.rig.cameras)
     uv = np.concatenate([exact + 2 * rng.normal(size=exact.shape), seen_px], axis=1)
     precision = np.tile(np.eye(2) / 4, (*uv.shape[:-1], 1, 1))
-    mask = np.repeat([firm, False], len(copies))
-    return replace(scene.rig, cameras=copies + scene.rig.cameras), Observations(uv, precision, firm=mask)
+    mask = np.repeat([predicts_model_joints, False], len(copies))
+    return replace(scene.rig, cameras=copies + scene.rig.cameras), Observations(
+        uv, precision, predicts_model_joints=mask
+    )
 
 
 def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene):
-    """A detector that shifts all joints alike by 6 mm, seen as often as the model's joints are: if these are firm, the mesh is
+    """A detector that shifts all joints alike by 6 mm, seen as often as the model's joints are: if these are predicts_model_joints, the mesh is
     the hand's and the joints are the detector's; if not, both lie in between."""
     seen = scene.joints + np.array([0.006, 0, 0])
     uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
-    config, errors = replace(FAST, joints="soft", deviation_std_m=0.006), {}
-    for firm in (True, False):
+    config, errors = replace(FAST, joint_model="soft", deviation_std_m=0.006), {}
+    for predicts_model_joints in (True, False):
         rng = np.random.default_rng(8)
-        result = fit_observations(*twice(scene, rng, uv + 2 * rng.normal(size=uv.shape), firm), config)
-        errors[firm] = [
+        result = fit_observations(*twice(scene, rng, uv + 2 * rng.normal(size=uv.shape), predicts_model_joints), config)
+        errors[predicts_model_joints] = [
             error_mm(result.vertices_world_m, scene.vertices).mean(),
             error_mm(result.joints_world_m, seen).mean(),
         ]
@@ -223,7 +225,7 @@ def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene)
 
 
 def test_deviation_is_learned_from_soft_views_alone(scene):
-    """As if the firm ones were not there."""
+    """As if the predicts_model_joints ones were not there."""
     rng = np.random.default_rng(6)
     term, current = label_term(scene, rng), 0.002 * rng.normal(size=scene.joints.shape)
     soft = np.array([True, False, True, True])
@@ -249,5 +251,5 @@ def test_busiest_window_holds_the_most_labels():
 def test_the_choice_does_not_depend_on_the_order_of_the_cameras(bent, scene):
     rig = replace(scene.rig, cameras=scene.rig.cameras[::-1])
     turned, plain = (fit_labels(r, bent[1].subset(r.names), FAST) for r in (rig, scene.rig))
-    assert turned.joints == plain.joints
+    assert turned.joint_model == plain.joint_model
     assert error_mm(turned.joints_world_m, plain.joints_world_m).max() < 0.01

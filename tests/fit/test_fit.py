@@ -11,13 +11,13 @@ import torch
 
 from support.fit_scene import Scene, error_mm, labels_of, make_scene
 from usthand.capture.rig import Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.fit.fit import FitConfig, fit_labels, fit_observations, raw_triangulation
 from usthand.fit.kinematics import rotation
-from usthand.geometry.robust_triangulation import straighten, triangulate_robust
+from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
 from usthand.labels.labels import Labels, Observations
 
-FAST = FitConfig(rounds=5, joints="rigid")
+FAST = FitConfig(rounds=5, joint_model="rigid")
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_robust_triangulation_needs_no_temporal_help(scene, noisy):
     uv = noisy.uv_px.astype(np.float64)
     uv[:, 1, ::3] += 80
     precision = np.broadcast_to(np.eye(2) / 1.5**2, (*uv.shape[:3], 2, 2)).copy()
-    views = straighten(scene.rig.tensors(torch.float64), torch.from_numpy(uv), torch.from_numpy(precision))
+    views = undistorted_views(scene.rig.tensors(torch.float64), torch.from_numpy(uv), torch.from_numpy(precision))
     found = triangulate_robust(views)
     # A third of the joints lose one view of four: their error grows by sqrt(4/3), all together by 6 %; twice that is allowed.
     clean = error_mm(raw_triangulation(scene.rig, noisy).joints_world_m, scene.joints).mean()
@@ -178,9 +178,9 @@ def test_frames_without_labels_are_bridged_and_flagged(scene, noisy):
 
 def test_a_rig_without_scale_takes_it_from_the_hand(scene, noisy, fitted):
     cameras = tuple(replace(c, translation=25 * c.translation) for c in scene.rig.cameras)
-    rig = Rig(cameras, metric=False, scale="board squares")
+    rig = Rig(cameras, metric=False, unit_source="board squares")
     result = fit_labels(rig, noisy, FAST)
-    assert not result.metric and "mean size" in result.scale
+    assert not result.metric and "mean size" in result.unit_source
     size = np.linalg.norm(np.diff(result.joints_world_m[:, [0, 9]], axis=1), axis=-1).mean()
     truth = np.linalg.norm(np.diff(scene.joints[:, [0, 9]], axis=1), axis=-1).mean()
     assert np.isclose(size, 25 * truth, rtol=0.03)  # in the rig's own unit, so that it projects into the images
@@ -220,19 +220,19 @@ def test_precise_points_in_space_take_over(scene, noisy):
 
 def test_bad_input_is_told_in_one_sentence(scene):
     uv, none = scene.labels.uv_px, np.zeros(scene.labels.uv_px.shape[:3])
-    with pytest.raises(UserError, match="no camera has a label"):
+    with pytest.raises(UsthandError, match="no camera has a label"):
         fit_labels(scene.rig, labels_of(scene.rig, uv, none))
     one = none.copy()
     one[:, 1] = 1
     for method in (fit_labels, raw_triangulation):
-        with pytest.raises(UserError, match="only camera 'cam_1' has labels"):
+        with pytest.raises(UsthandError, match="only camera 'cam_1' has labels"):
             method(scene.rig, labels_of(scene.rig, uv, one))
     turns = none.copy()
     turns[::2, 0], turns[1::2, 1] = 1, 1
-    with pytest.raises(UserError, match="no frame has labels in two views"):
+    with pytest.raises(UsthandError, match="no frame has labels in two views"):
         fit_labels(scene.rig, labels_of(scene.rig, uv, turns))
     stranger = replace(scene.labels, cameras=("cam_0", "cam_1", "cam_2", "phone"))
-    with pytest.raises(UserError, match="camera 'phone' that the rig lacks"):
+    with pytest.raises(UsthandError, match="camera 'phone' that the rig lacks"):
         fit_labels(scene.rig, stranger)
 
 

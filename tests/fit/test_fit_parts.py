@@ -20,7 +20,7 @@ from usthand.fit.kinematics import (
     rotation,
 )
 from usthand.fit.objective import Energy, LabelTerm, PointTerm, earlier_correlation, sharing
-from usthand.fit.reweighting import TrustConfig, label_trust
+from usthand.fit.reweighting import ReweightingConfig, label_weights
 from usthand.fit.sequence import FitConfig, motion_prior
 from usthand.geometry.robust_triangulation import interpolate_gaps
 from usthand.hand.io import load_hand
@@ -221,7 +221,7 @@ def test_trust_finds_a_bad_joint_and_a_dishonest_precision():
     squared = (
         stated * honest * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)
     )  # the truth knows nothing of `stated`
-    effective = label_trust(squared, stated, present, TrustConfig(dof=1e6)) * stated
+    effective = label_weights(squared, stated, present, ReweightingConfig(dof=1e6)) * stated
     assert np.log(effective).std() < 0.6
     assert 5 < np.median(effective[..., :4]) / np.median(effective[..., 4]) < 14
 
@@ -233,13 +233,13 @@ def test_trust_learns_nothing_from_views_that_are_not_judged():
     present, stated = np.ones((200, 3, 21), bool), np.ones((200, 3, 21))
     squared = 0.5 * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)
     squared[:, 2] /= 100
-    alone = label_trust(squared[:, :2], stated[:, :2], present[:, :2], TrustConfig())
-    beside = label_trust(squared, stated, present, TrustConfig(), np.array([True, True, False]))
+    alone = label_weights(squared[:, :2], stated[:, :2], present[:, :2], ReweightingConfig())
+    beside = label_weights(squared, stated, present, ReweightingConfig(), np.array([True, True, False]))
     assert np.allclose(beside[:, :2], alone)
     assert np.allclose(np.median(beside[:, 2]), (4 + 2) / 4 * np.median(alone), rtol=0.3), (
         "at residuals of nought Student's t gives (dof + 2) / dof"
     )
-    assert np.median(label_trust(squared, stated, present, TrustConfig())[:, :2]) > 1.3 * np.median(alone)
+    assert np.median(label_weights(squared, stated, present, ReweightingConfig())[:, :2]) > 1.3 * np.median(alone)
 
 
 def test_interpolation_holds_the_ends_and_is_linear_between():

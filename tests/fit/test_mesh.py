@@ -1,4 +1,4 @@
-"""The hand laid on joints: it finds a hand that is there, and minds what it was told of the joints."""
+"""The hand fitted_mesh on joints: it finds a hand that is there, and minds what it was told of the joints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from support.fit_scene import error_mm, make_scene
-from usthand.fit.mesh import lay_hand
+from usthand.fit.mesh import fit_mesh
 from usthand.hand.io import right_hand
 from usthand.hand.mesh_joints import mesh_joints
 from usthand.reconstruction.inference import Estimates
@@ -24,19 +24,21 @@ def hand():
     return right_hand()
 
 
-def joints_of(hand, laid) -> np.ndarray:
-    rotations = hand.rotations(torch.from_numpy(laid.pose), flat_hand_mean=True)
-    posed = hand.with_shape(torch.from_numpy(laid.shape)).with_pose(rotations, torch.from_numpy(laid.translation_m))
-    assert np.allclose(posed.vertices.numpy(), laid.vertices_world_m, atol=1e-9)
+def joints_of(hand, fitted_mesh) -> np.ndarray:
+    rotations = hand.rotations(torch.from_numpy(fitted_mesh.pose), flat_hand_mean=True)
+    posed = hand.with_shape(torch.from_numpy(fitted_mesh.shape)).with_pose(
+        rotations, torch.from_numpy(fitted_mesh.translation_m)
+    )
+    assert np.allclose(posed.vertices.numpy(), fitted_mesh.vertices_world_m, atol=1e-9)
     return posed.joints.numpy()
 
 
 def test_a_hand_is_found_on_its_own_joints(scene, hand):
     """Within two millimetres: 20 bones say of ten shape coefficients what lengths can say, and priors pull at the rest."""
     seen = np.ones(scene.joints.shape[:2], bool)
-    laid = lay_hand(hand, scene.joints, seen)
-    assert error_mm(joints_of(hand, laid), scene.joints).mean() < 2.0
-    assert error_mm(laid.vertices_world_m, scene.vertices).mean() < 2.0
+    fitted_mesh = fit_mesh(hand, scene.joints, seen)
+    assert error_mm(joints_of(hand, fitted_mesh), scene.joints).mean() < 2.0
+    assert error_mm(fitted_mesh.vertices_world_m, scene.vertices).mean() < 2.0
 
 
 def test_frames_stand_by_themselves(scene, hand):
@@ -44,7 +46,7 @@ def test_frames_stand_by_themselves(scene, hand):
     seen = np.ones(scene.joints.shape[:2], bool)
     spoiled = scene.joints.copy()
     spoiled[7] += np.random.default_rng(0).normal(size=(21, 3)) * 0.02
-    one, two = lay_hand(hand, scene.joints, seen), lay_hand(hand, spoiled, seen)
+    one, two = fit_mesh(hand, scene.joints, seen), fit_mesh(hand, spoiled, seen)
     apart = error_mm(one.vertices_world_m, two.vertices_world_m).mean(1)
     assert apart[7] > 2 and np.delete(apart, 7).max() < 0.3
 
@@ -54,7 +56,7 @@ def test_uncertain_joints_hold_the_hand_less(scene, hand):
     off, covariance = scene.joints.copy(), np.zeros((*scene.joints.shape, 3))
     off[:, 8] += 0.02  # the tip of the index, 35 mm away
     covariance[:, 8] = 0.02**2 * np.eye(3)
-    believed, doubted = (joints_of(hand, lay_hand(hand, off, seen, c)) for c in (0.0, covariance))
+    believed, doubted = (joints_of(hand, fit_mesh(hand, off, seen, c)) for c in (0.0, covariance))
     assert error_mm(doubted, scene.joints)[:, 5:9].mean() < 0.5 * error_mm(believed, scene.joints)[:, 5:9].mean()
 
 
@@ -63,13 +65,16 @@ def test_unseen_frames_are_bridged(scene, hand):
     seen[5:8] = False
     nonsense = scene.joints.copy()
     nonsense[5:8] = 0.0
-    laid = lay_hand(hand, nonsense, seen)
-    assert np.isfinite(laid.vertices_world_m).all() and error_mm(joints_of(hand, laid), scene.joints)[5:8].mean() < 15
-    nothing = lay_hand(hand, np.zeros_like(scene.joints), np.zeros_like(seen))
+    fitted_mesh = fit_mesh(hand, nonsense, seen)
+    assert (
+        np.isfinite(fitted_mesh.vertices_world_m).all()
+        and error_mm(joints_of(hand, fitted_mesh), scene.joints)[5:8].mean() < 15
+    )
+    nothing = fit_mesh(hand, np.zeros_like(scene.joints), np.zeros_like(seen))
     assert np.isfinite(nothing.vertices_world_m).all()
 
 
-# ---- the network's answer ----------------------------------------------------------------------------------------------
+# ---- the network's answer ------------------------------------------------------------------------------------------
 
 
 def test_the_networks_mesh_lies_on_its_points(scene, hand):
@@ -89,5 +94,5 @@ def test_the_networks_mesh_lies_on_its_points(scene, hand):
         valid=np.ones(n, bool),
     )
     result = network_result(scene.rig, estimates, hand)
-    assert result.method == "usthand network" and result.joints == "free"
+    assert result.method == "usthand network" and result.joint_model == "free"
     assert error_mm(mesh_joints(result), scene.joints).mean() < 2.0

@@ -34,7 +34,7 @@ UNITS_M = (0.001, 0.25)
 
 def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
     cameras = tuple(replace(camera, translation=camera.translation / unit_m) for camera in rig.cameras)
-    return replace(rig, metric=False, scale="boards", cameras=cameras)
+    return replace(rig, metric=False, unit_source="boards", cameras=cameras)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_the_unit_is_found_by_the_size_of_the_hand(unit_m):
     rig, found_m = scaled_by_hand(rig_in_unit(scene.rig, unit_m), seen, model)
     _, reference_m = scaled_by_hand(rig_in_unit(scene.rig, 1.0), seen, model)
     assert np.isclose(found_m, unit_m * reference_m, rtol=1e-6) and np.isclose(found_m, unit_m, rtol=0.15)
-    assert rig.metric and "own unit" in rig.scale
+    assert rig.metric and "own unit" in rig.unit_source
     apart = np.ptp([camera.centre_world_m for camera in rig.cameras], axis=0)
     assert np.allclose(
         apart, reference_m * np.ptp([camera.centre_world_m for camera in scene.rig.cameras], axis=0), rtol=1e-6
@@ -107,7 +107,7 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
     found = {unit_m: reconstruct_both(open_capture(path), SHIPPED, "right") for unit_m, path in without_scale.items()}
     for answer in ("final", "network", "head"):
         small, large = (getattr(found[unit_m], answer) for unit_m in UNITS_M)
-        assert not small.metric and "own unit" in small.scale
+        assert not small.metric and "own unit" in small.unit_source
         assert np.isclose(small.unit_m / large.unit_m, UNITS_M[0] / UNITS_M[1], rtol=1e-4)
         assert np.allclose(small.std_mm, large.std_mm, rtol=1e-2) and np.allclose(
             small.std_mm, getattr(known, answer).std_mm, rtol=0.3
@@ -126,7 +126,7 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
 
 def test_what_is_named_in_millimetres_is_in_millimetres(tmp_path):
     """Also after the file was saved and read; the mean hand is some percent off the subject."""
-    scene, config = make_scene(n_frames=8), FitConfig(joints="rigid")
+    scene, config = make_scene(n_frames=8), FitConfig(joint_model="rigid")
     metric = fit_labels(scene.rig, scene.labels, config)
     found = load_result(fit_labels(rig_in_unit(scene.rig, 0.25), scene.labels, config).save(tmp_path / "found.npz"))
     assert metric.unit_m == 1.0 and np.isclose(found.unit_m, 0.25, rtol=0.15)
@@ -137,7 +137,7 @@ def test_what_is_named_in_millimetres_is_in_millimetres(tmp_path):
 
 def test_a_result_of_before_the_unit_was_kept_is_read(tmp_path):
     scene = make_scene(n_frames=4)
-    path = fit_labels(scene.rig, scene.labels, FitConfig(joints="rigid", rounds=1)).save(tmp_path / "old.npz")
+    path = fit_labels(scene.rig, scene.labels, FitConfig(joint_model="rigid", rounds=1)).save(tmp_path / "old.npz")
     with np.load(path) as file:
         data = {name: file[name] for name in file.files if name != "unit_m"}
     np.savez_compressed(path, **data)
@@ -152,7 +152,7 @@ def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:
 def test_the_fit_of_labels_is_that_of_any_unit():
     scene = make_scene(n_frames=8)
     results = [
-        fit_labels(rig_in_unit(scene.rig, unit_m), scene.labels, FitConfig(joints="rigid")) for unit_m in UNITS_M
+        fit_labels(rig_in_unit(scene.rig, unit_m), scene.labels, FitConfig(joint_model="rigid")) for unit_m in UNITS_M
     ]
     a, b = (result.joints_world_m * unit_m for result, unit_m in zip(results, UNITS_M, strict=True))
     assert np.abs(a - b).max() < 1e-5

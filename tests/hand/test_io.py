@@ -12,7 +12,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.io import LAYOUT, embedded_arrays, export, install, installed_path, load_hand, read_hand
 
 
@@ -74,21 +74,21 @@ def test_an_exported_left_hand_is_the_mirror_and_is_not_taken_for_a_right_one(tm
     path = export(tmp_path / "HAND_LEFT.pkl", side="left")
     content = pickle.loads(path.read_bytes(), encoding="latin1")
     np.testing.assert_allclose(content["v_template"] * (-1, 1, 1), embedded_arrays()["v_template"], atol=1e-12)
-    with pytest.raises(UserError, match="left hand"):
+    with pytest.raises(UsthandError, match="left hand"):
         load_hand(path)
 
 
 def test_export_never_writes_over_a_file(tmp_path):
     path = tmp_path / "HAND_RIGHT.pkl"
     path.write_text("precious")
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UsthandError, match="exists"):
         export(path)
     assert path.read_text() == "precious"
-    with pytest.raises(UserError, match="suffix"):
+    with pytest.raises(UsthandError, match="suffix"):
         export(tmp_path / "hand.obj")
 
 
-# ---- pickles with chumpy and scipy inside ----------------------------------------------------------------------------
+# ---- pickles with chumpy and scipy inside --------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_old_module_names_of_scipy_and_numpy_are_read(tmp_path):
 def test_an_unknown_chumpy_operation_is_told_apart(tmp_path, chumpy):
     path = write_pickle(tmp_path / "a.pkl", mano_dict() | {"v_template": instance(chumpy.Svd, thing=1)})
     chumpy.hide()
-    with pytest.raises(UserError, match="Svd"):
+    with pytest.raises(UsthandError, match="Svd"):
         load_hand(path)
 
 
@@ -184,7 +184,7 @@ def test_malicious_pickles_are_refused_and_not_run(tmp_path, function, arguments
     trap = tmp_path / "trap"
     arguments = tuple(a.replace("PATH", str(trap)) if isinstance(a, str) else a for a in arguments)
     path = write_pickle(tmp_path / "a.pkl", mano_dict() | {"extra": Malicious(function, *arguments)})
-    with pytest.raises(UserError, match="was not run"):
+    with pytest.raises(UsthandError, match="was not run"):
         load_hand(path)
     assert not list(tmp_path.glob("trap*"))
 
@@ -193,11 +193,11 @@ def test_the_reconstructor_makes_stubs_only(tmp_path):
     # copyreg._reconstructor would make any object of an allowed class; ours refuses all but stubs.
     raw = b"ccopyreg\n_reconstructor\n(cnumpy\nndarray\ncbuiltins\nobject\nNtR."
     (tmp_path / "a.pkl").write_bytes(raw)
-    with pytest.raises(UserError, match="no readable pickle"):
+    with pytest.raises(UsthandError, match="no readable pickle"):
         load_hand(tmp_path / "a.pkl")
 
 
-# ---- what is refused -------------------------------------------------------------------------------------------------
+# ---- what is refused -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -213,47 +213,47 @@ def test_the_reconstructor_makes_stubs_only(tmp_path):
 )
 def test_wrong_arrays_are_named(tmp_path, change, words):
     path = write_pickle(tmp_path / "a.pkl", mano_dict() | change)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsthandError, match=words):
         load_hand(path)
 
 
 def test_millimetres_are_noticed(tmp_path):
     content = mano_dict()
     content["v_template"] *= 1000
-    with pytest.raises(UserError, match="unit"):
+    with pytest.raises(UsthandError, match="unit"):
         load_hand(write_pickle(tmp_path / "a.pkl", content))
 
 
 @pytest.mark.parametrize("suffix", [".pkl", ".npz"])
 def test_missing_cut_and_foreign_files(tmp_path, suffix):
-    with pytest.raises(UserError, match="no hand model"):
+    with pytest.raises(UsthandError, match="no hand model"):
         load_hand(tmp_path / f"none{suffix}")
     whole = export(tmp_path / f"whole{suffix}").read_bytes()
     (tmp_path / f"cut{suffix}").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="no readable"):
+    with pytest.raises(UsthandError, match="no readable"):
         load_hand(tmp_path / f"cut{suffix}")
     (tmp_path / f"text{suffix}").write_text("hello")
-    with pytest.raises(UserError, match="no readable"):
+    with pytest.raises(UsthandError, match="no readable"):
         load_hand(tmp_path / f"text{suffix}")
 
 
 def test_a_missing_key_is_named(tmp_path):
     content = mano_dict()
     del content["hands_mean"]
-    with pytest.raises(UserError, match="hands_mean"):
+    with pytest.raises(UsthandError, match="hands_mean"):
         load_hand(write_pickle(tmp_path / "a.pkl", content))
 
 
 def test_sides_are_two():
-    with pytest.raises(UserError, match="upper"):
+    with pytest.raises(UsthandError, match="upper"):
         load_hand(side="upper")
 
 
-# ---- installing ------------------------------------------------------------------------------------------------------
+# ---- installing ----------------------------------------------------------------------------------------------------
 
 
 def test_install_puts_the_hand_where_load_finds_it(home):
-    with pytest.raises(UserError, match="no MANO hand is installed"):
+    with pytest.raises(UsthandError, match="no MANO hand is installed"):
         load_hand("mano")
     target = install(export(home / "HAND_RIGHT.pkl"))
     assert target == installed_path() == home / "share" / "usthand" / "mano.npz"
@@ -268,13 +268,13 @@ def test_install_again_is_fine_but_another_hand_is_not_written_over(home):
     assert install(source) == target
     other = mano_dict()
     other["v_template"] *= 1.01
-    with pytest.raises(UserError, match="another hand is installed"):
+    with pytest.raises(UsthandError, match="another hand is installed"):
         install(write_pickle(home / "other.pkl", other))
     assert target.read_bytes() == before
 
 
 def test_a_bad_file_installs_nothing(home):
-    with pytest.raises(UserError):
+    with pytest.raises(UsthandError):
         install(write_pickle(home / "bad.pkl", {"v_template": 1}))
     assert not installed_path().exists()
 
@@ -284,7 +284,7 @@ def test_the_environment_chooses_the_place(home, monkeypatch):
     assert install(export(home / "HAND_RIGHT.pkl")) == home / "mine.npz"
     monkeypatch.setenv("USTHAND_HAND", str(home / "HAND_RIGHT.pkl"))
     assert load_hand("mano").name == "HAND_RIGHT"
-    with pytest.raises(UserError, match=r"ends in \.npz"):
+    with pytest.raises(UsthandError, match=r"ends in \.npz"):
         install(home / "HAND_RIGHT.pkl")
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from support.fit_scene import error_mm, labels_of, make_scene
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation.metrics import evaluate_mesh_joints
 from usthand.evaluation.truth import Truth
 from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.geometry.cameras import project
 from usthand.hand.mesh_joints import mesh_joints
 
-RIGID, SOFT = (FitConfig(rounds=4, joints=kind) for kind in ("rigid", "soft"))
+RIGID, SOFT = (FitConfig(rounds=4, joint_model=kind) for kind in ("rigid", "soft"))
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_of_rigid_joints_they_are_the_joints(scene):
 
 def test_in_the_unit_of_the_rig(scene):
     cameras = tuple(replace(camera, translation=camera.translation * 30) for camera in scene.rig.cameras)
-    result = fit_labels(replace(scene.rig, cameras=cameras, metric=False, scale="boards"), scene.labels, RIGID)
+    result = fit_labels(replace(scene.rig, cameras=cameras, metric=False, unit_source="boards"), scene.labels, RIGID)
     assert not result.metric and np.allclose(mesh_joints(result), result.joints_world_m, rtol=0, atol=1e-7)
 
 
@@ -54,10 +54,10 @@ def test_of_soft_joints_they_are_the_models(scene):
 
 def test_another_hand_is_refused(scene):
     result = fit_labels(scene.rig, scene.labels, RIGID)
-    with pytest.raises(UserError, match="not this hand model's"):
+    with pytest.raises(UsthandError, match="not this hand model's"):
         mesh_joints(replace(result, shape=result.shape + 2.0))
     bare = replace(
         raw_triangulation(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3))
     )
-    with pytest.raises(UserError, match="0 vertices"):
+    with pytest.raises(UsthandError, match="0 vertices"):
         mesh_joints(bare)

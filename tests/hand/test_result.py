@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.rotations import rotation_from_axis_angle
 from usthand.hand.result import Result, load_result
 from usthand.hand.skeleton import JOINTS, MANO_TO_OPENPOSE
@@ -25,10 +25,10 @@ def make_result(rng: np.random.Generator, time: int = 7, vertices: int = 778) ->
         frame=np.arange(time) * 2,
         valid=rng.random(time) < 0.7,
         joint_valid=rng.random((time, 21)) < 0.8,
-        scale="metres from the calibration",
+        unit_source="metres from the calibration",
         metric=True,
         method="test",
-        joints="rigid",
+        joint_model="rigid",
         cameras=("cam_0", "cam_1"),
         faces=rng.integers(0, max(vertices, 1), size=(5 if vertices else 0, 3)),
     )
@@ -60,7 +60,7 @@ def test_plain_numpy_reads_the_file(result, tmp_path):
     with np.load(result.save(tmp_path / "r.npz"), allow_pickle=False) as file:
         assert tuple(file["joint_names"]) == JOINTS
         np.testing.assert_array_equal(file["joints_world_m"], result.joints_world_m)
-        assert str(file["scale"]) == "metres from the calibration"
+        assert str(file["unit_source"]) == "metres from the calibration"
 
 
 @pytest.mark.parametrize(
@@ -133,28 +133,28 @@ def test_result_without_mesh(tmp_path):
 
 def test_bad_files_end_in_one_sentence(result, tmp_path):
     path = result.save(tmp_path / "r.npz")
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UsthandError, match="does not exist"):
         load_result(tmp_path / "none.npz")
     (tmp_path / "text.npz").write_text("hello")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UsthandError, match="cannot be read"):
         load_result(tmp_path / "text.npz")
     whole = path.read_bytes()
     for share in (0.0, 0.3, 0.9, 0.999):
         (tmp_path / "cut.npz").write_bytes(whole[: int(len(whole) * share)])
-        with pytest.raises(UserError, match="cannot be read"):
+        with pytest.raises(UsthandError, match="cannot be read"):
             load_result(tmp_path / "cut.npz")
     np.save(tmp_path / "array.npy", np.zeros(3))
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UsthandError, match="cannot be read"):
         load_result(tmp_path / "array.npy")
     np.savez(tmp_path / "other.npz", uv_px=np.zeros(3))
-    with pytest.raises(UserError, match="no usthand result"):
+    with pytest.raises(UsthandError, match="no usthand result"):
         load_result(tmp_path / "other.npz")
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": np.array(2)}, "result version 2"),
+        ({"version": np.array(3)}, "result version 3"),
         ({"pose": None}, "lacks pose"),
         ({"pose": np.full((7, 48), np.nan)}, "not finite"),
         ({"valid": np.ones(6, bool)}, "valid has shape"),
@@ -164,5 +164,5 @@ def test_edited_files_end_in_one_sentence(result, tmp_path, change, message):
     with np.load(result.save(tmp_path / "r.npz")) as file:
         arrays = {name: file[name] for name in file.files} | change
     np.savez(tmp_path / "edited.npz", **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UsthandError, match=message):
         load_result(tmp_path / "edited.npz")

@@ -206,7 +206,7 @@ def test_chirality():
     assert chirality(right_hand() * [-1, 1, 1]) == pytest.approx(-chirality(right_hand()))
 
 
-# ---- several people -------------------------------------------------------------------------------------------------
+# ---- several people ------------------------------------------------------------------------------------------------
 
 
 def seen_by(rig: Rig, hands: dict[str, np.ndarray]) -> list[list[list[Detection]]]:
@@ -376,7 +376,7 @@ def test_hidden_hand_does_not_take_the_other_ones_duplicate(rig, truth):
     assert not any(seen["right"][t, v] for t, v, _ in missing) and seen["right"][:, [0, 2, 3]].all()
 
 
-# ---- real detections ------------------------------------------------------------------------------------------------
+# ---- real detections -----------------------------------------------------------------------------------------------
 
 AGREE_PX = 8.0
 COINCIDE = 0.12  # sizes of the hand
@@ -447,7 +447,7 @@ def coincide(one: np.ndarray, other: np.ndarray) -> bool:
 
 
 def test_real_views_disagree_as_given(holistic):
-    """What is to be mended: camera 2 contradicts the others, and so does camera 0 on the left hand."""
+    """What is to be fixed: camera 2 contradicts the others, and so does camera 0 on the left hand."""
     rig, detections = holistic
     right, left = (pair_medians_px(rig, as_given(rig, detections, side)) for side in ("right", "left"))
     assert min(right[0, 2], right[1, 2], right[2, 3], left[0, 2], left[0, 3]) > AGREE_PX

@@ -15,7 +15,7 @@ import torch
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project
 from usthand.labels.association.associate import associate
 from usthand.labels.detection import label_capture, summary
@@ -66,7 +66,7 @@ def frame_of(red: int) -> np.ndarray:
     return np.full((6, 8, 3), red, np.uint8)
 
 
-# ---- the process ----------------------------------------------------------------------------------------------------
+# ---- the process ---------------------------------------------------------------------------------------------------
 
 
 def test_frames_reach_the_worker_and_hands_come_back(fake):
@@ -97,7 +97,7 @@ def test_detection_is_lazy(fake):
 
 def test_a_dead_worker_is_one_sentence(fake):
     detector = MediaPipe(sys.executable)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         list(detector.detect([frame_of(5), frame_of(0), frame_of(5)]))
     detector.close()
     sentence = str(error.value)
@@ -106,12 +106,12 @@ def test_a_dead_worker_is_one_sentence(fake):
 
 
 def test_a_worker_that_never_starts(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match="cannot start"):
+    with pytest.raises(UsthandError, match="cannot start"):
         MediaPipe(tmp_path / "no-python")
     broken = tmp_path / "worker.py"
     broken.write_text("import a_module_that_is_not_there")
     monkeypatch.setattr(mediapipe_module, "WORKER", broken)
-    with pytest.raises(UserError, match="a_module_that_is_not_there"):
+    with pytest.raises(UsthandError, match="a_module_that_is_not_there"):
         MediaPipe(sys.executable)
 
 
@@ -119,7 +119,7 @@ def test_a_worker_that_talks_nonsense(tmp_path, monkeypatch):
     worker = tmp_path / "worker.py"
     worker.write_text("print('hello', flush=True)")
     monkeypatch.setattr(mediapipe_module, "WORKER", worker)
-    with pytest.raises(UserError, match="ended before its work was done"):
+    with pytest.raises(UsthandError, match="ended before its work was done"):
         MediaPipe(sys.executable)
 
 
@@ -144,7 +144,7 @@ def test_read_exactly(tmp_path):
         assert read_exactly(stream, 3) is None
 
 
-# ---- which Python ---------------------------------------------------------------------------------------------------
+# ---- which Python --------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def python_in(folder: Path) -> Path:
 
 
 def test_no_mediapipe_names_the_command_that_mends_it(nowhere):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         find_python()
     assert "MediaPipe is not installed" in str(error.value) and "make detector" in str(error.value)
 
@@ -185,11 +185,11 @@ def test_places_are_searched_in_order(nowhere, monkeypatch):
 
 def test_variable_that_names_nothing(nowhere, monkeypatch):
     monkeypatch.setenv(PYTHON_VARIABLE, str(nowhere / "gone"))
-    with pytest.raises(UserError, match=rf"{PYTHON_VARIABLE} names .*gone"):
+    with pytest.raises(UsthandError, match=rf"{PYTHON_VARIABLE} names .*gone"):
         find_python()
 
 
-# ---- two looks ------------------------------------------------------------------------------------------------------
+# ---- two looks -----------------------------------------------------------------------------------------------------
 
 
 def look(shift: float = 0.0, side: str = "right", score: float = 0.9, depth: np.ndarray | None = None) -> Look:
@@ -232,7 +232,7 @@ def test_confidence_falls_with_spread_with_depth_and_edge_on():
         assert (confidence > 0).all() and (confidence <= 1).all()
 
 
-# ---- a capture ------------------------------------------------------------------------------------------------------
+# ---- a capture -----------------------------------------------------------------------------------------------------
 
 
 class Known:
@@ -310,7 +310,7 @@ def test_nothing_is_written_over_unless_asked(footage):
     folder, views = footage
     label_capture(open_capture(folder), Known(views), progress=False)
     before = (folder / "labels" / "right.npz").read_bytes()
-    with pytest.raises(UserError, match=r"exists.*--overwrite"):
+    with pytest.raises(UsthandError, match=r"exists.*--overwrite"):
         label_capture(open_capture(folder), Known(views), progress=False)
     assert (folder / "labels" / "right.npz").read_bytes() == before
     label_capture(open_capture(folder), Known(views), progress=False, overwrite=True)
@@ -343,7 +343,7 @@ def test_people_that_a_detector_sees_get_a_file_each(footage, capsys):
     assert "4 hands" in capsys.readouterr().out
     for hand in ("right-2", "left-2"):
         assert load_labels(open_capture(folder), hand).mask.all()
-    with pytest.raises(UserError, match=r"exists.*--overwrite"):
+    with pytest.raises(UsthandError, match=r"exists.*--overwrite"):
         label_capture(open_capture(folder), Known(both), sides=["left"], progress=False)
     label_capture(open_capture(folder), Known(views), overwrite=True, progress=False)
     assert open_capture(folder).label_hands() == ("right", "left")
@@ -352,29 +352,29 @@ def test_people_that_a_detector_sees_get_a_file_each(footage, capsys):
 def test_no_hand_at_all(footage):
     folder, views = footage
     nobody = [[[] for _ in view] for view in views]
-    with pytest.raises(UserError, match="saw no hand in any image"):
+    with pytest.raises(UsthandError, match="saw no hand in any image"):
         label_capture(open_capture(folder), Known(nobody), progress=False)
     one_view = [views[0], *nobody[1:]]
-    with pytest.raises(UserError, match="saw 10 hands in single images"):
+    with pytest.raises(UsthandError, match="saw 10 hands in single images"):
         label_capture(open_capture(folder), Known(one_view), progress=False)
     assert not (folder / "labels").exists()
 
 
 def test_unknown_names(footage):
     folder, views = footage
-    with pytest.raises(UserError, match="detector 'openpose' is unknown"):
+    with pytest.raises(UsthandError, match="detector 'openpose' is unknown"):
         label_capture(open_capture(folder), "openpose")
-    with pytest.raises(UserError, match="side 'both' is unknown"):
+    with pytest.raises(UsthandError, match="side 'both' is unknown"):
         label_capture(open_capture(folder), Known(views), sides=["both"])
 
 
-# ---- MediaPipe itself -----------------------------------------------------------------------------------------------
+# ---- MediaPipe itself ----------------------------------------------------------------------------------------------
 
 
 def mediapipe_python() -> Path | None:
     try:
         return find_python()
-    except UserError:
+    except UsthandError:
         return None
 
 

@@ -17,7 +17,7 @@ from usthand.capture.capture import Capture, open_capture
 from usthand.capture.offsets import Overlap
 from usthand.capture.rig import Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import INTERHAND_TO_OPENPOSE, inverse_order
 from usthand.labels.formats import hands_npz, mediapipe, mmpose, openpose, wholebody
 from usthand.labels.formats.base import UNKNOWN_CONFIDENCE, camera_files
@@ -98,7 +98,7 @@ def assert_same(
         assert one.cameras == seen.rig.names
 
 
-# ---- as each program lays it out ---------------------------------------------------------------------------------------
+# ---- as each program lays it out -----------------------------------------------------------------------------------
 
 
 def write(path: Path, data) -> None:
@@ -379,7 +379,7 @@ def test_our_own_openpose_export_comes_back(seen, capture, tmp_path):
     assert_same(import_labels(capture, tmp_path / "in", quiet=True), seen, True, px=1e-4)
 
 
-# ---- what else can be in the files --------------------------------------------------------------------------------------
+# ---- what else can be in the files ---------------------------------------------------------------------------------
 
 
 def test_several_people_in_openpose_files(capture, tmp_path, capsys):
@@ -478,7 +478,7 @@ def test_scores_above_one_are_one(seen, tmp_path):
 def test_frames_are_counted_from_where_the_user_says(seen, capture, tmp_path):
     for t, v, name in each(seen):
         write(tmp_path / "in" / name / f"{t + 26:06d}.json", [instance(as_whole_body(seen, t, v))])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path / "in")
     told(error, "frames 26 to 31", "0 to 5", "--first-frame 26")
     assert_same(import_labels(capture, tmp_path / "in", first_frame=26, quiet=True), seen, True)
@@ -493,29 +493,29 @@ def test_files_count_the_frames_of_their_own_video(seen, capture, tmp_path):
     late = replace(capture, overlap=shared)
     assert_same(import_labels(late, tmp_path / "in", quiet=True), seen, True)
     write(tmp_path / "in" / "c1" / f"{n + 5:06d}.json", [instance(as_whole_body(seen, 0, 1))])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(late, tmp_path / "in", overwrite=True)
     told(error, "of c1", f"its video has 0 to {n + 4}")
 
 
-# ---- complaints ---------------------------------------------------------------------------------------------------------
+# ---- complaints ----------------------------------------------------------------------------------------------------
 
 
 def test_cameras_that_do_not_match(seen, capture, tmp_path):
     lay_openpose(seen, tmp_path / "in")
     (tmp_path / "in" / "c1").rename(tmp_path / "in" / "middle")
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path / "in")
     told(error, "no labels of camera c1", "c0, c1, c2", "c0, c2, middle", "rename")
     lay_hands_npz(
         replace(seen, rig=Rig(tuple(replace(c, name=c.name.upper()) for c in seen.rig.cameras))), tmp_path, single=True
     )
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path / "all.npz")
     told(error, "C0, C1, C2", "c0, c1, c2")
     lay_holistic_csv(seen, tmp_path / "csv")
     shifted = replace(capture, rig=Rig(tuple(replace(c, name=f"cam_{k + 1}") for k, c in enumerate(seen.rig.cameras))))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(shifted, tmp_path / "csv")
     told(error, "ports 0, 1, 2", "cam_1, cam_2, cam_3")
 
@@ -538,7 +538,7 @@ def test_labels_are_not_written_over(seen, capture, tmp_path):
     lay_openpose(seen, tmp_path / "in")
     import_labels(capture, tmp_path / "in", quiet=True)
     before = capture.labels_path("right").read_bytes()
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path / "in")
     told(error, "exists", "usthand import-labels", "--overwrite")
     assert capture.labels_path("right").read_bytes() == before
@@ -552,10 +552,10 @@ def test_each_format_refuses_another_and_what_is_not_there(seen, capture, tmp_pa
         path = tmp_path / "in" / (f"{name}/0_keypoints.json" if format == "openpose" else f"{name}.{suffix}")
         write(path, {"something": "else"})
     for source in (tmp_path / "in", tmp_path / "nothing"):
-        with pytest.raises(UserError) as error:
+        with pytest.raises(UsthandError) as error:
             import_labels(capture, source, format)
         told(error, str(source))
-    with pytest.raises(UserError):
+    with pytest.raises(UsthandError):
         import_labels(capture, tmp_path / "in")
     assert not capture.label_hands()
 
@@ -572,29 +572,29 @@ def test_damaged_files(seen, capture, tmp_path):
         ),
     ):
         path.write_text(content)
-        with pytest.raises(UserError) as error:
+        with pytest.raises(UsthandError) as error:
             import_labels(capture, tmp_path / "in")
         told(error, path.name, *words)
     write(tmp_path / "m" / "c0.json", [{"keypoints": [[1, 2]] * 17, "keypoint_scores": [1] * 17}])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         mmpose.read(tmp_path / "m" / "c0.json", seen.rig.cameras[0])
     told(error, "17 points", "133")
     write(tmp_path / "w.json", [{"image_id": 0, "keypoints": [0] * 51}])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         wholebody.read(tmp_path / "w.json", seen.rig.cameras[0])
     told(error, "51 numbers", "399")
     write(tmp_path / "p.json", [{"hands": [{"landmarks": [[0.1, 0.2]] * 20, "handedness": "Left"}]}])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         mediapipe.read(tmp_path / "p.json", seen.rig.cameras[0])
     told(error, "p.json", "21 joints")
     write(tmp_path / "s.json", [{"hands": [{"landmarks": [[0.1, 0.2]] * 21, "handedness": "both"}]}])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         mediapipe.read(tmp_path / "s.json", seen.rig.cameras[0])
     told(error, "'both'", "Left or Right")
 
 
 def test_unknown_format(capture, tmp_path):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path, "sapiens")
     told(error, "sapiens", "openpose", "holistic-csv")
 
@@ -604,7 +604,7 @@ def test_no_hand_that_two_views_agree_on(seen, capture, tmp_path):
     for name in seen.rig.names[1:]:
         for path in (tmp_path / "in" / name).iterdir():
             write(path, {"people": []})
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path / "in")
     told(error, "two cameras at once", "12 hands in single images")
     assert not capture.label_hands()

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.labels.labels import (
     CONFIDENCE_FLOOR,
     SIGMA_FRACTION,
@@ -61,7 +61,7 @@ def same(a: Labels, b: Labels) -> bool:
     )
 
 
-# ---- in memory ------------------------------------------------------------------------------------------------------
+# ---- in memory -----------------------------------------------------------------------------------------------------
 
 
 def test_missing_joints_are_zero(labels):
@@ -83,7 +83,7 @@ def test_mirroring_twice_is_nothing_and_once_is_the_other_side(labels):
 def test_subset_and_without_go_by_name(labels):
     assert same(labels.subset(["top", "front"]).subset(["front"]), labels.subset(["front"]))
     assert labels.without("front").cameras == ("left_of_me", "top")
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         labels.without("back")
     told(error, "back", "front, left_of_me, top")
 
@@ -91,25 +91,25 @@ def test_subset_and_without_go_by_name(labels):
 def test_nan_is_refused_with_its_place(labels):
     uv = labels.uv_px.copy()
     uv[2, 1, 7, 0] = np.nan
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         replace(labels, uv_px=uv)
     told(error, "NaN", "frame 2", "left_of_me")
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 20, 2), (5, 2, 21, 2), (3, 21, 2)])
 def test_wrong_shape_is_refused(labels, shape):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         replace(labels, uv_px=np.zeros(shape))
     told(error, "shape", str(shape))
 
 
 def test_unknown_side_is_refused(labels):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         replace(labels, side="both")
     told(error, "both")
 
 
-# ---- on disk --------------------------------------------------------------------------------------------------------
+# ---- on disk -------------------------------------------------------------------------------------------------------
 
 
 def test_npz_round_trip(labels, tmp_path):
@@ -118,7 +118,7 @@ def test_npz_round_trip(labels, tmp_path):
     assert same(load_npz(path), labels)
 
 
-# ---- with a capture -------------------------------------------------------------------------------------------------
+# ---- with a capture ------------------------------------------------------------------------------------------------
 
 
 def test_labels_follow_the_rig_by_name(labels, tmp_path):
@@ -131,7 +131,7 @@ def test_labels_follow_the_rig_by_name(labels, tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture_of(tmp_path), "left")
     told(error, "left.npz", f"usthand label {tmp_path}")
 
@@ -148,7 +148,7 @@ def test_broken_file(labels, tmp_path, kind):
             np.save(file, np.zeros(3))
     else:
         path.write_bytes({"empty": b"", "text": b"not a zip", "truncated": path.read_bytes()[:900]}[kind])
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "right")
     told(error, "right.npz", "not a label file")
 
@@ -158,7 +158,7 @@ def test_file_of_another_version(labels, tmp_path):
     labels.save(path)
     fields = dict(np.load(path))
     np.savez(path, **{**fields, "version": 99})
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_npz(path)
     told(error, "version 99")
 
@@ -170,7 +170,7 @@ def test_nan_on_disk(labels, tmp_path):
     fields = dict(np.load(path))
     fields["uv_px"][4, 2, 0] = np.inf
     np.savez(path, **fields)
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "right")
     told(error, "right.npz", "NaN or infinity", "frame 4")
 
@@ -178,7 +178,7 @@ def test_nan_on_disk(labels, tmp_path):
 def test_camera_that_the_rig_lacks(labels, tmp_path):
     capture = capture_of(tmp_path, ("front", "top"))
     labels.save(capture.labels_path("right"))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "right")
     told(error, "left_of_me", "front, top")
 
@@ -186,7 +186,7 @@ def test_camera_that_the_rig_lacks(labels, tmp_path):
 def test_other_number_of_frames(labels, tmp_path):
     capture = capture_of(tmp_path, n_frames=7)
     labels.save(capture.labels_path("right"))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "right")
     told(error, "5 frames", "have 7")
 
@@ -197,7 +197,7 @@ def test_too_little_to_triangulate(labels, tmp_path, views, words):
     confidence = np.zeros_like(labels.confidence)
     confidence[:, list(views)] = 1
     replace(labels, confidence=confidence).save(capture.labels_path("right"))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "right")
     told(error, *words)
 
@@ -207,7 +207,7 @@ def test_a_further_hand_of_several_people(labels, tmp_path):
     labels.save(capture.labels_path("right-2"))
     assert same(load_labels(capture, "right-2"), labels)
     replace(labels, side="left").save(capture.labels_path("right-3"))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "right-3")
     told(error, "left hand")
 
@@ -215,7 +215,7 @@ def test_a_further_hand_of_several_people(labels, tmp_path):
 @pytest.mark.parametrize("name", ["both", "right-1", "right-02", "left-", "right-two", "../right"])
 def test_no_name_of_a_hand(name):
     assert [hand_side(good) for good in ("right", "left-2", "right-12")] == ["right", "left", "right"]
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         hand_side(name)
     told(error, name, "right-2")
 
@@ -223,12 +223,12 @@ def test_no_name_of_a_hand(name):
 def test_file_of_the_other_hand(labels, tmp_path):
     capture = capture_of(tmp_path)
     labels.save(capture.labels_path("left"))
-    with pytest.raises(UserError) as error:
+    with pytest.raises(UsthandError) as error:
         load_labels(capture, "left")
     told(error, "right hand")
 
 
-# ---- observations ---------------------------------------------------------------------------------------------------
+# ---- observations --------------------------------------------------------------------------------------------------
 
 
 def test_precision_is_confidence_over_sigma_squared(labels):

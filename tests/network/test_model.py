@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from scipy.spatial.transform import Rotation
 
 from support.networks import SMALL, make_inputs, make_model, run
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import load_hand
 from usthand.network.hand_head import pose_hand
@@ -190,9 +190,9 @@ def test_imagenet_weights_load_by_their_common_names(tmp_path):
         torch.nn.init.zeros_(model.backbone.resnet.layer3[5].conv2.weight)
         model.backbone.resnet.load_imagenet(tmp_path / name)
         assert (model.backbone.resnet.layer3[5].conv2.weight == 0.5).all()
-    with pytest.raises(UserError, match="does not fit the backbone"):
+    with pytest.raises(UsthandError, match="does not fit the backbone"):
         make_model().backbone.resnet.load_imagenet(tmp_path / "resnet34.pth")
-    with pytest.raises(UserError, match="there is no"):
+    with pytest.raises(UsthandError, match="there is no"):
         make_model().backbone.resnet.load_imagenet(tmp_path / "nothing.pth")
 
 
@@ -203,7 +203,7 @@ def test_a_file_that_is_no_backbone_ends_in_one_sentence(tmp_path, name):
     (tmp_path / "empty.pth").touch()
     (tmp_path / "broken.safetensors").write_bytes(b"rubbish")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
-    with pytest.raises(UserError, match="does not fit the backbone"):
+    with pytest.raises(UsthandError, match="does not fit the backbone"):
         make_model().backbone.resnet.load_imagenet(tmp_path / name)
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from support.stand_in import exact_labels, make_capture, make_rig, moving_hand, result_of, tube_faces
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.output import draw, overlay
 from usthand.output.overlay import OverlayConfig
 
@@ -129,7 +129,7 @@ def test_crop_stays_inside_and_holds_the_hand():
     for t, p in enumerate(points):
         inside = np.clip(p, 0, [640, 480])
         assert (np.abs(inside - (corners[t] + side[t] / 2)) <= side[t] / 2 + 2.0).all()
-    with pytest.raises(UserError, match="no hand to crop"):
+    with pytest.raises(UsthandError, match="no hand to crop"):
         overlay.crop_path([np.zeros((0, 2))] * 3, 640, 480, 1.7)
 
 
@@ -174,7 +174,7 @@ def test_files_are_written_once(scene, tmp_path):
         assert sum(1 for _ in video.decode(video=0)) == FRAMES
     assert Image.open(paths[-1]).size == (3 * 64, 2 * 3 * 64)  # frames across; two hands in three cameras down
     before = paths[0].read_bytes()
-    with pytest.raises(UserError, match=r"overlay_a\.mp4 is there already"):
+    with pytest.raises(UsthandError, match=r"overlay_a\.mp4 is there already"):
         overlay.write_overlays(capture, [result], out, config, faces=tube_faces())
     assert paths[0].read_bytes() == before
 
@@ -197,6 +197,6 @@ def test_foreign_results_are_refused(scene, tmp_path):
         ([replace(result, frame=np.arange(FRAMES) + 5)], "reaches frame 14"),
         ([replace(result, valid=np.zeros(FRAMES, bool))], "nothing to draw"),
     ):
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UsthandError, match=message):
             overlay.write_overlays(capture, results, tmp_path / "none", faces=tube_faces())
     assert not (tmp_path / "none").exists()

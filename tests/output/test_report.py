@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.stand_in import make_capture, make_rig, moving_hand, result_of, tube_faces
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation import glossary as measures
 from usthand.evaluation import metrics
 from usthand.output import figures
@@ -163,7 +163,7 @@ def test_report_without_truth_and_footage(tmp_path):
 def test_nothing_is_written_over(report, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("mine")
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UsthandError, match="is there already"):
         write_report(path, report)
     assert path.read_text() == "mine"
     write_report(path, Report({"usthand": {"mpjpe_mm": 1.0}}), overwrite=True)

@@ -41,10 +41,10 @@ def result_of(truth: Truth, joints=None, vertices=None, **changes) -> Result:
         frame=np.arange(time),
         valid=np.ones(time, bool),
         joint_valid=np.ones((time, 21), bool),
-        scale="metres from the calibration",
+        unit_source="metres from the calibration",
         metric=True,
         method="test",
-        joints="rigid",
+        joint_model="rigid",
         cameras=("a", "b"),
     )
     return replace(made, **changes)

@@ -64,7 +64,7 @@ def posed(hand, angles: dict[tuple[int, int], float]) -> np.ndarray:
     return hand.with_shape(torch.zeros(10, dtype=torch.float64)).with_pose(hand.rotations(pose, True)).vertices.numpy()
 
 
-# ---- the mesh --------------------------------------------------------------------------------------------------------
+# ---- the mesh ------------------------------------------------------------------------------------------------------
 
 
 def test_counts_and_euler_characteristic_of_a_disc(mesh):
@@ -172,7 +172,7 @@ def test_tip_ids_lie_on_the_tips_of_their_fingers(hand, mesh):
         assert np.linalg.norm(vertices[list(ids)] - joints[3], axis=1).max() < 7e-3
 
 
-# ---- the skeleton ----------------------------------------------------------------------------------------------------
+# ---- the skeleton --------------------------------------------------------------------------------------------------
 
 
 def test_bone_lengths_are_the_published_ones(hand):
@@ -223,7 +223,7 @@ def test_regressed_joints_follow_the_shape_as_designed(hand):
         assert 0.85 < ratio.min() and ratio.max() < 1.15
 
 
-# ---- skinning --------------------------------------------------------------------------------------------------------
+# ---- skinning ------------------------------------------------------------------------------------------------------
 
 
 def test_weights_are_a_partition_and_fingers_leave_each_other_alone(hand):
@@ -273,7 +273,7 @@ def test_no_triangle_collapses_in_a_fist(hand, mesh):
     assert np.mean(ratio < 0.15) < 0.02 and ratio.max() < 8
 
 
-# ---- what a renderer needs -------------------------------------------------------------------------------------------
+# ---- what a renderer needs -----------------------------------------------------------------------------------------
 
 
 def test_fields_mark_nails_on_the_backs_of_the_tips(hand, mesh):
@@ -288,7 +288,7 @@ def test_fields_mark_nails_on_the_backs_of_the_tips(hand, mesh):
     assert np.corrcoef(fields["palmar"][palm], -normals[palm, 1])[0, 1] > 0.95
 
 
-# ---- the script ------------------------------------------------------------------------------------------------------
+# ---- the script ----------------------------------------------------------------------------------------------------
 
 
 def test_the_shipped_file_is_small():

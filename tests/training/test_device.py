@@ -13,7 +13,7 @@ from rich.progress import Progress
 from usthand.capture.capture import open_capture
 from usthand.cli import main
 from usthand.common.device import check_device
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data.windows import make_batch
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.hamuco.model import HamucoLearner
@@ -21,7 +21,7 @@ from usthand.network.model import ModelConfig
 from usthand.reconstruction.inference import SPREAD_SAMPLES, _chunk, _shared_noise
 from usthand.reconstruction.reconstruct import reconstruct
 from usthand.training.config import Preset, TrainConfig
-from usthand.training.loop import draw_batch, prepare_footages, start_course, train
+from usthand.training.loop import draw_batch, prepare_footages, start_training, train
 from usthand.training.losses import total
 from usthand.training.objective import UstHandLearner
 
@@ -72,14 +72,14 @@ def test_a_step_leaves_nothing_on_the_cpu(capture, tmp_path, learner, changes, r
     config = preset(**changes)
     with Progress(disable=True) as bar:
         footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
-    course = start_course(config, footages, checks, tmp_path, None, learner, "meta")
-    assert all(value.is_meta for value in course.average.values())
+    state = start_training(config, footages, checks, tmp_path, None, learner, "meta")
+    assert all(value.is_meta for value in state.average.values())
     request.getfixturevalue("answers")
-    loss = total(learner.terms(course.model, draw_batch(course, 0), config))
+    loss = total(learner.terms(state.model, draw_batch(state, 0), config))
     loss.backward()
-    assert loss.is_meta and all(p.grad.is_meta for p in course.model.parameters() if p.grad is not None)
+    assert loss.is_meta and all(p.grad.is_meta for p in state.model.parameters() if p.grad is not None)
     inputs, _ = make_batch([(footages[0], np.arange(3))], config.model.image_size, config.crop, None, "meta")
-    assert learner.uv_crop(course.model, inputs).is_meta
+    assert learner.uv_crop(state.model, inputs).is_meta
 
 
 def test_the_use_of_a_network_leaves_nothing_on_the_cpu(capture, tmp_path, request):
@@ -117,7 +117,7 @@ def test_a_gpu_gives_what_the_cpu_gives(capture, tmp_path, device):
 
 @pytest.mark.parametrize("name", ["cuda:77", "gpu", "mps:9", "meta"])
 def test_a_device_that_is_not_there_is_one_sentence(capture, tmp_path, capsys, name):
-    with pytest.raises(UserError, match="cannot compute on the device"):
+    with pytest.raises(UsthandError, match="cannot compute on the device"):
         check_device(name)
     for command in (
         ["train", str(capture), "--out", str(tmp_path / "run")],

@@ -13,7 +13,7 @@ import torch
 from support.trainings import MODEL, SHORT, state_of
 from usthand.capture.capture import open_capture
 from usthand.capture.frames import planes_of
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
 from usthand.data.windows import CropConfig, Footage, Targets, augmentation, cut_crop, make_batch, place_crops
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
@@ -24,7 +24,7 @@ from usthand.labels.labels import load_labels, load_npz
 from usthand.network.model import TINY, Inputs
 from usthand.network.point_cloud import affine_apply
 from usthand.reconstruction import reconstruct as reconstruct_module
-from usthand.reconstruction.reconstruct import ADAPTED_TEMPER, TEMPER, reconstruct, reconstruct_both
+from usthand.reconstruction.reconstruct import ADAPTED_VARIANCE_SCALE, VARIANCE_SCALE, reconstruct, reconstruct_both
 from usthand.training.checkpoint import SHIPPED, from_json, load_checkpoint, weights_digest
 from usthand.training.config import PRESETS, Preset, TrainConfig
 from usthand.training.loop import learning_rate, train
@@ -44,7 +44,7 @@ def trained(small, tmp_path_factory):
     return out
 
 
-# ---- truth stays out ---------------------------------------------------------------------------------------------------
+# ---- truth stays out -----------------------------------------------------------------------------------------------
 
 
 def test_inputs_and_targets_have_no_room_for_truth():
@@ -71,7 +71,7 @@ def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypat
     assert np.array_equal(a.joints_world_m, b.joints_world_m)
 
 
-# ---- crops ----------------------------------------------------------------------------------------------------------------
+# ---- crops ---------------------------------------------------------------------------------------------------------
 
 
 def test_crops_hold_the_labelled_hand_and_their_maps_are_right(small):
@@ -141,7 +141,7 @@ def test_augmentation_stays_within_its_ranges():
     assert 0.9 <= scale.min() < 0.92 and 1.08 < scale.max() <= 1.1 and 28 < np.abs(angle).max() <= 30
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------------
+# ---- labels --------------------------------------------------------------------------------------------------------
 
 
 def test_consensus_of_exact_labels_is_the_labels(small):
@@ -169,7 +169,7 @@ def test_a_left_hand_is_the_mirrored_right_one():
     assert np.abs(left.rig.cameras[0].rotation - rig.cameras[0].rotation).max() < 1e-12
 
 
-# ---- runs -------------------------------------------------------------------------------------------------------------------
+# ---- runs ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_network_and_another_another(small, trained, tmp_path):
@@ -187,11 +187,11 @@ def test_a_resumed_run_is_the_same_run(small, trained, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "CHECK_EVERY", 3)
     real, count = module.training_step, []
 
-    def dies(course, step):
+    def dies(state, step):
         if step == 3 and not count:
             count.append(1)
             raise KeyboardInterrupt
-        return real(course, step)
+        return real(state, step)
 
     monkeypatch.setattr(module, "training_step", dies)
     with pytest.raises(KeyboardInterrupt):
@@ -211,15 +211,15 @@ def test_the_best_is_the_last_that_is_not_noticeably_worse(small, tmp_path, monk
     errors, real = {0: 3.0, 1: 2.0, 2: 2.04, 3: 2.5}, module.training_step
     at, dead = [], []
 
-    def step_of(course, step):
+    def step_of(state, step):
         if interrupted and step == 2 and not dead:
             dead.append(True)
             raise KeyboardInterrupt
         at.append(step)
-        return real(course, step)
+        return real(state, step)
 
     monkeypatch.setattr(module, "training_step", step_of)
-    monkeypatch.setattr(module, "held_out_error", lambda course: errors[at[-1]])
+    monkeypatch.setattr(module, "held_out_error", lambda state: errors[at[-1]])
     preset = replace(SHORT, train=replace(SHORT.train, steps=4))
     if interrupted:
         with pytest.raises(KeyboardInterrupt):
@@ -240,7 +240,7 @@ def test_a_run_leaves_what_it_promises(trained):
 
 
 def test_another_training_in_the_same_folder_is_refused(small, trained):
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UsthandError, match="other settings"):
         train([small], trained, replace(SHORT, train=replace(SHORT.train, learning_rate=0.1)), quiet=True)
 
 
@@ -264,11 +264,13 @@ def test_other_lessons_in_the_same_folder_are_refused(small, trained, tmp_path):
         ([small, relabelled], None),
         ([small], open_capture(small).rig.names[0]),
     ):
-        with pytest.raises(UserError, match="on other captures or labels"):
+        with pytest.raises(UsthandError, match="on other captures or labels"):
             train(captures, trained, SHORT, leave_out=leave_out, quiet=True)
     assert (trained / "best" / "model.safetensors").read_bytes() == before
     shutil.copytree(small, tmp_path / "moved")
-    train([tmp_path / "moved"], trained, SHORT, quiet=True)  # the same lessons from another place: it has ended
+    train(
+        [tmp_path / "moved"], trained, SHORT, quiet=True
+    )  # the same training_data_fingerprint from another place: it has ended
 
 
 @pytest.mark.parametrize("killed_at", ["model.safetensors", "config.json", "optimizer.safetensors"])
@@ -302,37 +304,37 @@ def test_a_run_killed_while_it_saves_is_the_same_run(small, trained, tmp_path, m
 def test_a_damaged_optimiser_ends_in_one_sentence(small, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "last" / "optimizer.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(UserError, match=r"optimizer\.safetensors does not fit"):
+    with pytest.raises(UsthandError, match=r"optimizer\.safetensors does not fit"):
         train([small], tmp_path / "run", SHORT, quiet=True)
 
 
 def test_a_wrong_checkpoint_ends_in_one_sentence(trained, tmp_path):
     hand = load_hand()
-    with pytest.raises(UserError, match="no trained network"):
+    with pytest.raises(UsthandError, match="no trained network"):
         load_checkpoint(tmp_path, hand)
     copy = tmp_path / "copy"
     shutil.copytree(trained / "best", copy)
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "model": {**config["model"], "widht": 9}}))
-    with pytest.raises(UserError, match="unknown key 'widht'"):
+    with pytest.raises(UsthandError, match="unknown key 'widht'"):
         load_checkpoint(copy, hand)
     (copy / "config.json").write_text(json.dumps({**config, "model": {**config["model"], "width": 16}}))
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UsthandError, match="does not fit"):
         load_checkpoint(copy, hand)
     (copy / "config.json").write_text(json.dumps({**config, "version": 99}))
-    with pytest.raises(UserError, match="version 99"):
+    with pytest.raises(UsthandError, match="version 99"):
         load_checkpoint(copy, hand)
     (copy / "config.json").write_text("{")
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UsthandError, match="does not fit"):
         load_checkpoint(copy, hand)
     (copy / "config.json").write_text(json.dumps(config))
     (copy / "model.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(UserError, match="does not fit"):
+    with pytest.raises(UsthandError, match="does not fit"):
         load_checkpoint(copy, hand)
 
 
 def test_unknown_keys_of_a_config_are_refused():
-    with pytest.raises(UserError, match="unknown key 'focal'"):
+    with pytest.raises(UsthandError, match="unknown key 'focal'"):
         from_json(CropConfig, {"focal": 1}, "config.json")
 
 
@@ -365,7 +367,7 @@ def test_leaving_a_camera_out_keeps_it_out(small, trained):
     capture = open_capture(small)
     result = reconstruct(capture, trained, "right", leave_out="cam1")
     assert result.cameras == ("cam0", "cam2")
-    with pytest.raises(UserError, match="no camera 'nine'"):
+    with pytest.raises(UsthandError, match="no camera 'nine'"):
         reconstruct(capture, trained, "right", leave_out="nine")
 
 
@@ -399,9 +401,9 @@ def test_confidence_falls_as_the_samples_spread(small, trained):
 def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monkeypatch, shipped):
     heard, real = [], reconstruct_module.polish_fit
 
-    def listen(hand, witnesses, *rest):
-        heard.extend(witnesses)
-        return real(hand, witnesses, *rest)
+    def listen(hand, sources, *rest):
+        heard.extend(sources)
+        return real(hand, sources, *rest)
 
     monkeypatch.setattr(reconstruct_module, "polish_fit", listen)
     monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 3.0)
@@ -410,7 +412,7 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
         reconstruct_module,
         "fit_observations",
         lambda rig, both, *rest, **more: (
-            judged.append(None if both.judged is None else both.judged.tolist()),
+            judged.append(None if both.sets_noise_scale is None else both.sets_noise_scale.tolist()),
             fit_both(rig, both, *rest, **more),
         )[1],
     )
@@ -418,9 +420,11 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
     both = reconstruct_both(
         open_capture(small), trained, "right", progress=lambda *at: steps.append(at), shipped=shipped
     )
-    adapted = 3 * ADAPTED_TEMPER  # three views
-    networks = [adapted, TEMPER[both.final.joints]] if shipped else [adapted]
-    assert [one.temper for one in heard] == [3 * temper for temper in networks] and heard[0].estimates is both.estimates
+    adapted = 3 * ADAPTED_VARIANCE_SCALE  # three views
+    networks = [adapted, VARIANCE_SCALE[both.final.joint_model]] if shipped else [adapted]
+    assert [one.variance_scale for one in heard] == [3 * variance_scale for variance_scale in networks] and heard[
+        0
+    ].estimates is both.estimates
     assert len({id(one.estimates) for one in heard}) == len(networks)
     assert judged == [None if not shipped else [False] * 3 + [True] * 6], (
         "of three views each: the trained network, the shipped one, labels"
@@ -433,7 +437,7 @@ def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monke
 
 def test_the_shipped_network_is_not_its_own_second_witness(small, monkeypatch):
     heard = []
-    monkeypatch.setattr(reconstruct_module, "polish_fit", lambda hand, witnesses, *rest: heard.extend(witnesses))
+    monkeypatch.setattr(reconstruct_module, "polish_fit", lambda hand, sources, *rest: heard.extend(sources))
     monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 1.0)
     reconstruct_both(open_capture(small), SHIPPED, "right")
-    assert len(heard) == 1 and heard[0].temper in TEMPER.values() and heard[0].firm
+    assert len(heard) == 1 and heard[0].variance_scale in VARIANCE_SCALE.values() and heard[0].predicts_model_joints

@@ -93,7 +93,7 @@ def _half_width(f: int, level: int) -> float:
     return radius * ((1.25, 0.85, 0.8)[level] if f < 4 else (1.7, 1.0, 0.85)[level])
 
 
-# ---- shape ----------------------------------------------------------------------------------------------------------
+# ---- shape ---------------------------------------------------------------------------------------------------------
 
 
 SHAPE_NAMES = (
@@ -168,7 +168,7 @@ def _direction(k: int, points, weights, skeleton: Skeleton):
     return moved, d_joints, d_tips
 
 
-# ---- joints ----------------------------------------------------------------------------------------------------------
+# ---- joints --------------------------------------------------------------------------------------------------------
 
 
 def joint_regressor(points, shapedirs, weights, skeleton: Skeleton, joint_dirs) -> np.ndarray:
@@ -203,7 +203,7 @@ def _parent(j: int) -> int:
     return 0 if j == 0 or j % 3 == 1 else j - 1
 
 
-# ---- meaning --------------------------------------------------------------------------------------------------------
+# ---- meaning -------------------------------------------------------------------------------------------------------
 
 
 def vertex_fields(points, faces, weights, skeleton: Skeleton, palmar: np.ndarray) -> dict[str, np.ndarray]:

@@ -34,7 +34,7 @@ from usthand.capture.frames import ImagePaths, ImagePicture, Picture
 from usthand.capture.offsets import Overlap, overlap, read_offsets
 from usthand.capture.rig import Rig, load_rig
 from usthand.capture.video import count_packets, damaged, decode
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -141,7 +141,7 @@ class Capture:
         A frame that the camera lacks is black.
 
         Raises:
-            UserError: if the file ends early, an image is missing or unreadable, or a frame has another size than the
+            UsthandError: if the file ends early, an image is missing or unreadable, or a frame has another size than the
                 camera was calibrated for.
         """
         for frame, picture in self.pictures(camera, start, stop):
@@ -159,7 +159,7 @@ class Capture:
             done = frame + 1
             yield frame, picture
         if done < stop:
-            raise UserError(
+            raise UsthandError(
                 f"{source.path} ends at frame {max(done - 1, 0)} of {self.n_frames}",
                 "the video is truncated or damaged",
                 f"copy or record it again, or repair it with `ffmpeg -i {source.path.name} -c copy repaired.mp4`",
@@ -185,7 +185,7 @@ def _read_image(source: Source, frame: int) -> np.ndarray:
         with Image.open(path) as file:
             image = file.convert("RGB")
     except (OSError, SyntaxError) as error:
-        raise UserError(
+        raise UsthandError(
             f"frame {frame} of {source.path} cannot be read: {path}",
             "the image is missing" if isinstance(error, FileNotFoundError) else "the image is cut short or no image",
             "copy it again, or leave its line empty so that the view counts as missing",
@@ -223,8 +223,8 @@ def _span(at: float, scale: float, length: int, limit: int) -> tuple[int, int]:
     return max(first, 0), min(last + 1, limit)
 
 
-def _wrong_size(path: Path, width: int, height: int, want_width: int, want_height: int) -> UserError:
-    return UserError(
+def _wrong_size(path: Path, width: int, height: int, want_width: int, want_height: int) -> UsthandError:
+    return UsthandError(
         f"{path} is {width}x{height} px but the rig says {want_width}x{want_height}",
         "it was recorded at another size than calibrated, or the videos are swapped",
         f"record or resize it to {want_width}x{want_height}, or calibrate at {width}x{height}",
@@ -240,11 +240,11 @@ def open_capture(path: str | Path) -> Capture:
     Whether the images of a list exist is checked when they are read: lists may be long, and their disks slow.
 
     Raises:
-        UserError: if the folder, a camera's source or a plausible size is missing, or the lengths differ.
+        UsthandError: if the folder, a camera's source or a plausible size is missing, or the lengths differ.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(
+        raise UsthandError(
             f"there is no folder {path}",
             "a capture is a folder with rig.toml and one video per camera",
             "check the path",
@@ -286,7 +286,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
     listed = folder / f"{name}.txt"
     if listed.is_file():
         return read_list(listed, size)
-    raise UserError(
+    raise UsthandError(
         f"camera {name!r} of the rig has no video in {folder}",
         f"neither {name}.mp4 nor a folder {name}/ with images nor a list {name}.txt is there",
         "add it, rename the video after the camera, or remove the camera from rig.toml",
@@ -333,7 +333,7 @@ def _remembered_count(video: Path, container: av.container.InputContainer) -> in
 
 
 def read_list(file: Path, size: tuple[int, int]) -> Source:
-    """The list of a camera's images. Raises `UserError` on a line that is none; no image is looked for."""
+    """The list of a camera's images. Raises `UsthandError` on a line that is none; no image is looked for."""
     try:
         lines = file.read_text("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -362,11 +362,11 @@ def _placement(file: Path, number: int, text: str) -> tuple[float, float, float]
     return x, y, scale
 
 
-def _bad_line(file: Path, number: int, fact: str) -> UserError:
-    return UserError(
+def _bad_line(file: Path, number: int, fact: str) -> UsthandError:
+    return UsthandError(
         f"{file}{f', line {number},' if number else ''} {fact}",
         "a line is a path, or a path, x, y and scale with tabs between, or empty where the image is missing",
-        "mend the list, or import the data set again",
+        "fix the list, or import the data set again",
     )
 
 
@@ -377,18 +377,18 @@ def read_settings(file: Path) -> dict[str, float | str]:
     try:
         data = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} is not TOML ({error})", "it is damaged", "mend it, or remove it") from None
+        raise UsthandError(f"{file} is not TOML ({error})", "it is damaged", "fix it, or remove it") from None
     data.pop(OFFSET_KEY, None)
     for key, value in data.items():
         known = ", ".join((*CAPTURE_KEYS, OFFSET_KEY))
         if key not in CAPTURE_KEYS:
-            raise UserError(
-                f"{file} has the unknown key {key!r}", f"the keys are {known}", "remove it or mend its spelling"
+            raise UsthandError(
+                f"{file} has the unknown key {key!r}", f"the keys are {known}", "remove it or fix its spelling"
             )
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
         if not (number if CAPTURE_KEYS[key] is float else isinstance(value, str)):
             kind = "a positive number" if CAPTURE_KEYS[key] is float else "text in quotes"
-            raise UserError(f"{file} has {key} = {value!r}", f"{key} is {kind}", "mend the value")
+            raise UsthandError(f"{file} has {key} = {value!r}", f"{key} is {kind}", "fix the value")
     return {key: CAPTURE_KEYS[key](value) for key, value in data.items()}
 
 

@@ -17,7 +17,7 @@ from usthand.capture.calibration.read import Format, find_calibration
 from usthand.capture.capture import DEFAULT_FPS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Capture, open_capture
 from usthand.capture.offsets import check_offsets, offsets_toml, overlap
 from usthand.capture.rig import Camera, Rig, build_rig, save_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 NO_VIDEO = "none"
 """As in `--names cam_3=none`: a calibrated camera that did not record."""
@@ -25,7 +25,7 @@ FPS_TOLERANCE = 0.01  # relative; 29.97 and 30 are one rate, 25 and 30 are not
 
 
 @dataclass(frozen=True)
-class Footage:
+class VideoSource:
     """One camera's recording: a video file or a folder of images."""
 
     path: Path
@@ -41,18 +41,18 @@ class Footage:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What `init_capture` made."""
+class CreatedCapture:
+    """What `create_capture` made."""
 
     capture: Capture
-    footage: dict[str, Footage]
+    footage: dict[str, VideoSource]
     """By camera."""
     copied: bool
     fps_from: str
     """In words, where the frame rate comes from."""
 
 
-def init_capture(
+def create_capture(
     videos: Sequence[str | Path],
     calibration: str | Path,
     out: str | Path,
@@ -64,7 +64,7 @@ def init_capture(
     copy: bool = False,
     images: Sequence[str] = (),
     on_progress: Callable[[int, int], None] | None = None,
-) -> Made:
+) -> CreatedCapture:
     """Make the capture folder `out`.
 
     Args:
@@ -79,15 +79,15 @@ def init_capture(
         on_progress: Called with (done, total) of the videos.
 
     Raises:
-        UserError: if `out` is there, or videos, calibration and each other do not fit. Nothing is written then.
+        UsthandError: if `out` is there, or videos, calibration and each other do not fit. Nothing is written then.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already", "an earlier run made it", "choose another --out, or remove it")
+        raise UsthandError(f"{out} is there already", "an earlier run made it", "choose another --out, or remove it")
     found = find_calibration(calibration, fmt, images)
-    footage = match_videos(found.names, list_footage(videos), names or {})
+    footage = match_videos(found.names, list_videos(videos), names or {})
     rig = build_rig(found, scale, {name: (part.width, part.height) for name, part in footage.items()})
-    rig = Rig(tuple(camera for camera in rig.cameras if camera.name in footage), rig.metric, rig.scale)
+    rig = Rig(tuple(camera for camera in rig.cameras if camera.name in footage), rig.metric, rig.unit_source)
     for camera in rig.cameras:
         _check_name(camera.name)
         _check_size(camera, footage[camera.name])
@@ -104,81 +104,83 @@ def init_capture(
     save_rig(rig, out / "rig.toml")
     settings = f"fps = {rate!r}\n" + (f"\n{offsets_toml(given)}" if given else "")
     (out / "capture.toml").write_text(settings, encoding="utf-8")
-    return Made(open_capture(out), footage, copied, fps_from)
+    return CreatedCapture(open_capture(out), footage, copied, fps_from)
 
 
-# ---- videos -----------------------------------------------------------------------------------------------------------
+# ---- videos --------------------------------------------------------------------------------------------------------
 
 
-def list_footage(videos: Sequence[str | Path]) -> tuple[Footage, ...]:
+def list_videos(videos: Sequence[str | Path]) -> tuple[VideoSource, ...]:
     """The recordings in a folder, or the ones given.
 
     Raises:
-        UserError: if there is none, one cannot be opened, or a folder mixes images of several kinds.
+        UsthandError: if there is none, one cannot be opened, or a folder mixes images of several kinds.
     """
     paths = [Path(path) for path in videos]
     for path in paths:
         if not path.exists():
-            raise UserError(f"there is no {path}", "the videos are somewhere else", "check the path")
+            raise UsthandError(f"there is no {path}", "the videos are somewhere else", "check the path")
     if len(paths) == 1 and paths[0].is_dir() and not _images(paths[0]):
         paths = sorted(path for path in paths[0].iterdir() if not path.name.startswith("."))
         paths = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _images(path))]
     if not paths:
-        raise UserError(
+        raise UsthandError(
             f"{videos[0]} holds no video",
             f"neither {', '.join(VIDEO_SUFFIXES)} files nor folders of images are there",
             "check the path",
         )
-    return tuple(_image_footage(path) if path.is_dir() else _video_footage(path) for path in paths)
+    return tuple(_image_source(path) if path.is_dir() else _video_source(path) for path in paths)
 
 
 def _images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _image_footage(folder: Path) -> Footage:
+def _image_source(folder: Path) -> VideoSource:
     images = _images(folder)
     if not images:
-        raise UserError(
+        raise UsthandError(
             f"{folder} holds no image", f"known are {', '.join(IMAGE_SUFFIXES)}", "give folders of images or videos"
         )
     kinds = Counter((re.sub(r"\d+", "", path.stem), path.suffix.lower()) for path in images)
     if len(kinds) > 1:
         listed = ", ".join(f"{count} {stem}N{suffix}" for (stem, suffix), count in kinds.most_common(3))
-        raise UserError(
+        raise UsthandError(
             f"{folder} mixes images of several kinds ({listed})",
             "masks or depth lie among the frames",
             "put each camera's frames into a folder of their own",
         )
     with Image.open(images[0]) as image:
-        return Footage(folder, *image.size, len(images), None)
+        return VideoSource(folder, *image.size, len(images), None)
 
 
-def _video_footage(path: Path) -> Footage:
+def _video_source(path: Path) -> VideoSource:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
-        raise UserError(f"{path} is no video", f"known are {', '.join(VIDEO_SUFFIXES)}", "convert it with ffmpeg")
+        raise UsthandError(f"{path} is no video", f"known are {', '.join(VIDEO_SUFFIXES)}", "convert it with ffmpeg")
     try:
         with av.open(str(path)) as container:
             stream = container.streams.video[0]
             count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
             rate = float(stream.average_rate) if stream.average_rate else None
-            return Footage(path, stream.width, stream.height, count, rate)
+            return VideoSource(path, stream.width, stream.height, count, rate)
     except (av.error.FFmpegError, IndexError):
-        raise UserError(
+        raise UsthandError(
             f"{path} cannot be opened", "the video is truncated or damaged", "copy or record it again"
         ) from None
 
 
-# ---- matching -----------------------------------------------------------------------------------------------------------
+# ---- matching ------------------------------------------------------------------------------------------------------
 
 
-def match_videos(cameras: Sequence[str], footage: Sequence[Footage], names: Mapping[str, str]) -> dict[str, Footage]:
+def match_videos(
+    cameras: Sequence[str], footage: Sequence[VideoSource], names: Mapping[str, str]
+) -> dict[str, VideoSource]:
     """The footage of each camera, by name: as given; else the same name; else but for case; else by the one number in it.
 
     Only numbers that tell apart count: in 2024-05-01_cam2.mp4 and 2024-05-01_cam3.mp4, not the date.
 
     Raises:
-        UserError: if a camera or a video is left over, or it is not clear which belong together.
+        UsthandError: if a camera or a video is left over, or it is not clear which belong together.
     """
     matched = _given(cameras, footage, names)
     left_out = {name for name, video in names.items() if video == NO_VIDEO}
@@ -196,11 +198,11 @@ def match_videos(cameras: Sequence[str], footage: Sequence[Footage], names: Mapp
     return {name: matched[name] for name in cameras if name in matched}
 
 
-def _given(cameras: Sequence[str], footage: Sequence[Footage], names: Mapping[str, str]) -> dict[str, Footage]:
-    matched: dict[str, Footage] = {}
+def _given(cameras: Sequence[str], footage: Sequence[VideoSource], names: Mapping[str, str]) -> dict[str, VideoSource]:
+    matched: dict[str, VideoSource] = {}
     for name, video in names.items():
         if name not in cameras:
-            raise UserError(
+            raise UsthandError(
                 f"--names speaks of a camera {name!r}",
                 f"the calibration's cameras are {', '.join(cameras)}",
                 "give CAMERA=VIDEO with one of these",
@@ -209,7 +211,7 @@ def _given(cameras: Sequence[str], footage: Sequence[Footage], names: Mapping[st
             continue
         fits = [part for part in footage if video in (str(part.path), part.path.name, part.stem)]
         if len(fits) != 1 or fits[0] in matched.values():
-            raise UserError(
+            raise UsthandError(
                 f"--names gives {name} the video {video!r}",
                 "it is another camera's already"
                 if fits
@@ -244,8 +246,8 @@ def _alone(keys: Sequence[str | None]) -> list[str | None]:
 
 
 def _unmatched(
-    cameras: Sequence[str], footage: Sequence[Footage], missing: Sequence[str], spare: Sequence[Footage]
-) -> UserError:
+    cameras: Sequence[str], footage: Sequence[VideoSource], missing: Sequence[str], spare: Sequence[VideoSource]
+) -> UsthandError:
     videos = [part.path.name for part in footage]
     facts = [f"the camera {name} has no video" for name in missing[:1]] if missing else []
     facts += [f"the video {part.path.name} has no camera" for part in spare[:1]]
@@ -255,56 +257,56 @@ def _unmatched(
         if missing
         else ", or give only the videos that belong to it"
     )
-    return UserError(
+    return UsthandError(
         " and ".join(facts) or "no camera has a video",
         f"the calibration has {', '.join(cameras)}, the videos are {', '.join(videos)}",
         f"say which belong together, as in {example}{more}",
     )
 
 
-# ---- checks -----------------------------------------------------------------------------------------------------------
+# ---- checks --------------------------------------------------------------------------------------------------------
 
 
 def _check_name(name: str) -> None:
     """The name becomes a file's; it must not lead elsewhere."""
     if Path(name).name != name or name in ("", ".", "..") or "\\" in name:
-        raise UserError(
+        raise UsthandError(
             f"the camera name {name!r} cannot be a file's",
             "it holds a slash or nothing",
             "rename the camera in the calibration",
         )
 
 
-def _check_size(camera: Camera, part: Footage) -> None:
+def _check_size(camera: Camera, part: VideoSource) -> None:
     have, want = (part.width, part.height), (camera.width, camera.height)
     if have == want:
         return
     if have == want[::-1]:
-        cause, mend = "it was turned by 90 degrees", "turn it back, or calibrate with the videos as they are"
+        cause, fix = "it was turned by 90 degrees", "turn it back, or calibrate with the videos as they are"
     elif abs(have[0] * want[1] - have[1] * want[0]) <= max(want):
         cause = "it was recorded or saved at another resolution than calibrated"
-        mend = f"scale it back with `ffmpeg -i {part.path.name} -vf scale={want[0]}:{want[1]} -crf 15 scaled.mp4`"
+        fix = f"scale it back with `ffmpeg -i {part.path.name} -vf scale={want[0]}:{want[1]} -crf 15 scaled.mp4`"
     else:
         cause = "it is another camera's, or was cropped"
-        mend = "check which video belongs to which camera, or calibrate at this size"
-    raise UserError(
+        fix = "check which video belongs to which camera, or calibrate at this size"
+    raise UsthandError(
         f"{part.path} is {have[0]}x{have[1]} px but camera {camera.name} is calibrated at {want[0]}x{want[1]}",
         cause,
-        mend,
+        fix,
     )
 
 
-def _frame_rate(footage: Mapping[str, Footage], fps: float | None) -> tuple[float, str]:
+def _frame_rate(footage: Mapping[str, VideoSource], fps: float | None) -> tuple[float, str]:
     if fps is not None:
         if not 0 < fps < float("inf"):
-            raise UserError(f"--fps is {fps:g}", "a frame rate is a positive number", "give frames per second")
+            raise UsthandError(f"--fps is {fps:g}", "a frame rate is a positive number", "give frames per second")
         return float(fps), "as given"
     rates = {name: part.fps for name, part in footage.items() if part.fps}
     if not rates:
         return DEFAULT_FPS, "assumed, for images have none: --fps says it"
     low, high = min(rates, key=rates.__getitem__), max(rates, key=rates.__getitem__)
     if rates[high] > rates[low] * (1 + FPS_TOLERANCE):
-        raise UserError(
+        raise UsthandError(
             f"the videos have different frame rates ({low} {rates[low]:.4g}, {high} {rates[high]:.4g})",
             "frame k of one is then not the instant of frame k of another",
             "convert them to one rate with `ffmpeg -i IN -r RATE OUT`, or give --fps if only what the files say is wrong",
@@ -312,7 +314,7 @@ def _frame_rate(footage: Mapping[str, Footage], fps: float | None) -> tuple[floa
     return next(iter(rates.values())), "from the videos"
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def _place(source: Path, out: Path, name: str, copy: bool) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -28,6 +28,7 @@ FULL_RANGE = 2  # FFmpeg's number for luma from 0 to 255, not 16 to 235
 TO_RGB = {"format": "rgb24"} | ({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})
 
 
+@runtime_checkable
 class Picture(Protocol):
     """A frame of one camera."""
 
@@ -95,7 +96,7 @@ def rgb_from_yuv(space: int, full: bool) -> Float[np.ndarray, "3 4"]:
     return np.c_[matrix, -matrix @ [0 if full else 16, 128, 128]].astype(np.float32)
 
 
-# ---- paths ------------------------------------------------------------------------------------------------------------
+# ---- paths ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

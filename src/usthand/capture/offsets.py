@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ def overlap(names: Sequence[str], lengths: Sequence[int], offsets: Mapping[str, 
         offsets: How many frames later than the others a camera started, by name.
 
     Raises:
-        UserError: if lengths differ and no offset is stated, or if nothing is shared.
+        UsthandError: if lengths differ and no offset is stated, or if nothing is shared.
     """
     if not offsets:
         if len(set(lengths)) > 1:
             listed = ", ".join(f"{name} {length}" for name, length in zip(names, lengths, strict=True))
-            raise UserError(
+            raise UsthandError(
                 f"the cameras have different numbers of frames ({listed})",
                 "they did not start or stop together, or one video is truncated",
                 f"say when each started, as in `--offset {names[0]}=0` if they all started together, or cut the videos alike",
@@ -65,7 +65,7 @@ def overlap(names: Sequence[str], lengths: Sequence[int], offsets: Mapping[str, 
     first, last = max(starts), min(ends)
     if last <= first:
         listed = ", ".join(f"{name} {a} to {b - 1}" for name, a, b in zip(names, starts, ends, strict=True))
-        raise UserError(
+        raise UsthandError(
             "no instant is in all videos",
             f"with these offsets they span {listed}",
             "check the offsets: a positive one means that the camera started late",
@@ -80,7 +80,7 @@ def read_offsets(settings: Path, names: Sequence[str]) -> dict[str, int]:
     """The table [offset] of a capture.toml; empty where there is none.
 
     Raises:
-        UserError: if it names a camera that the rig lacks, or holds anything but whole numbers.
+        UsthandError: if it names a camera that the rig lacks, or holds anything but whole numbers.
     """
     if not settings.is_file():
         return {}
@@ -91,16 +91,16 @@ def check_offsets(offsets: object, names: Sequence[str], where: str) -> dict[str
     """Offsets by camera, if they are such.
 
     Raises:
-        UserError: if not; `where` tells where they stand.
+        UsthandError: if not; `where` tells where they stand.
     """
-    mend = "write one line for each camera, as in cam_1 = 12 for one that started 12 frames late"
+    fix = "write one line for each camera, as in cam_1 = 12 for one that started 12 frames late"
     if not isinstance(offsets, Mapping):
-        raise UserError(f"{where} has an offset that is no table", "a camera's name is missing", mend)
+        raise UsthandError(f"{where} has an offset that is no table", "a camera's name is missing", fix)
     for name, frames in offsets.items():
         if name not in names:
-            raise UserError(f"{where} has an offset for {name!r}", f"the cameras are {', '.join(names)}", mend)
+            raise UsthandError(f"{where} has an offset for {name!r}", f"the cameras are {', '.join(names)}", fix)
         if not isinstance(frames, int) or isinstance(frames, bool):
-            raise UserError(f"{where} has the offset {frames!r} for {name}", "offsets are whole frames", mend)
+            raise UsthandError(f"{where} has the offset {frames!r} for {name}", "offsets are whole frames", fix)
     return dict(offsets)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from usthand.capture.calibration.base import Calibration, bad_calibration
 from usthand.capture.calibration.caliscope_anipose import read_tables
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.lenses import FISHEYE, FISHEYE624, MAX_COEFFICIENTS, PINHOLE, THIN_PRISM
 from usthand.geometry.rotations import rotation_from_axis_angle
@@ -99,8 +99,8 @@ class Rig:
     cameras: tuple[Camera, ...]
     metric: bool = True
     """False where the calibration has no true scale: lengths are then in its own unit."""
-    scale: str = METRIC
-    """In words, where the scale comes from."""
+    unit_source: str = METRIC
+    """In words, where the unit of length comes from."""
 
     def __len__(self) -> int:
         return len(self.cameras)
@@ -123,10 +123,10 @@ class Rig:
         """The position of a camera.
 
         Raises:
-            UserError: if the rig has no camera of that name.
+            UsthandError: if the rig has no camera of that name.
         """
         if name not in self.names:
-            raise UserError(
+            raise UsthandError(
                 f"the rig has no camera {name!r}",
                 f"its cameras are {', '.join(self.names)}",
                 "give one of these names, or add the camera to rig.toml",
@@ -161,11 +161,11 @@ def load_rig(path: str | Path) -> Rig:
     """Read rig.toml: our own, or a Caliscope, Anipose or FreeMoCap file in its place, recognised by its keys.
 
     Raises:
-        UserError: if the file is missing, is none of these formats, has an unknown key or an impossible value.
+        UsthandError: if the file is missing, is none of these formats, has an unknown key or an impossible value.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
+        raise UsthandError(
             f"there is no {path}",
             "a capture needs its calibration",
             "make the capture with `usthand init VIDEOS --calibration FILE --out CAPTURE`",
@@ -177,7 +177,7 @@ def read_toml(path: Path, fmt: str = "auto") -> Calibration | Rig:
     """A TOML file of cameras: a checked `Rig` from our own, a `Calibration` from another program's.
 
     Raises:
-        UserError: as `load_rig`.
+        UsthandError: as `load_rig`.
     """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -212,10 +212,10 @@ def build_rig(
         sizes: Width and height (px) of cameras by name, for files that do not say; the file's own come first.
 
     Raises:
-        UserError: if the scale is no positive number, a size is missing, or a camera is impossible.
+        UsthandError: if the scale is no positive number, a size is missing, or a camera is impossible.
     """
     if scale is not None and not (np.isfinite(scale) and scale > 0):
-        raise UserError(
+        raise UsthandError(
             f"the scale {scale:g} is no length", "it is the number of metres in one unit", "give a positive number"
         )
     given = f"{scale:g} m for each unit of the calibration, as given with --scale" if scale is not None else ""
@@ -226,7 +226,7 @@ def build_rig(
     if scale is not None:
         return rig.in_metres(scale, given)
     if found.metres_per_unit is None:
-        return replace(rig, metric=False, scale=found.unit)
+        return replace(rig, metric=False, unit_source=found.unit)
     if found.metres_per_unit == 1:
         return rig
     return rig.in_metres(found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
@@ -322,7 +322,7 @@ def _text(value: str) -> str:
 
 def save_rig(rig: Rig, path: str | Path) -> None:
     """Write our own TOML. Numbers keep their full precision."""
-    lines = [f"version = {RIG_VERSION}", f"metric = {str(rig.metric).lower()}", f"scale = {_text(rig.scale)}"]
+    lines = [f"version = {RIG_VERSION}", f"metric = {str(rig.metric).lower()}", f"scale = {_text(rig.unit_source)}"]
     unit = "metres" if rig.metric else "the calibration's own unit"
     for camera in rig.cameras:
         lines += [

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from usthand.capture.frames import VideoPicture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 JUMP_FROM = 500
 """Frames before this one are reached by decoding: it costs less than reading the times of all frames."""
@@ -30,10 +30,10 @@ order of storage."""
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
-def damaged(path: Path, error: Exception) -> UserError:
+def damaged(path: Path, error: Exception) -> UsthandError:
     """A video that cannot be decoded."""
     reason = str(error).split(":")[0]
-    return UserError(
+    return UsthandError(
         f"{path} cannot be decoded ({reason})",
         "the video is truncated or damaged",
         f"copy or record it again, or repair it with `ffmpeg -i {path.name} -c copy repaired.mp4`",
@@ -57,7 +57,7 @@ def decode(path: Path, start: int, stop: int, threads: int = 0) -> Iterator[tupl
         threads: of the decoder; 0 for as many as it likes.
 
     Raises:
-        UserError: if the file cannot be decoded.
+        UsthandError: if the file cannot be decoded.
     """
     frame = start
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 if TYPE_CHECKING:
     from usthand.capture.capture import Capture
@@ -41,7 +41,7 @@ CapturePath = Annotated[Path, arg(metavar="CAPTURE")]
 
 def _refuse_existing(path: Path, overwrite: bool, kind: str = "file") -> None:
     if path.exists() and not overwrite:
-        raise UserError(
+        raise UsthandError(
             f"{path} is there already", f"an earlier run wrote this {kind}", "choose another --out, or add --overwrite"
         )
 
@@ -49,8 +49,8 @@ def _refuse_existing(path: Path, overwrite: bool, kind: str = "file") -> None:
 def _save(result: Result, out: Path) -> None:
     out.parent.mkdir(parents=True, exist_ok=True)
     result.save(out)
-    scale = "" if result.metric else f" Lengths are not metric: {result.scale}."
-    if result.joints == "soft":
+    scale = "" if result.metric else f" Lengths are not metric: {result.unit_source}."
+    if result.joint_model == "soft":
         scale += " The detector's joints are not the hand model's: they may leave it by some millimetres (soft joints)."
     print(
         f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}.{scale}"
@@ -107,7 +107,7 @@ def synth(
         )
         return
     if sequences != 1:
-        raise UserError(
+        raise UsthandError(
             "a capture folder holds one sequence", "--sequences goes with --layout hanco", "add it, or leave it out"
         )
     print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
@@ -170,10 +170,10 @@ def init(
         copy: Copy the videos instead of linking them.
         images: Images to take as cameras, where a COLMAP or nerfstudio calibration has several of each.
     """
-    from usthand.capture.create import init_capture
+    from usthand.capture.create import create_capture
     from usthand.output.overlay import progress_bar
 
-    made = init_capture(
+    made = create_capture(
         videos,
         calibration,
         out,
@@ -190,7 +190,10 @@ def init(
         part = made.footage[camera.name]
         print(f"{camera.name:<12} {part.path}  {camera.width}x{camera.height}, {camera.model}, {part.n_frames} frames")
     rig = made.capture.rig
-    print(f"Lengths: {rig.scale}" + ("." if rig.metric else "; without --scale the hand's own size gives the scale."))
+    print(
+        f"Lengths: {rig.unit_source}"
+        + ("." if rig.metric else "; without --scale the hand's own size gives the scale.")
+    )
     print(f"Frame rate: {made.capture.fps:g}, {made.fps_from}.")
     _tell_overlap(made.capture)
     print(
@@ -204,12 +207,12 @@ def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = [tuple(value.split("=", 1)) for value in values]
     for value, pair in zip(values, pairs, strict=True):
         if len(pair) != 2 or not all(pair):
-            raise UserError(
+            raise UsthandError(
                 f"{option} {value} is no pair", "it wants CAMERA=VALUE", f"write {option} cam_0=..., without spaces"
             )
     twice = [name for name, _ in pairs if [n for n, _ in pairs].count(name) > 1]
     if twice:
-        raise UserError(f"{option} names {twice[0]} twice", "each camera has one value", "leave one of them out")
+        raise UsthandError(f"{option} names {twice[0]} twice", "each camera has one value", "leave one of them out")
     return pairs
 
 
@@ -217,7 +220,7 @@ def _whole(option: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise UserError(
+        raise UsthandError(
             f"{option} has {text!r}", "offsets are whole frames", "give a number such as 12 or -3"
         ) from None
 
@@ -280,7 +283,7 @@ def import_labels(
 
 
 def check(capture: Positional[CapturePath], json: bool = False, fix: bool = False) -> None:
-    """What is wrong with a capture: calibration, units, lenses, timing, labels. One sentence each, with its mend.
+    """What is wrong with a capture: calibration, units, lenses, timing, labels. One sentence each, with its fix.
 
     Needs labels (`usthand label`); decodes no video. Ends with exit code 0 if the capture is sound and 1 if it has
     faults.
@@ -288,7 +291,7 @@ def check(capture: Positional[CapturePath], json: bool = False, fix: bool = Fals
     Args:
         capture: Folder with rig.toml, one video per camera, and labels.
         json: Print JSON.
-        fix: Write what can be mended into rig.fixed.toml, capture.fixed.toml and labels.fixed/ beside the old files.
+        fix: Write what can be fixed into rig.fixed.toml, capture.fixed.toml and labels.fixed/ beside the old files.
     """
     from usthand.diagnostics.check import check_capture
     from usthand.diagnostics.folder import read_facts
@@ -300,7 +303,7 @@ def check(capture: Positional[CapturePath], json: bool = False, fix: bool = Fals
     todo = write_fixes(facts, report) if fix else []
     print(as_json(report, todo) if json else as_text(facts, report))
     if todo and not json:
-        print("Mended files are beside the old ones; to use them:\n" + "\n".join(f"    {line}" for line in todo))
+        print("Fixed files are beside the old ones; to use them:\n" + "\n".join(f"    {line}" for line in todo))
     if report.findings:
         sys.exit(1)
 
@@ -339,7 +342,7 @@ def fit(
     from usthand.output.overlay import progress_bar
 
     if smooth and not raw:
-        raise UserError(
+        raise UsthandError(
             "--smooth is for plain triangulation",
             "the sequence fit is smooth by itself",
             "add --raw, or leave --smooth out",
@@ -352,7 +355,7 @@ def fit(
     if raw:
         _save(raw_triangulation(rig, labels, model, opened.fps if smooth else None), out)
     else:
-        config = FitConfig(fps=opened.fps, joints=joints)
+        config = FitConfig(fps=opened.fps, joint_model=joints)
         _save(fit_labels(rig, labels, config, model, progress_bar("fitting")), out)
 
 
@@ -616,7 +619,7 @@ COMMANDS = {
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: a `UserError` becomes one sentence on stderr and exit code 1."""
+    """Entry point: a `UsthandError` becomes one sentence on stderr and exit code 1."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if arguments[:1] == ["hand"] and len(arguments) > 1:
         arguments[:2] = [" ".join(arguments[:2])]  # two words on the command line, one name here
@@ -629,7 +632,7 @@ def main(arguments: list[str] | None = None) -> None:
         app.cli(
             args=arguments, prog="usthand", description="3D hands with uncertainty from calibrated multi-camera video."
         )
-    except UserError as error:
+    except UsthandError as error:
         print(f"usthand: {error}", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:  # the reader, such as `head`, has seen enough

@@ -1,13 +1,39 @@
-"""Folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, and never written over by accident."""
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from usthand.common.errors import UserError
+import tomli_w
+
+from usthand.common.errors import UsthandError
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[Path]:
+    """A path to write to; the file takes its name only once the block ends, and no trace is left if the block fails.
+
+    The folder is made if need be. The temporary name is of this process, so two runs never tear each other's file.
+
+    Args:
+        path: Where the file is to be; one that is there already is replaced.
+
+    Yields:
+        The path to write to, with the same suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -15,14 +41,18 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     """A folder to fill; it appears under its name only once the block ends, and not at all if the block fails.
 
     Args:
-        kind: what the folder is, with its article, for the message: "a capture".
+        out: Where the folder is to be; an empty one may be there.
+        kind: What the folder is, with its article, for the message: "a capture".
+
+    Yields:
+        The folder to fill.
 
     Raises:
-        UserError: if something is there already; an empty folder may be.
+        UsthandError: If something is there already.
     """
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UserError(f"{out} exists", f"{kind} is never written over", "choose another name, or remove it first")
+        raise UsthandError(f"{out} exists", f"{kind} is never written over", "choose another name, or remove it first")
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -34,3 +64,31 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     if out.is_dir():
         out.rmdir()
     partial.rename(out)
+
+
+def refuse_existing(
+    paths: Iterable[str | Path],
+    overwrite: bool = False,
+    cause: str = "an earlier run wrote it",
+    fix: str = "choose another --out, or add --overwrite",
+) -> None:
+    """Stop before work begins whose output would replace something.
+
+    Args:
+        paths: What is to be written.
+        overwrite: Whether replacing is wanted; then nothing is refused.
+        cause: Why something may be there, for the message.
+        fix: What to do about it, for the message.
+
+    Raises:
+        UsthandError: If one of the paths exists and `overwrite` is not set.
+    """
+    there = [path for path in map(Path, paths) if path.exists()]
+    if there and not overwrite:
+        raise UsthandError(f"{there[0]} is there already", cause, fix)
+
+
+def write_toml(path: str | Path, data: Mapping[str, Any]) -> None:
+    """Write plain tables as TOML; the file appears whole or not at all."""
+    with whole_file(path) as partial:
+        partial.write_text(tomli_w.dumps(data), encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 _NUMPY_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
 _BROKEN = (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, KeyError, IndexError, RuntimeError)
@@ -95,17 +95,17 @@ def _array_of_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tupl
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
 
 
-def load_pickle(path: Path, reader: type[ArrayUnpickler], holds: str, mend: str) -> Any:
+def load_pickle(path: Path, reader: type[ArrayUnpickler], holds: str, fix: str) -> Any:
     """What is in a pickle, Python 2's included.
 
     Args:
         path: the file.
         reader: which names are known.
         holds: in words, what the file is: "a hand".
-        mend: the command or action that mends a bad file.
+        fix: the command or action that fixes a bad file.
 
     Raises:
-        UserError: if it is missing, is no pickle, or names anything that `reader` does not know; nothing is then run.
+        UsthandError: if it is missing, is no pickle, or names anything that `reader` does not know; nothing is then run.
     """
     try:
         with open(path, "rb") as file:
@@ -114,14 +114,14 @@ def load_pickle(path: Path, reader: type[ArrayUnpickler], holds: str, mend: str)
                 return unpickler.load()
             except _BROKEN as error:
                 if unpickler.refused:
-                    raise UserError(
+                    raise UsthandError(
                         f"{path.name} asks for {unpickler.refused}, which was not run",
                         f"{holds} needs only arrays, so this is another pickle or one that was tampered with",
-                        mend,
+                        fix,
                     ) from error
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError(
-                    f"{path.name} is no readable pickle ({reason})", "the download was cut short", mend
+                raise UsthandError(
+                    f"{path.name} is no readable pickle ({reason})", "the download was cut short", fix
                 ) from error
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror})", "it is missing or locked", mend) from error
+        raise UsthandError(f"{path} cannot be read ({error.strerror})", "it is missing or locked", fix) from error

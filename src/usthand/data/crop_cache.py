@@ -32,7 +32,7 @@ import av
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 VERSION = 1  # of this format and of how crops are cut; counted up whenever pixels would differ
 SHARD_BYTES = 128e6  # of pixels in a shard
@@ -115,7 +115,7 @@ class ShardedCrops:
             if offset >= 0:
                 file.seek(offset)
                 if file.readinto(memoryview(out[view]).cast("B")) != out[view].nbytes:
-                    raise UserError(
+                    raise UsthandError(
                         f"{file.name} ends before the crops of frame {frame}",
                         "it was damaged after it was written",
                         f"remove {self.folder}: the crops are cut again",
@@ -174,7 +174,7 @@ def _remove_stale(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def _write_whole(path: Path, data: bytes) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data.windows import CropConfig, Footage, make_footage
 from usthand.fit.fit import FitConfig, fit_labels
 from usthand.fit.kinematics import articulation
@@ -51,13 +51,13 @@ def choose_side(capture: Capture, side: str | None) -> str:
     """The hand asked for ("right", "left", or a further one such as "right-2"), or the only one that has labels.
 
     Raises:
-        UserError: if there are none, or several and none was asked for.
+        UsthandError: if there are none, or several and none was asked for.
     """
     if side is not None:
         return side
     sides = capture.label_hands()
     if not sides:
-        raise UserError(
+        raise UsthandError(
             f"{capture.path} has no labels", "no detector has been run on it", f"run `usthand label {capture.path}`"
         )
     if len(sides) > 1:
@@ -67,7 +67,7 @@ def choose_side(capture: Capture, side: str | None) -> str:
         sure = [s for s in sides if counts[s] > 0.2 * counts[main]]
         if len(sure) > 1:
             which = "both hands" if sure == ["right", "left"] else f"{len(sure)} hands"
-            raise UserError(
+            raise UsthandError(
                 f"{capture.path} has labels of {which}",
                 "one run handles one hand",
                 f"add --side {' or --side '.join(sure)}",
@@ -87,12 +87,12 @@ def without_camera(rig: Rig, labels: Labels, leave_out: str | None) -> tuple[Rig
     """Rig and labels less the camera that is left out.
 
     Raises:
-        UserError: if there is no such camera, or only one would be left.
+        UsthandError: if there is no such camera, or only one would be left.
     """
     if leave_out is not None:
         rig, labels = rig.without(leave_out), labels.without(leave_out)
     if len(rig) < 2:
-        raise UserError(
+        raise UsthandError(
             f"only {len(rig)} camera is left",
             "depth needs two views or more",
             "leave none out, or add a camera to the rig",
@@ -167,4 +167,4 @@ def fit_hand(hand: Hand2D, fps: float) -> Result:
 
 def rough_fit(hand: Hand2D, fps: float) -> Result:
     """Enough to place crops."""
-    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps, joints="rigid", rounds=ROUGH_ROUNDS))
+    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps, joint_model="rigid", rounds=ROUGH_ROUNDS))

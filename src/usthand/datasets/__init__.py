@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets import dexycb, hanco, ho3d, interhand, oakink
 from usthand.datasets.base import Reader
 
@@ -24,10 +24,10 @@ def reader(name: str) -> Reader:
     """The reader of a data set.
 
     Raises:
-        UserError: if there is none of that name.
+        UsthandError: if there is none of that name.
     """
     if name not in DATASETS:
-        raise UserError(
+        raise UsthandError(
             f"there is no reader for the data set {name!r}", f"there are {', '.join(DATASETS)}", "choose one of these"
         )
     return DATASETS[name]

@@ -17,7 +17,7 @@ import torch
 
 from usthand.capture.capture import ImageRef
 from usthand.capture.rig import Rig, save_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.evaluation.truth import Truth, save_truth
 from usthand.geometry.cameras import Cameras, project, triangulate
@@ -69,7 +69,7 @@ class Recording:
 Reader = Callable[[Path, str, str, HandModel | None], Iterator[Recording]]
 
 
-# ---- writing ----------------------------------------------------------------------------------------------------------
+# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def write_recording(recording: Recording, out: Path) -> Path:
@@ -78,7 +78,7 @@ def write_recording(recording: Recording, out: Path) -> Path:
     The folder appears under its name only once it is complete.
 
     Raises:
-        UserError: if it exists, or the recording contradicts itself.
+        UsthandError: if it exists, or the recording contradicts itself.
     """
     _check(recording)
     folder = Path(out) / recording.name
@@ -107,7 +107,7 @@ def _line(image: ImageRef | Path | None) -> str:
         return ""
     path = str((image.path if isinstance(image, ImageRef) else image).absolute())
     if "\t" in path or "\n" in path or "\r" in path:
-        raise UserError(
+        raise UsthandError(
             f"{path!r} has a tab or line break in its name", "a list of images cannot hold it", "rename the folder"
         )
     if not isinstance(image, ImageRef):
@@ -119,7 +119,7 @@ def _check(recording: Recording) -> None:
     frames, views = len(recording.images), len(recording.rig)
 
     def refuse(fact: str) -> None:
-        raise UserError(
+        raise UsthandError(
             f"recording {recording.name!r} of {recording.dataset} {fact}",
             "the data set's folder is incomplete, or of another release",
             "compare it with the layout in docs/datasets.md",
@@ -151,7 +151,7 @@ def _check(recording: Recording) -> None:
             refuse(f"has truth of shape {hand.truth.visible.shape}")
 
 
-# ---- checking ---------------------------------------------------------------------------------------------------------
+# ---- checking ------------------------------------------------------------------------------------------------------
 
 
 def check_recording(recording: Recording) -> dict[str, dict[str, float | int | None]]:
@@ -221,10 +221,10 @@ def as_labels(recording: Recording) -> Recording:
     """The recording with the annotated 2D joints in place of pseudo-labels: how good could labels be at best?
 
     Raises:
-        UserError: if the data set has none.
+        UsthandError: if the data set has none.
     """
     if all(hand.annotated is None for hand in recording.hands):
-        raise UserError(
+        raise UsthandError(
             f"{recording.dataset} has no annotated 2D joints",
             "its makers give joints in space only",
             "import it without them, and run `usthand label`",

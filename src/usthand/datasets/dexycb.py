@@ -25,7 +25,7 @@ import numpy as np
 from usthand.capture.calibration.dexycb import read_dexycb
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 from usthand.capture.rig import Rig, build_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.base import HandData, Recording
 from usthand.datasets.mano import check_meshes, moved, official_left, pose_from_pca, pose_meshes
 from usthand.evaluation.truth import Truth
@@ -116,7 +116,7 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
     Every image is kept: a view without annotation is a view like any other. Truth is valid where a camera has it.
 
     Raises:
-        UserError: if the folder is not DexYCB's, or split or setup is unknown.
+        UsthandError: if the folder is not DexYCB's, or split or setup is unknown.
     """
     setup = protocol or "s0"
     for folder, serials in _sequences(root, setup, split, tuple(SETUPS)):
@@ -129,7 +129,7 @@ def multi_view_recordings(
     """DexYCB-MV (Yang et al., POEM, CVPR 2023): the right hands of s0; a view counts only where all its joint_2d are there.
 
     Raises:
-        UserError: as `recordings`.
+        UsthandError: as `recordings`.
     """
     setup = protocol or "s0"
     for folder, serials in _sequences(root, setup, split, MULTI_VIEW_SETUPS):
@@ -139,13 +139,13 @@ def multi_view_recordings(
 
 def _sequences(root: Path, setup: str, split: str, setups: tuple[str, ...]) -> Iterator[tuple[Path, list[str]]]:
     if setup not in setups:
-        raise UserError(f"there is no setup {setup!r} here", f"there are {', '.join(setups)}", "choose one of these")
+        raise UsthandError(f"there is no setup {setup!r} here", f"there are {', '.join(setups)}", "choose one of these")
     if split not in SETUPS[setup]:
-        raise UserError(f"DexYCB has no split {split!r}", "there are train, val and test", "choose one of these")
+        raise UsthandError(f"DexYCB has no split {split!r}", "there are train, val and test", "choose one of these")
     subjects, views, places = SETUPS[setup][split]
     here = [root / SUBJECTS[i] for i in subjects if (root / SUBJECTS[i]).is_dir()]
     if not (root / "calibration").is_dir() or not here:
-        raise UserError(
+        raise UsthandError(
             f"{root} has no {'subject of the split' if (root / 'calibration').is_dir() else 'folder calibration'}",
             "it is not DexYCB's folder, or an archive is not unpacked",
             "see docs/datasets.md for the layout",
@@ -153,7 +153,7 @@ def _sequences(root: Path, setup: str, split: str, setups: tuple[str, ...]) -> I
     for subject in here:
         found = sorted(p for p in subject.iterdir() if _SEQUENCE.match(p.name))
         if len(found) != SEQUENCES:
-            raise UserError(
+            raise UsthandError(
                 f"{subject} has {len(found)} sequences, not {SEQUENCES}",
                 "the splits count a subject's sequences, so a missing one would shift all that follow",
                 "unpack the whole subject; sequences that you lack space for may be left as empty folders",
@@ -205,7 +205,7 @@ def _hand(
     return HandData(side, truth=_truth(rig, annotation, here, seen, side, betas, hand, name), annotated=annotated)
 
 
-# ---- truth ----------------------------------------------------------------------------------------------------------------
+# ---- truth ---------------------------------------------------------------------------------------------------------
 
 
 def _truth(
@@ -249,7 +249,7 @@ def _truth(
     )
 
 
-# ---- files ----------------------------------------------------------------------------------------------------------------
+# ---- files ---------------------------------------------------------------------------------------------------------
 
 
 def _find_images(folder: Path, serials: list[str]) -> dict[tuple[int, int], Path]:
@@ -331,5 +331,5 @@ def _betas(root: Path, folder: Path, meta: dict[str, Any]) -> np.ndarray:
     return numbers(file, "betas", keys(file, "it", read_yaml(file), ("betas",))["betas"], 10)
 
 
-def _damaged(file: Path, fact: str) -> UserError:
-    return UserError(f"{file} {fact}", "it is damaged, or of another data set", "unpack DexYCB's archive again")
+def _damaged(file: Path, fact: str) -> UsthandError:
+    return UsthandError(f"{file} {fact}", "it is damaged, or of another data set", "unpack DexYCB's archive again")

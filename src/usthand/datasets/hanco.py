@@ -23,7 +23,7 @@ import torch
 
 from usthand.capture.capture import ImageRef
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.base import HandData, Recording
 from usthand.datasets.mano import check_meshes, flat_pose, pose_meshes
 from usthand.evaluation.truth import Truth
@@ -68,7 +68,7 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
             frames with validated truth; both in `rgb`.
 
     Raises:
-        UserError: if the folder is not HanCo's, or split or protocol is unknown.
+        UsthandError: if the folder is not HanCo's, or split or protocol is unknown.
     """
     protocol = protocol or PROTOCOLS[0]
     _check_asked(root, split, protocol)
@@ -86,15 +86,15 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
 
 def _check_asked(root: Path, split: str, protocol: str) -> None:
     if protocol not in PROTOCOLS:
-        raise UserError(
+        raise UsthandError(
             f"HanCo has no protocol {protocol!r}", f"there are {' and '.join(PROTOCOLS)}", "choose one of these"
         )
     if split not in SPLITS:
-        raise UserError(f"HanCo has no split {split!r}", f"there are {' and '.join(SPLITS)}", "choose one of these")
+        raise UsthandError(f"HanCo has no split {split!r}", f"there are {' and '.join(SPLITS)}", "choose one of these")
     needed = ["calib", IMAGES[split] if protocol == "hamuco" else "rgb"]
     for name in needed:
         if not (root / name).is_dir():
-            raise UserError(
+            raise UsthandError(
                 f"there is no {root / name}",
                 "the folder is not HanCo's, or one of its archives is not unpacked",
                 "see docs/datasets.md for the archives that are needed",
@@ -144,7 +144,7 @@ def _recording(
     calib = {k: value for k, value in calib.items() if value is not None}
     images = {key: path for key, path in images.items() if key[0] in calib}
     if not images:
-        raise UserError(
+        raise UsthandError(
             f"no image of sequence {name} has its calibration",
             "calib is incomplete",
             "unpack HanCo_calib_meta.zip again",
@@ -168,7 +168,7 @@ def _ref(path: Path | None, place: np.ndarray) -> ImageRef | Path | None:
     return path if (x, y, scale) == (0.0, 0.0, 1.0) else ImageRef(path, x, y, scale)
 
 
-# ---- cameras --------------------------------------------------------------------------------------------------------------
+# ---- cameras -------------------------------------------------------------------------------------------------------
 
 
 def _read_calib(file: Path) -> tuple[np.ndarray, np.ndarray] | None:
@@ -200,14 +200,14 @@ def _place(name: str, view: int, calib: dict[int, tuple[np.ndarray, np.ndarray]]
     k = np.stack([calib[n][0][view] for n in numbers])
     m = np.stack([calib[n][1][view] for n in numbers])
     if np.abs(m - m[0]).max() > STILL_M:
-        raise UserError(
+        raise UsthandError(
             f"camera {view} of sequence {name} moves",
             "the calibration files belong to different recordings",
             "unpack HanCo_calib_meta.zip again",
         )
     fx, fy, centre = k[:, 0, 0], k[:, 1, 1], k[:, :2, 2]
     if (fx <= 0).any() or np.ptp(fy / fx) > SQUARE * (fy / fx).mean() or np.abs(k[:, 0, 1] / fx).max() > SQUARE:
-        raise UserError(
+        raise UsthandError(
             f"camera {view} of sequence {name} has crops that are stretched or skewed",
             "K is damaged",
             "unpack HanCo_calib_meta.zip again",
@@ -223,7 +223,7 @@ def _place(name: str, view: int, calib: dict[int, tuple[np.ndarray, np.ndarray]]
     corner = principal - scale[:, None] * centre
     size = np.ceil((corner + (scale * (IMAGE_PX - 1) + edge)[:, None]).max(0)).astype(int) + 1
     if size.max() > MAX_CANVAS_PX:
-        raise UserError(
+        raise UsthandError(
             f"the crops of camera {view} of sequence {name} span {size.max()} px",
             "K is damaged in some frame",
             "unpack HanCo_calib_meta.zip again",
@@ -238,7 +238,7 @@ def _camera(view: int, width: int, height: int, matrix: np.ndarray, m: np.ndarra
     return Camera(f"cam{view}", width, height, matrix, np.zeros(0), "pinhole", u @ vh, m[:3, 3])
 
 
-# ---- labels and truth -----------------------------------------------------------------------------------------------------
+# ---- labels and truth ----------------------------------------------------------------------------------------------
 
 
 def _read_labels(
@@ -347,5 +347,5 @@ def _numbers(file: Path, data: object, shape: tuple[int, ...]) -> np.ndarray | N
     return values
 
 
-def _broken(file: Path, fact: str) -> UserError:
-    return UserError(f"{file} {fact}", "it is damaged or of another data set", "unpack HanCo's archive again")
+def _broken(file: Path, fact: str) -> UsthandError:
+    return UsthandError(f"{file} {fact}", "it is damaged or of another data set", "unpack HanCo's archive again")

@@ -19,7 +19,7 @@ from scipy.ndimage import map_coordinates
 
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.datasets.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
@@ -43,7 +43,7 @@ def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progre
     its name only once it is complete; each sequence has a seed, and so a subject, of its own.
 
     Raises:
-        UserError: if something is there already, or the configuration is not HanCo's: eight cameras, a right hand.
+        UsthandError: if something is there already, or the configuration is not HanCo's: eight cameras, a right hand.
     """
     _check(config, sequences)
     with whole_folder(out, "a data set") as partial:
@@ -61,13 +61,13 @@ def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progre
 
 def _check(config: SynthConfig, sequences: int) -> None:
     if config.views != VIEWS or config.side != SIDE:
-        raise UserError(
+        raise UsthandError(
             f"HanCo's layout cannot hold {config.views} cameras and a {config.side} hand",
             "it has eight cameras and right hands",
             "leave out --views and --side",
         )
     if not 1 <= sequences <= SEQUENCES - FIRST_TEST:
-        raise UserError(
+        raise UsthandError(
             f"{sequences} sequences were asked for",
             "HanCo's numbers leave room for 1 to 318 of each split",
             "ask for fewer",

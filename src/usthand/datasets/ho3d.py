@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.unpickle import ArrayUnpickler, load_pickle
 from usthand.datasets.base import HandData, Recording, check_recording
 from usthand.datasets.mano import check_meshes, pose_meshes
@@ -60,14 +60,14 @@ OPENCV_FROM_OPENGL = np.array([1.0, -1.0, -1.0])
 XYZ_FILE, VERTS_FILE = "evaluation_xyz.json", "evaluation_verts.json"
 CHECKED_FRAMES = 50  # enough for a median; all would only take longer
 MAX_RESIDUAL_PX = 5.0
-MEND = "download HO-3D again and keep its layout"
+FIX = "download HO-3D again and keep its layout"
 
 
 def v2_recordings(root: Path, split: str, protocol: str = "", hand: HandModel | None = None) -> Iterator[Recording]:
     """Recordings of HO-3D v2: `usthand.datasets.base` says what a reader is.
 
     Raises:
-        UserError: if the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
+        UsthandError: if the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
     """
     return _single(V2, root, split, protocol, hand)
 
@@ -95,7 +95,7 @@ def mv_recordings(root: Path, split: str, protocol: str = "", hand: HandModel | 
     Two cameras of SB1 are in the evaluation split; the others know the hand in the same instant.
 
     Raises:
-        UserError: as `v2_recordings`, or if no reading of the calibration lets the cameras' rays meet.
+        UsthandError: as `v2_recordings`, or if no reading of the calibration lets the cameras' rays meet.
     """
     protocol = choose(MV, "protocol", protocol, ("poem",))
     split = choose(MV, "split", split, tuple(MV_STEMS))
@@ -114,19 +114,19 @@ def _listed(root: Path, folder: str) -> dict[str, set[str]]:
     """Ids of each sequence of `train.txt` or `evaluation.txt`."""
     file = root / f"{folder}.txt"
     if not file.is_file():
-        raise UserError(
+        raise UsthandError(
             f"there is no {file}", "the folder is not HO-3D's", "give the folder with train/ and evaluation/"
         )
     found = defaultdict(set)
     for line in file.read_text().split():
         sequence, _, number = line.partition("/")
         if not sequence or not number or "/" in number:
-            raise UserError(f"{file} has the line {line!r}", "a line is sequence/id", MEND)
+            raise UsthandError(f"{file} has the line {line!r}", "a line is sequence/id", FIX)
         found[sequence].add(number)
     return dict(found)
 
 
-# ---- what is on disk ------------------------------------------------------------------------------------------------------
+# ---- what is on disk -----------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _read_views(root: Path, listed: Mapping[str, tuple[str, set[str]]]) -> _View
             path = folder / "meta" / f"{number}.pkl"
             if number not in wanted[v] or not path.is_file():
                 continue
-            meta = load_pickle(path, ArrayUnpickler, "an annotation of HO-3D", MEND)
+            meta = load_pickle(path, ArrayUnpickler, "an annotation of HO-3D", FIX)
             _take_matrix(matrices[v], meta, path)
             if np.size(_entry(meta, "handJoints3D", path)) == 3:
                 wrist[t, v] = _numbers(meta, "handJoints3D", (3,), path) * OPENCV_FROM_OPENGL
@@ -203,7 +203,7 @@ def _images(folder: Path) -> dict[str, Path]:
 
 def _entry(meta: Any, key: str, path: Path) -> Any:
     if not isinstance(meta, dict) or key not in meta:
-        raise UserError(f"{path} has no {key}", "it is of another release", MEND)
+        raise UsthandError(f"{path} has no {key}", "it is of another release", FIX)
     return meta[key]
 
 
@@ -213,7 +213,7 @@ def _numbers(meta: Any, key: str, shape: tuple[int, ...], path: Path) -> np.ndar
     except (ValueError, TypeError):
         array = np.zeros(0)
     if array.size != int(np.prod(shape)) or not np.isfinite(array).all():
-        raise UserError(f"{key} in {path} holds no {shape} numbers", "the file is of another release", MEND)
+        raise UsthandError(f"{key} in {path} holds no {shape} numbers", "the file is of another release", FIX)
     return array.reshape(shape)
 
 
@@ -226,16 +226,16 @@ def _take_matrix(matrix: np.ndarray, meta: Any, path: Path) -> None:
     if matrix[2, 2] == 0:
         matrix[:] = found
     elif np.abs(matrix - found).max() > 1e-3:
-        raise UserError(f"{path} has another camMat than the sequence", "files of several sequences are mixed", MEND)
+        raise UsthandError(f"{path} has another camMat than the sequence", "files of several sequences are mixed", FIX)
 
 
 def _require_matrices(matrices: np.ndarray, folders: Mapping[str, Path]) -> None:
     for name, matrix in zip(folders, matrices, strict=True):
         if matrix[2, 2] == 0:
-            raise UserError(f"{folders[name]} has no camMat", "its meta folder is missing", MEND)
+            raise UsthandError(f"{folders[name]} has no camMat", "its meta folder is missing", FIX)
 
 
-# ---- the evaluation split's truth, released later ---------------------------------------------------------------------------
+# ---- the evaluation split's truth, released later ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -264,9 +264,9 @@ def _read_rows(file: Path, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.asarray(json.loads(file.read_text()), np.float32)
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file} cannot be read ({error})", "the download was cut short", MEND) from error
+        raise UsthandError(f"{file} cannot be read ({error})", "the download was cut short", FIX) from error
     if array.shape != shape or not np.isfinite(array).all():
-        raise UserError(
+        raise UsthandError(
             f"{file} has the shape {array.shape}, not {shape}",
             "it is of the other version of HO-3D",
             "take the file of the version that evaluation.txt is of, or remove it",
@@ -282,16 +282,16 @@ def _with_released(views: _Views, sequence: str, released: _Released) -> _Views:
     given = views.wrist_cam_m.any(-1)
     apart = np.linalg.norm(joints[:, :, 0] - views.wrist_cam_m, axis=-1)[given]
     if len(apart) and np.median(apart) > AGREEMENT_M:
-        raise UserError(
+        raise UsthandError(
             f"the released wrists of {sequence} lie {1000 * np.median(apart):.0f} mm from the annotated ones",
             "the rows of evaluation_xyz.json are not the lines of evaluation.txt",
-            MEND,
+            FIX,
         )
     mesh = released.vertices_m[rows][:, None] * OPENCV_FROM_OPENGL if len(released.vertices_m) else released.vertices_m
     return replace(views, known=listed[:, None], joints_cam_m=joints, mesh_cam_m=mesh)
 
 
-# ---- recordings -----------------------------------------------------------------------------------------------------------
+# ---- recordings ----------------------------------------------------------------------------------------------------
 
 
 def _rig(views: _Views, world_from_cam: list[np.ndarray]) -> Rig:
@@ -358,7 +358,7 @@ def _truth(
     return Truth(joints_world_m, vertices, visible, pose, shape, translation, valid)
 
 
-# ---- which calibration file is whose ----------------------------------------------------------------------------------------
+# ---- which calibration file is whose -------------------------------------------------------------------------------
 
 
 def _calibrated(
@@ -373,10 +373,10 @@ def _calibrated(
     if residuals[best] is None:
         note = f"calibration: {best} (not checked: no instant has two annotated views)"
     elif residuals[best] > MAX_RESIDUAL_PX:
-        raise UserError(
+        raise UsthandError(
             f"no reading of the calibration of {stem} lets its cameras' rays meet ({residuals[best]:.0f} px at best)",
             "calibration and annotations are of different releases",
-            MEND,
+            FIX,
         )
     else:
         others = "; ".join(
@@ -393,14 +393,14 @@ def _calibration(folder: Path, names: tuple[str, ...]) -> tuple[list[np.ndarray]
         order = [int(float(number)) for number in (folder / "cam_orders.txt").read_text().split()]
         poses = [np.loadtxt(folder / f"trans_{i}.txt").reshape(4, 4) for i in range(len(order))]
     except (OSError, ValueError) as error:
-        raise UserError(
+        raise UsthandError(
             f"the calibration in {folder} cannot be read ({error})",
             "it comes with version 3 only, as a download of its own",
             "unpack calibration/ beside train/ and evaluation/",
         ) from error
     numbers = [int(name[-1]) for name in names]
     if sorted(order) != list(range(len(order))) or not set(numbers) <= set(order):
-        raise UserError(f"{folder / 'cam_orders.txt'} lists {order}", f"the cameras are {numbers}", MEND)
+        raise UsthandError(f"{folder / 'cam_orders.txt'} lists {order}", f"the cameras are {numbers}", FIX)
     return poses, {
         "trans_i is of camera cam_orders[i]": [order.index(c) for c in numbers],
         "trans_{cam_orders[c]} is of camera c": [order[c] for c in numbers],

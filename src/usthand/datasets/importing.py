@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from usthand.capture.capture import open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.base import Reader, Recording, as_labels, check_recording, write_recording
 from usthand.hand.io import INSTALLED, installed_path, load_hand
 from usthand.hand.model import HandModel
@@ -30,12 +30,12 @@ def import_recordings(
     A capture that an earlier run wrote is kept, so that an import can go on where it was stopped.
 
     Raises:
-        UserError: if the folder is no such data set, holds nothing of the split, or `out` has other captures.
+        UsthandError: if the folder is no such data set, holds nothing of the split, or `out` has other captures.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}", "the data set is somewhere else", "check the path")
+        raise UsthandError(f"there is no folder {root}", "the data set is somewhere else", "check the path")
     if limit is not None and limit < 1:
-        raise UserError(f"--limit is {limit}", "a limit is a number of sequences", "give 1 or more, or leave it out")
+        raise UsthandError(f"--limit is {limit}", "a limit is a number of sequences", "give 1 or more, or leave it out")
     model = _mano(hand)
     folders, bare = [], 0
     for recording in islice(read(root, split, protocol, model), limit):
@@ -50,7 +50,7 @@ def import_recordings(
         folders.append(folder)
         bare += all(h.truth is not None and not h.truth.has_mesh for h in recording.hands)
     if not folders:
-        raise UserError(
+        raise UsthandError(
             f"{root} holds no recording of the split {split!r}",
             "the folder is incomplete, or of another data set",
             "compare it with the layout in docs/datasets.md",
@@ -74,7 +74,7 @@ def _mano(hand: str | None) -> HandModel | None:
 def _check_same(folder: Path, recording: Recording) -> None:
     there = open_capture(folder)
     if any(getattr(there, key) != getattr(recording, key) for key in ("dataset", "protocol", "split")):
-        raise UserError(
+        raise UsthandError(
             f"{folder} is there already, of {there.dataset or 'no data set'} {there.protocol} {there.split}",
             "another import wrote it",
             "choose another OUT",

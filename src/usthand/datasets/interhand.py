@@ -7,7 +7,7 @@
 Millimetres in the world. A camera has its place and rotation: X_cam = camrot (X - campos). Joints 0 to 20 are the right
 hand's, 21 to 41 the left's; each finger goes from tip to base, the wrist comes last; a joint that could not be annotated is
 marked in joint_valid. MANO's parameters are relative to the mean pose (flat_hand_mean False) and in metres; those of left
-hands are of MANO's left hand with the sign of shapedirs[:, 0] mended, which is the mirror image of the right one.
+hands are of MANO's left hand with the sign of shapedirs[:, 0] fixed, which is the mirror image of the right one.
 
 There is no 2D annotation: what the cameras' poses are worth shows in the share of the truth inside the images.
 """
@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.base import HandData, Recording
 from usthand.datasets.mano import check_meshes, flat_pose, pose_meshes
 from usthand.datasets.percamera import choose, rest_wrist_m, timeline
@@ -42,7 +42,7 @@ MM_PER_M = 1000.0
 FPS, FPS_30 = 5.0, 30.0
 MAX_WITHOUT_MESH = 0.1
 TOLD_BYTES, BYTES_PER_MINUTE = 1e8, 5e8  # parsing has no progress to show: say how long it takes on one slow core
-MEND = "download the annotations of InterHand2.6M again"
+FIX = "download the annotations of InterHand2.6M again"
 
 Images = dict[int, dict[str, "_Image"]]
 """[frame][camera]"""
@@ -62,7 +62,7 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
     sequences without any image on disk are passed over, since the images come in parts.
 
     Raises:
-        UserError: if the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
+        UsthandError: if the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
     """
     protocol, split = choose(DATASET, "protocol", protocol, PROTOCOLS), choose(DATASET, "split", split, SPLITS)
     folder = _annotation_folder(root, split, protocol)
@@ -89,7 +89,7 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
         yield Recording(name, rig, fps, paths, hands, DATASET, protocol, split, note)
 
 
-# ---- the annotation files -------------------------------------------------------------------------------------------------
+# ---- the annotation files ------------------------------------------------------------------------------------------
 
 
 def _annotation_folder(root: Path, split: str, protocol: str) -> Path:
@@ -97,7 +97,7 @@ def _annotation_folder(root: Path, split: str, protocol: str) -> Path:
     for folder in places:
         if (folder / f"InterHand2.6M_{split}_data.json").is_file():
             return folder
-    raise UserError(
+    raise UsthandError(
         f"there is no InterHand2.6M_{split}_data.json in {places[0]}",
         "the annotations are elsewhere or not unpacked",
         "give the folder that has images/ and annotations/ in it",
@@ -127,13 +127,13 @@ def _load(file: Path, hook: Any) -> dict[str, Any]:
         with file.open() as opened:
             content = json.load(opened, object_hook=hook)
     except FileNotFoundError:
-        raise UserError(f"there is no {file}", "the annotations are not unpacked whole", MEND) from None
+        raise UsthandError(f"there is no {file}", "the annotations are not unpacked whole", FIX) from None
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(
-            f"{file} cannot be read ({error})", "the download was cut short, or is of another release", MEND
+        raise UsthandError(
+            f"{file} cannot be read ({error})", "the download was cut short, or is of another release", FIX
         ) from error
     if not isinstance(content, dict):
-        raise UserError(f"{file} holds no table", "it is of another release", MEND)
+        raise UsthandError(f"{file} holds no table", "it is of another release", FIX)
     return content
 
 
@@ -143,7 +143,7 @@ def _human_ids(root: Path, folder: Path, split: str) -> set[int]:
     for place in (folder, root / "annotations", root):
         if (place / name).is_file():
             return {int(line) for line in (place / name).read_text().split()}
-    raise UserError(
+    raise UsthandError(
         f"there is no {name} in {folder}",
         "the list of human annotations is a download of its own",
         "get it from the data set's homepage, or import with --protocol all",
@@ -167,20 +167,22 @@ def _group(file: Path, kept: set[int] | None) -> dict[tuple[str, str], Images]:
 
     content = _load(file, compact)
     if not {"images", "annotations"} <= content.keys():
-        raise UserError(f"{file} has no images and annotations", "it is of another release", MEND)
+        raise UsthandError(f"{file} has no images and annotations", "it is of another release", FIX)
     images = {number: rest for number, *rest in content["images"]}
     grouped: dict[tuple[str, str], Images] = defaultdict(lambda: defaultdict(dict))
     for number, image, valid, hand in content["annotations"]:
         if kept is not None and number not in kept:
             continue
         if image not in images or len(valid) != 42:
-            raise UserError(f"annotation {number} in {file} has no image or not 42 joints", "the file is damaged", MEND)
+            raise UsthandError(
+                f"annotation {number} in {file} has no image or not 42 joints", "the file is damaged", FIX
+            )
         (capture, sequence, frame, camera), name, size = images[image]
         grouped[capture, sequence][frame][camera] = _Image(name, size, valid, hand)
     return grouped
 
 
-# ---- cameras and joints -----------------------------------------------------------------------------------------------------
+# ---- cameras and joints --------------------------------------------------------------------------------------------
 
 
 def _rig(
@@ -210,8 +212,8 @@ def _rig(
 def _size(camera: str, images: Images, name: str) -> tuple[int, int]:
     sizes = Counter(row[camera].size for row in images.values() if camera in row)
     if len(sizes) > 1:
-        raise UserError(
-            f"camera {camera} of {name} has images of several sizes {sorted(sizes)}", "files are mixed up", MEND
+        raise UsthandError(
+            f"camera {camera} of {name} has images of several sizes {sorted(sizes)}", "files are mixed up", FIX
         )
     return next(iter(sizes))
 
@@ -226,8 +228,8 @@ def _camera(camera: str, size: tuple[int, int], cameras: Mapping[str, Mapping[st
         rotation = u @ vh
         translation = -rotation @ position.reshape(3) / MM_PER_M
     except (KeyError, ValueError, IndexError, np.linalg.LinAlgError) as error:
-        raise UserError(
-            f"camera {camera} of {name} has no usable pose ({error})", "the camera file is damaged", MEND
+        raise UsthandError(
+            f"camera {camera} of {name} has no usable pose ({error})", "the camera file is damaged", FIX
         ) from None
     return Camera(f"cam{camera}", *size, matrix, np.zeros(0), "pinhole", rotation, translation)
 
@@ -240,13 +242,13 @@ def _world_joints(annotated: Mapping[str, Any], frames: list[int], name: str) ->
         if entry is None:
             continue
         if np.shape(entry.get("world_coord")) != (42, 3) or np.size(entry.get("joint_valid")) != 42:
-            raise UserError(f"frame {frame} of {name} has not 42 joints", "the annotation is damaged", MEND)
+            raise UsthandError(f"frame {frame} of {name} has not 42 joints", "the annotation is damaged", FIX)
         valid[t] = entry["joint_valid"].ravel() > 0
         world[t] = np.where(valid[t, :, None], entry["world_coord"] / MM_PER_M, 0.0)
     return world, valid
 
 
-# ---- one hand ---------------------------------------------------------------------------------------------------------------
+# ---- one hand ------------------------------------------------------------------------------------------------------
 
 
 def _hand(
@@ -317,7 +319,7 @@ def _with_mesh(truth: Truth, fits: list[Mapping[str, Any] | None], model: HandMo
 def _parameter(fit: Mapping[str, Any], key: str, size: int, name: str) -> np.ndarray:
     values = np.asarray(fit.get(key, ()), np.float64).ravel()
     if len(values) != size or not np.isfinite(values).all():
-        raise UserError(
-            f"a mesh of {name} has no {size} numbers of {key}", "the file of MANO's parameters is damaged", MEND
+        raise UsthandError(
+            f"a mesh of {name} has no {size} numbers of {key}", "the file of MANO's parameters is damaged", FIX
         )
     return values

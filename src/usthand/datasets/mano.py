@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.rotations import axis_angle_from_rotation, rotation_from_axis_angle
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import FINGER_TIPS, N_JOINTS
@@ -99,7 +99,7 @@ def check_meshes(
     which every tool takes another vertex.
 
     Raises:
-        UserError: if they are far apart in the median frame.
+        UsthandError: if they are far apart in the median frame.
     """
     inner = [joint for joint in range(N_JOINTS) if joint not in FINGER_TIPS]
     if not valid.any():
@@ -108,7 +108,7 @@ def check_meshes(
     # A wrong mean pose leaves the palm where it is: the worst joint tells. Its median forgives single bad frames.
     error_mm = 1000.0 * float(np.median(distance, 0).max())
     if error_mm > MAX_MESH_ERROR_MM:
-        raise UserError(
+        raise UsthandError(
             f"the meshes of {name} lie {error_mm:.0f} mm from its joints",
             "the hand given is not the model that the data set was made with",
             "run `usthand hand install PATH` with MANO_RIGHT.pkl, or give it with --hand",

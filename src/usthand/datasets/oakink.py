@@ -25,7 +25,7 @@ import numpy as np
 from scipy.spatial.transform import Rotation
 
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.unpickle import TensorUnpickler, load_pickle
 from usthand.datasets.base import HandData, Recording
 from usthand.datasets.percamera import (
@@ -49,7 +49,7 @@ SIDE = "right"
 SPLIT_FOLDERS = {"views": "split0", "subjects": "split1", "objects": "split2"}
 PROTOCOLS = {IMAGE: ("views", "subjects", "objects"), MV: ("objects", "subjects")}
 SPLITS = ("train+val", "train", "val", "test", "all")
-MEND = "download the annotations (anno_v2_1.zip of https://oakink.net) again"
+FIX = "download the annotations (anno_v2_1.zip of https://oakink.net) again"
 
 Key = tuple[str, int]
 """Sequence/time and person."""
@@ -59,7 +59,7 @@ def image_recordings(root: Path, split: str, protocol: str = "", hand: HandModel
     """Recordings of OakInk-Image: `usthand.datasets.base` says what a reader is.
 
     Raises:
-        UserError: if the split or protocol is unknown, a file is missing or unreadable, or views disagree.
+        UsthandError: if the split or protocol is unknown, a file is missing or unreadable, or views disagree.
     """
     return _recordings(IMAGE, root, split, protocol, hand)
 
@@ -102,16 +102,16 @@ def _rows(file: Path) -> Iterator[tuple[str, int, int, int]]:
                 raise ValueError(f"row {sequence!r}, camera {camera!r}")
             yield str(sequence), int(person), int(frame), int(camera)
     except FileNotFoundError:
-        raise UserError(
+        raise UsthandError(
             f"there is no {file}",
             "the annotations are elsewhere, or this release has no such split",
             "give OakInk's folder, the one with image/anno in it, or choose --split train+val or test",
         ) from None
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{file} is no list of samples ({error})", "the file is damaged", MEND) from error
+        raise UsthandError(f"{file} is no list of samples ({error})", "the file is damaged", FIX) from error
 
 
-# ---- one sample ---------------------------------------------------------------------------------------------------------
+# ---- one sample ----------------------------------------------------------------------------------------------------
 
 
 class _Sample(NamedTuple):
@@ -142,13 +142,13 @@ class _Reader:
 
     def array(self, kind: str, frame: int, camera: int, shape: tuple[int, ...]) -> np.ndarray:
         path = self.file(kind, frame, camera)
-        return _shaped(load_pickle(path, TensorUnpickler, "an annotation of OakInk", MEND), shape, path)
+        return _shaped(load_pickle(path, TensorUnpickler, "an annotation of OakInk", FIX), shape, path)
 
     def info(self, frame: int, camera: int) -> Mapping[str, Any]:
         path = self.file("general_info", frame, camera)
-        content = load_pickle(path, TensorUnpickler, "an annotation of OakInk", MEND)
+        content = load_pickle(path, TensorUnpickler, "an annotation of OakInk", FIX)
         if not isinstance(content, dict) or "cam_extr" not in content:
-            raise UserError(f"{path.name} has no cam_extr", "it is of another release", MEND)
+            raise UsthandError(f"{path.name} has no cam_extr", "it is of another release", FIX)
         return content
 
     def camera(self, frame: int, camera: int) -> Camera:
@@ -161,10 +161,10 @@ class _Reader:
         path = self.file("general_info", frame, camera)
         anno = self.info(frame, camera).get("hand_anno")
         if not isinstance(anno, dict) or not {"hand_pose", "hand_shape"} <= anno.keys():
-            raise UserError(f"{path.name} has no hand_anno", "it is of another release", MEND)
+            raise UsthandError(f"{path.name} has no hand_anno", "it is of another release", FIX)
         quaternions = _shaped(anno["hand_pose"], (16, 4), path)
         if (np.linalg.norm(quaternions, axis=-1) < 0.5).any():
-            raise UserError(f"{path.name} has a rotation of zero length", "it is damaged", MEND)
+            raise UsthandError(f"{path.name} has a rotation of zero length", "it is damaged", FIX)
         pose = Rotation.from_quat(quaternions[:, [1, 2, 3, 0]]).as_rotvec()  # scipy has the real part last
         return _Sample(pose.ravel(), _shaped(anno["hand_shape"], (10,), path))
 
@@ -175,11 +175,11 @@ def _shaped(value: Any, shape: tuple[int, ...], path: Path) -> np.ndarray:
     except (ValueError, TypeError):
         array = np.zeros(0)
     if array.size != int(np.prod(shape)) or not np.isfinite(array).all():
-        raise UserError(f"{path.parent.name}/{path.name} holds no {shape} numbers", "it is of another release", MEND)
+        raise UsthandError(f"{path.parent.name}/{path.name} holds no {shape} numbers", "it is of another release", FIX)
     return array.reshape(shape)
 
 
-# ---- one recording --------------------------------------------------------------------------------------------------------
+# ---- one recording -------------------------------------------------------------------------------------------------
 
 
 def _recording(

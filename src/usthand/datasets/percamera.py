@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from scipy.spatial.transform import Rotation
 
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.model import HandModel
 from usthand.labels.labels import ANNOTATION, Labels
 
@@ -29,11 +29,11 @@ def choose(dataset: str, what: str, value: str, known: Sequence[str]) -> str:
     """`value`, or the first of `known` where it is empty.
 
     Raises:
-        UserError: if it is not known.
+        UsthandError: if it is not known.
     """
     value = value or known[0]
     if value not in known:
-        raise UserError(
+        raise UsthandError(
             f"{dataset} has no {what} {value!r}", f"it has {', '.join(known)}", f"choose one of these with --{what}"
         )
     return value
@@ -107,7 +107,7 @@ def require_agreement(found: InWorld, known: Bool[np.ndarray, "T V"], name: str)
     """A note on the frames whose views disagree; empty where there is none.
 
     Raises:
-        UserError: if they are most of the frames with several views.
+        UsthandError: if they are most of the frames with several views.
     """
     several = known.sum(1) > 1
     apart = several & ~found.valid
@@ -115,7 +115,7 @@ def require_agreement(found: InWorld, known: Bool[np.ndarray, "T V"], name: str)
         return ""
     millimetres = 1000 * float(np.median(found.spread_m[apart]))
     if apart.sum() > several.sum() / 2:
-        raise UserError(
+        raise UsthandError(
             f"the views of {name} place the hand {millimetres:.0f} mm apart",
             "annotations and camera poses are of different releases, or files were renamed",
             "download the annotations again and keep their layout",

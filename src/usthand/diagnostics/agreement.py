@@ -1,6 +1,6 @@
 """How well the cameras agree on the hands that they see: the residual of a rig with labels, in sizes of the hand.
 
-A *case* is what is believed at the moment: cameras and labels, of which a mend makes another case. A *view* is one
+A *case* is what is believed at the moment: cameras and labels, of which a fix makes another case. A *view* is one
 camera's part of it as rays in the world. Rays, not pixels, so that every lens is alike; the unit is the angle under which
 the camera sees the hand, because a detector's error is a fraction of that (docs/notes/label-noise.md).
 
@@ -60,7 +60,7 @@ class Case:
         return replace(self, cameras=tuple(changed.get(v, camera) for v, camera in enumerate(self.cameras)))
 
 
-class View(NamedTuple):
+class ViewRays(NamedTuple):
     """One camera's labels as rays in the world."""
 
     centre: Float[np.ndarray, "3"]
@@ -127,14 +127,14 @@ def camera_rays(camera: Camera, uv_px: Float[np.ndarray, "N 2"]) -> Float[np.nda
     return rays / np.linalg.norm(rays, axis=1, keepdims=True)
 
 
-def make_view(camera: Camera, uv_px: Float[np.ndarray, "T P 2"], present: Bool[np.ndarray, "T P"]) -> View:
+def make_view(camera: Camera, uv_px: Float[np.ndarray, "T P 2"], present: Bool[np.ndarray, "T P"]) -> ViewRays:
     """Rays of one camera. Labels that are missing get the optical axis."""
     middle = camera.matrix[:2, 2]
     uv = np.where(present[..., None], uv_px, middle).reshape(-1, 2)
     rays = camera_rays(camera, uv)
     size_px, size_rad = _hand_sizes(uv, rays, present.reshape(-1))
     centre = -camera.rotation.T @ camera.translation
-    return View(centre, np.ascontiguousarray((rays @ camera.rotation).T), present.reshape(-1), size_rad, size_px)
+    return ViewRays(centre, np.ascontiguousarray((rays @ camera.rotation).T), present.reshape(-1), size_rad, size_px)
 
 
 def _hand_sizes(uv: np.ndarray, rays: np.ndarray, present: np.ndarray) -> tuple[float, float]:
@@ -159,7 +159,7 @@ def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.sqrt((np.where(mask, values - mean, 0) ** 2).sum((1, 2)) / count[:, 0, 0])
 
 
-def make_views(case: Case) -> list[View]:
+def make_views(case: Case) -> list[ViewRays]:
     return [make_view(camera, case.uv_px[:, v], case.present[:, v]) for v, camera in enumerate(case.cameras)]
 
 
@@ -185,7 +185,7 @@ def ray_miss(
     return miss, behind
 
 
-def pair_agreement(a: View, b: View) -> tuple[float, float, float]:
+def pair_agreement(a: ViewRays, b: ViewRays) -> tuple[float, float, float]:
     """(capped median, plain median, share behind) of a pair of views; NaN if they share too few joints."""
     both = a.present & b.present
     if both.sum() < MIN_POINTS:
@@ -198,7 +198,7 @@ def pair_agreement(a: View, b: View) -> tuple[float, float, float]:
     return float(np.median(np.where(behind, CAP, np.minimum(miss, CAP)))), float(np.median(miss)), float(behind.mean())
 
 
-def left_out(views: list[View]) -> Float[np.ndarray, "V"]:
+def left_out(views: list[ViewRays]) -> Float[np.ndarray, "V"]:
     """See `Agreement.left_out`. The point is the one nearest to the others' rays (least squares)."""
     n = len(views)
     result = np.full(n, np.nan)
@@ -234,7 +234,9 @@ def solve_symmetric(m: Float[np.ndarray, "6 N"], right: Float[np.ndarray, "3 N"]
         return np.stack((p * x + q * y + r * z, q * x + s * y + t * z, r * x + t * y + u * z)) / (a * p + b * q + c * r)
 
 
-def agreement(views: list[View], before: Agreement | None = None, changed: tuple[int, ...] | None = None) -> Agreement:
+def agreement(
+    views: list[ViewRays], before: Agreement | None = None, changed: tuple[int, ...] | None = None
+) -> Agreement:
     """Residuals of all pairs; of those that `changed` touches only, where the others are known from `before`."""
     n = len(views)
     result = np.full((3, n, n), np.nan) if before is None else np.array(before[:3])
@@ -250,7 +252,7 @@ def evaluate(case: Case) -> Agreement:
     return agreement(make_views(case))
 
 
-def error_px(values: Float[np.ndarray, "V V"], views: list[View], chosen: Bool[np.ndarray, "V V"]) -> float:
+def error_px(values: Float[np.ndarray, "V V"], views: list[ViewRays], chosen: Bool[np.ndarray, "V V"]) -> float:
     """Mean over the chosen pairs of a residual in pixels: hand sizes times the hand's size in the two views."""
     size = np.array([view.size_px for view in views])
     pixels = values * np.sqrt(size[:, None] * size[None])

@@ -1,6 +1,6 @@
 """A camera that has been moved since the calibration, and a lens whose distortion was lost: faults of any size.
 
-Unlike the known mistakes of `hypotheses` these have a continuous mend, which always helps a little. It is believed only if
+Unlike the known mistakes of `candidate_faults` these have a continuous fix, which always helps a little. It is believed only if
 what it does to the labels stands out of their noise: label noise has a part that is constant for a hand and a view
 (docs/notes/label-noise.md), which a turned camera would explain as well.
 """
@@ -21,14 +21,14 @@ from usthand.diagnostics.agreement import (
     MIN_POINTS,
     PLAUSIBLE,
     Case,
-    View,
+    ViewRays,
     agreement,
     make_view,
     make_views,
     pair_agreement,
     solve_symmetric,
 )
-from usthand.diagnostics.candidate_faults import Hypothesis, lenses
+from usthand.diagnostics.candidate_faults import CandidateFault, lenses
 
 MOVED_FRAMES = 40
 MIN_SHIFT = 2.5
@@ -52,7 +52,7 @@ MAX_K = 1.5
 class Moved:
     """A camera put back to where the others' points say that it is."""
 
-    hypothesis: Hypothesis
+    candidate: CandidateFault
     angle_deg: float
     shift: float
     """Of its centre, in the rig's unit; 0 if it was only turned."""
@@ -61,7 +61,7 @@ class Moved:
     after: float
 
 
-# ---- moved ----------------------------------------------------------------------------------------------------------
+# ---- moved ---------------------------------------------------------------------------------------------------------
 
 
 def moved_cameras(case: Case) -> Iterator[Moved]:
@@ -108,7 +108,7 @@ def _trusted(error: np.ndarray, v: int) -> list[int]:
     return group
 
 
-def _points(views: list[View]) -> tuple[np.ndarray, np.ndarray]:
+def _points(views: list[ViewRays]) -> tuple[np.ndarray, np.ndarray]:
     """Points (3, N) nearest to the rays of these views (least squares), and those that two or more see."""
     n = len(views[0].present)
     outer, right, count = np.zeros((6, n)), np.zeros((3, n)), np.zeros(n, int)
@@ -124,7 +124,7 @@ def _points(views: list[View]) -> tuple[np.ndarray, np.ndarray]:
     return points, known & np.isfinite(points).all(0)
 
 
-def _put_back(camera: Camera, view: View, points: np.ndarray, known: np.ndarray, v: int) -> Moved | None:
+def _put_back(camera: Camera, view: ViewRays, points: np.ndarray, known: np.ndarray, v: int) -> Moved | None:
     rays = view.rays[:, known]
     towards = points - view.centre[:, None]
     wanted = towards / np.linalg.norm(towards, axis=0)
@@ -137,16 +137,16 @@ def _put_back(camera: Camera, view: View, points: np.ndarray, known: np.ndarray,
     towards_new = points - posed.centre_world_m[:, None]
     wanted_new = towards_new / np.linalg.norm(towards_new, axis=0)
     after_posed = _angle(posed.rotation.T @ (camera.rotation @ rays), wanted_new, view.size_rad)
-    mended = turned
+    fixed = turned
     if max(after, FLOOR) > POSE_GAIN * max(after_posed, FLOOR):
-        mended, after, shift = posed, after_posed, float(np.linalg.norm(posed.centre_world_m - view.centre))
-    displaced = _angle(rays, mended.rotation.T @ (camera.rotation @ rays), view.size_rad) if shift == 0 else before
+        fixed, after, shift = posed, after_posed, float(np.linalg.norm(posed.centre_world_m - view.centre))
+    displaced = _angle(rays, fixed.rotation.T @ (camera.rotation @ rays), view.size_rad) if shift == 0 else before
     if displaced < MIN_SHIFT * max(after, FLOOR) or max(before, FLOOR) < MOVED_CUT * max(after, FLOOR):
         return None
-    angle = np.degrees(Rotation.from_matrix(camera.rotation.T @ mended.rotation).magnitude())
+    angle = np.degrees(Rotation.from_matrix(camera.rotation.T @ fixed.rotation).magnitude())
     kind = "turned" if shift == 0 else "shifted"
     return Moved(
-        Hypothesis("moved_camera", kind, (v,), {v: mended}, {}, float(angle)), float(angle), shift, before, after
+        CandidateFault("moved_camera", kind, (v,), {v: fixed}, {}, float(angle)), float(angle), shift, before, after
     )
 
 
@@ -193,14 +193,14 @@ def _robust_pose(start: Camera, rays_cam: np.ndarray, points: np.ndarray, size_r
     return replace(start, rotation=rotation, translation=translation)
 
 
-# ---- lenses ---------------------------------------------------------------------------------------------------------
+# ---- lenses --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Lens:
     """A lens that explains the labels better."""
 
-    hypothesis: Hypothesis
+    candidate: CandidateFault
     before: float
     """Median residual of the outer half of the joints, hand sizes."""
     after: float
@@ -222,10 +222,10 @@ def better_lenses(case: Case) -> Iterator[Lens]:
             continue
         options = [h for h in lenses(sample, group)]
         fitted = _fit_lens(sample, views, outer, group)
-        for hypothesis in [*options, fitted]:
-            after = _halves(_with(sample, views, hypothesis.cameras), outer, group)[1]
+        for candidate in [*options, fitted]:
+            after = _halves(_with(sample, views, candidate.cameras), outer, group)[1]
             if max(before, FLOOR) >= LENS_CUT * max(after, FLOOR):
-                yield Lens(hypothesis, before, after, growth)
+                yield Lens(candidate, before, after, growth)
 
 
 def _outer_half(camera: Camera, case: Case, v: int) -> np.ndarray:
@@ -235,7 +235,7 @@ def _outer_half(camera: Camera, case: Case, v: int) -> np.ndarray:
     return radius > np.median(radius[present]) if present.any() else np.zeros(len(uv), bool)
 
 
-def _halves(views: list[View], outer: list[np.ndarray], group: tuple[int, ...]) -> tuple[float, float]:
+def _halves(views: list[ViewRays], outer: list[np.ndarray], group: tuple[int, ...]) -> tuple[float, float]:
     """(inner, outer) mean over pairs that touch the group of the median residual; points are outer if a view of the group
     sees them there."""
     values = {False: [], True: []}
@@ -252,18 +252,18 @@ def _halves(views: list[View], outer: list[np.ndarray], group: tuple[int, ...]) 
     return tuple(float(np.mean(values[part])) if values[part] else np.nan for part in (False, True))
 
 
-def _residual(a: View, b: View, chosen: np.ndarray) -> float:
+def _residual(a: ViewRays, b: ViewRays, chosen: np.ndarray) -> float:
     return pair_agreement(a._replace(present=a.present & chosen), b)[0]
 
 
-def _with(case: Case, views: list[View], cameras: dict[int, Camera]) -> list[View]:
+def _with(case: Case, views: list[ViewRays], cameras: dict[int, Camera]) -> list[ViewRays]:
     return [
         make_view(cameras[v], case.uv_px[:, v], case.present[:, v]) if v in cameras else view
         for v, view in enumerate(views)
     ]
 
 
-def _fit_lens(case: Case, views: list[View], outer: list[np.ndarray], group: tuple[int, ...]) -> Hypothesis:
+def _fit_lens(case: Case, views: list[ViewRays], outer: list[np.ndarray], group: tuple[int, ...]) -> CandidateFault:
     """Two radial coefficients, of all views in the group, of least residual: what the lens was like, roughly."""
 
     def cameras(k: np.ndarray) -> dict[int, Camera]:
@@ -282,4 +282,4 @@ def _fit_lens(case: Case, views: list[View], outer: list[np.ndarray], group: tup
     found = minimize(
         cost, start, method="Nelder-Mead", options={"initial_simplex": simplex, "maxfev": 60, "xatol": 2e-3}
     ).x
-    return Hypothesis("wrong_lens", "fitted", group, cameras(found), {}, (float(found[0]), float(found[1])))
+    return CandidateFault("wrong_lens", "fitted", group, cameras(found), {}, (float(found[0]), float(found[1])))

@@ -9,9 +9,9 @@ from itertools import combinations, permutations
 import numpy as np
 
 from usthand.capture.rig import Camera
-from usthand.diagnostics import corrections as mends
-from usthand.diagnostics.agreement import CAP, Case, View, make_view, pair_agreement
-from usthand.diagnostics.corrections import LabelMend
+from usthand.diagnostics import corrections
+from usthand.diagnostics.agreement import CAP, Case, ViewRays, make_view, pair_agreement
+from usthand.diagnostics.corrections import LabelCorrection
 
 LABEL_SCALES = (0.25, 1 / 3, 0.5, 2 / 3, 0.75, 4 / 3, 1.5, 2.0, 3.0, 4.0)
 """Ratios of the usual video sizes (480, 540, 720, 1080, 1440, 2160 lines)."""
@@ -22,8 +22,8 @@ BEST_ORDERS = 6
 
 
 @dataclass(frozen=True)
-class Hypothesis:
-    """A fault with its mend."""
+class CandidateFault:
+    """A fault with its fix."""
 
     fault: str
     """Name of the fault, as in the JSON."""
@@ -32,70 +32,77 @@ class Hypothesis:
     views: tuple[int, ...]
     """Views that are wrong, by number."""
     cameras: dict[int, Camera]
-    labels: dict[int, LabelMend]
+    labels: dict[int, LabelCorrection]
     value: float | tuple[int, ...] | str | None = None
     """A factor, the order of a permutation, the name of a joint order."""
 
     def apply(self, case: Case) -> Case:
-        """The case with the fault mended."""
-        mended = case.with_cameras(self.cameras)
+        """The case with the fault fixed."""
+        fixed = case.with_cameras(self.cameras)
         if not self.labels:
-            return mended
+            return fixed
         uv, present = case.uv_px.copy(), case.present.copy()
-        for v, mend in self.labels.items():
-            uv[:, v], present[:, v] = mend.apply(case.uv_px[:, v], case.present[:, v])
-        return replace(mended, uv_px=uv, present=present)
+        for v, fix in self.labels.items():
+            uv[:, v], present[:, v] = fix.apply(case.uv_px[:, v], case.present[:, v])
+        return replace(fixed, uv_px=uv, present=present)
 
 
 EXTRINSICS = {
-    ("inverted_extrinsics", "inverted"): mends.inverted,
-    ("inverted_extrinsics", "centre"): mends.from_centre,
-    ("inverted_extrinsics", "transposed"): mends.transposed,
-    ("flipped_axes", "opengl"): mends.opencv_axes,
-    ("flipped_axes", "opengl_inverted"): mends.inverted_opencv,
+    ("inverted_extrinsics", "inverted"): corrections.inverted,
+    ("inverted_extrinsics", "centre"): corrections.from_centre,
+    ("inverted_extrinsics", "transposed"): corrections.transposed,
+    ("flipped_axes", "opengl"): corrections.opencv_axes,
+    ("flipped_axes", "opengl_inverted"): corrections.inverted_opencv,
 }
 
 LABELS = {
-    ("mirrored_labels", "mirrored"): mends.mirrored_labels,
-    ("upside_down", "turned"): mends.upside_down_labels,
-    ("flipped_axes", "bottom_up"): mends.bottom_up_labels,
+    ("mirrored_labels", "mirrored"): corrections.mirrored_labels,
+    ("upside_down", "turned"): corrections.upside_down_labels,
+    ("flipped_axes", "bottom_up"): corrections.bottom_up_labels,
 }
 
 
-def hypotheses(case: Case) -> Iterator[Hypothesis]:
+def candidate_faults(case: Case) -> Iterator[CandidateFault]:
     """Everything to try on a case but exchanged cameras, the likelier first."""
     everything = tuple(range(len(case.cameras)))
     groups = [everything, *((v,) for v in everything)]
     for group in groups:
         alone = len(group) == 1
-        for (fault, kind), mend in EXTRINSICS.items():
-            yield _cameras(case, fault, kind, group, mend)
-        for (fault, kind), mend in LABELS.items():
-            yield Hypothesis(fault, kind, group, {}, {v: mend(case.cameras[v]) for v in group})
+        for (fault, kind), fix in EXTRINSICS.items():
+            yield _cameras(case, fault, kind, group, fix)
+        for (fault, kind), fix in LABELS.items():
+            yield CandidateFault(fault, kind, group, {}, {v: fix(case.cameras[v]) for v in group})
         yield from _sizes(case, group)
         yield from lenses(case, group)
         if alone:
             yield from _one_unlike_the_others(case, group)
 
 
-def _cameras(case: Case, fault: str, kind: str, group: tuple[int, ...], mend, value=None) -> Hypothesis:
-    return Hypothesis(fault, kind, group, {v: mend(case.cameras[v]) for v in group}, {}, value)
+def _cameras(case: Case, fault: str, kind: str, group: tuple[int, ...], fix, value=None) -> CandidateFault:
+    return CandidateFault(fault, kind, group, {v: fix(case.cameras[v]) for v in group}, {}, value)
 
 
-def _sizes(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
+def _sizes(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
     """The matrix or the labels are of another image size. Which of the two is told by the principal point: it lies near
     the middle of the images that the matrix is of."""
     for factor in LABEL_SCALES:
         off = [_off_centre(case.cameras[v], 1.0) for v in group]
         off_scaled = [_off_centre(case.cameras[v], factor) for v in group]
         if np.mean(off_scaled) < np.mean(off):
-            yield _cameras(case, "wrong_size", "matrix", group, lambda c, f=factor: mends.scaled_matrix(c, f), factor)
+            yield _cameras(
+                case, "wrong_size", "matrix", group, lambda c, f=factor: corrections.scaled_matrix(c, f), factor
+            )
         else:
-            yield Hypothesis(
-                "wrong_size", "labels", group, {}, dict.fromkeys(group, mends.scaled_labels(1 / factor)), 1 / factor
+            yield CandidateFault(
+                "wrong_size",
+                "labels",
+                group,
+                {},
+                dict.fromkeys(group, corrections.scaled_labels(1 / factor)),
+                1 / factor,
             )
     if any(case.cameras[v].width != case.cameras[v].height for v in group):
-        yield _cameras(case, "wrong_size", "turned", group, mends.turned_matrix)
+        yield _cameras(case, "wrong_size", "turned", group, corrections.turned_matrix)
 
 
 def _off_centre(camera: Camera, factor: float) -> float:
@@ -104,29 +111,31 @@ def _off_centre(camera: Camera, factor: float) -> float:
     return float(np.linalg.norm((camera.matrix[:2, 2] + 0.5) * factor - 0.5 - middle) / camera.width)
 
 
-def lenses(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
+def lenses(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
     """The other lens model where it has as many numbers, and no distortion."""
     chosen = [case.cameras[v] for v in group]
     if all(c.model == "pinhole" and len(c.distortion) == 4 for c in chosen):
-        yield _cameras(case, "wrong_lens", "fisheye", group, mends.as_fisheye)
+        yield _cameras(case, "wrong_lens", "fisheye", group, corrections.as_fisheye)
     elif all(c.model == "fisheye" for c in chosen):
-        yield _cameras(case, "wrong_lens", "pinhole", group, mends.as_pinhole)
+        yield _cameras(case, "wrong_lens", "pinhole", group, corrections.as_pinhole)
     if any(c.distortion.any() for c in chosen):
-        yield _cameras(case, "wrong_lens", "undistorted", group, mends.without_distortion)
+        yield _cameras(case, "wrong_lens", "undistorted", group, corrections.without_distortion)
 
 
-def _one_unlike_the_others(case: Case, group: tuple[int, ...]) -> Iterator[Hypothesis]:
+def _one_unlike_the_others(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
     """Mistakes that cannot be seen from the rays where all views make them, and so are tried on one alone."""
     for factor in LENGTH_UNITS:
-        yield _cameras(case, "wrong_unit", "one", group, lambda c, f=factor: mends.scaled_translation(c, f), factor)
-    for name, order in mends.ORDERS.items():
-        yield Hypothesis("joint_order", "one", group, {}, {group[0]: mends.order_labels(order)}, name)
+        yield _cameras(
+            case, "wrong_unit", "one", group, lambda c, f=factor: corrections.scaled_translation(c, f), factor
+        )
+    for name, order in corrections.ORDERS.items():
+        yield CandidateFault("joint_order", "one", group, {}, {group[0]: corrections.order_labels(order)}, name)
 
 
-# ---- exchanged cameras ----------------------------------------------------------------------------------------------
+# ---- exchanged cameras ---------------------------------------------------------------------------------------------
 
 
-def exchanges(case: Case) -> Iterator[Hypothesis]:
+def exchanges(case: Case) -> Iterator[CandidateFault]:
     """The best exchanges of whole cameras (or of videos) and of extrinsics alone, and every exchange of two."""
     n = len(case.cameras)
     if n < 2:
@@ -138,7 +147,7 @@ def exchanges(case: Case) -> Iterator[Hypothesis]:
             moved = tuple(v for v in range(n) if order[v] != v)
             if moved:
                 changed = {v: _exchanged(case.cameras[v], case.cameras[order[v]], kind) for v in moved}
-                yield Hypothesis("swapped_cameras", kind, moved, changed, {}, order)
+                yield CandidateFault("swapped_cameras", kind, moved, changed, {}, order)
 
 
 def _exchanged(camera: Camera, other: Camera, kind: str) -> Camera:
@@ -151,7 +160,7 @@ def _exchanged(camera: Camera, other: Camera, kind: str) -> Camera:
 def _table(case: Case, kind: str) -> np.ndarray:
     """(V, V, V, V): error between view i under camera a and view j under camera b."""
     n = len(case.cameras)
-    views: dict[tuple[int, int], View] = {
+    views: dict[tuple[int, int], ViewRays] = {
         (i, a): make_view(_exchanged(case.cameras[i], case.cameras[a], kind), case.uv_px[:, i], case.present[:, i])
         for i in range(n)
         for a in range(n)

@@ -1,7 +1,7 @@
-"""All checks in the order in which one depends on another, and what is left when their mends are applied.
+"""All checks in the order in which one depends on another, and what is left when their fixes are applied.
 
 First what the headers say, then gross faults of cameras and labels (`search`), then time, moved cameras and lenses, one
-mend after the other, each measured on top of the ones before. Last the hand itself, which only cameras that agree can
+fix after the other, each measured on top of the ones before. Last the hand itself, which only cameras that agree can
 place in space.
 """
 
@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from usthand.capture.rig import Rig
-from usthand.common.errors import UserError
-from usthand.diagnostics import corrections as mends
+from usthand.common.errors import UsthandError
+from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import FLOOR, Case, error_px, spread_frames
 from usthand.diagnostics.camera_faults import Lens, Moved, better_lenses, most_moved, moved_cameras
 from usthand.diagnostics.findings import Finding, from_found, from_lens, from_moved, from_timing
@@ -22,7 +22,7 @@ from usthand.diagnostics.folder import CaptureFacts
 from usthand.diagnostics.hand_checks import check_hand
 from usthand.diagnostics.hand_faults import MIN_SHARE_OF_OTHER_HAND
 from usthand.diagnostics.headers import check_amount, check_headers
-from usthand.diagnostics.search import Found, State, begin, cut, measure, search
+from usthand.diagnostics.search import FoundFault, State, begin, cut, measure, search
 from usthand.diagnostics.time_faults import estimate_timing, in_step, least_cut, out_of_step
 from usthand.diagnostics.timing import Timing
 from usthand.diagnostics.work import EVIDENCE_FRAMES, Work
@@ -31,16 +31,16 @@ from usthand.labels.labels import Labels
 
 TRIED_WITH_MORE = 3
 LONGER = 1.25
-"""Factor by which more mends must explain a capture better than fewer."""
+"""Factor by which more fixes must explain a capture better than fewer."""
 
 MAX_MENDS = 5
 PROGRESS = 1.1
-"""Factor by which one of several possible mends must lower the total residual to be taken."""
+"""Factor by which one of several possible fixes must lower the total residual to be taken."""
 
 
 @dataclass(frozen=True)
-class Report:
-    """What is wrong, and the capture with all of it mended as far as that can be done."""
+class CheckReport:
+    """What is wrong, and the capture with all of it fixed as far as that can be done."""
 
     findings: tuple[Finding, ...]
     error_px: float
@@ -51,14 +51,14 @@ class Report:
     n_views: int
     sides: tuple[str, ...]
     rig: Rig | None
-    """The mended rig; None if nothing is wrong with it."""
+    """The fixed rig; None if nothing is wrong with it."""
     labels: tuple[Labels, ...] | None
-    """The mended labels; None if nothing is wrong with them."""
+    """The fixed labels; None if nothing is wrong with them."""
     offsets: dict[str, int] | None
     """Frames by which each camera started late, in all; None if none is out of step."""
 
 
-def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] | None = None) -> Report:
+def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] | None = None) -> CheckReport:
     """Look for every known fault.
 
     Args:
@@ -66,7 +66,7 @@ def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] |
         on_progress: Called with (steps done, of how many).
 
     Raises:
-        UserError: if rig and labels do not belong together at all, or no two cameras see a hand at once.
+        UsthandError: if rig and labels do not belong together at all, or no two cameras see a hand at once.
     """
     tell = on_progress or (lambda done, total: None)
     labels = _worthwhile(facts)
@@ -103,7 +103,7 @@ def _worthwhile(facts: CaptureFacts) -> tuple[Labels, ...]:
     """The sides that are there for good; a detector's few slips to the other side are left out."""
     counts = [int(one.mask.any(2).sum()) for one in facts.labels]
     if max(counts) == 0:
-        raise UserError(
+        raise UsthandError(
             f"{facts.path} has no label in any frame",
             "the detector never saw a hand",
             f"run `usthand label {facts.path} --overwrite`",
@@ -113,13 +113,13 @@ def _worthwhile(facts: CaptureFacts) -> tuple[Labels, ...]:
     )
     strangers = sorted({name for one in labels for name in one.cameras} - set(facts.rig.names))
     if strangers:
-        raise UserError(
+        raise UsthandError(
             f"the labels have a camera '{strangers[0]}' that the rig lacks",
             f"the rig knows {', '.join(facts.rig.names)}",
             "rename the camera in rig.toml, or label again",
         )
     if len({one.n_frames for one in labels}) > 1:
-        raise UserError(
+        raise UsthandError(
             "the labels of the two hands have different numbers of frames",
             "they were made from different videos",
             f"run `usthand label {facts.path} --overwrite`",
@@ -127,7 +127,7 @@ def _worthwhile(facts: CaptureFacts) -> tuple[Labels, ...]:
     return labels
 
 
-# ---- gross faults ---------------------------------------------------------------------------------------------------
+# ---- gross faults --------------------------------------------------------------------------------------------------
 
 
 def _gross(work: Work) -> None:
@@ -149,20 +149,20 @@ def _plausible(work: Work, states: list[State]) -> bool:
     return states[0].plausible
 
 
-def _attempts(states: list[State], length: int) -> list[tuple[Found, ...]]:
-    """The best sequences of so many mends."""
+def _attempts(states: list[State], length: int) -> list[tuple[FoundFault, ...]]:
+    """The best sequences of so many fixes."""
     return [state.found for state in states if len(state.found) == length][:TRIED_WITH_MORE]
 
 
-def _together(work: Work, attempts: list[tuple[Found, ...]], only_time: bool) -> bool:
+def _together(work: Work, attempts: list[tuple[FoundFault, ...]], only_time: bool) -> bool:
     """Take the attempt that a fault in time, a moved camera or a lens makes plausible; of several the best, but a longer one
     only if it is better by far. That other fault is left to be reported by who looks for such."""
     best = None
     for found in attempts:
         case = work.now
         for one in found:
-            case = one.hypothesis.apply(case)
-        # One camera moved, or the lenses, may be all there is; after another mend they would explain too much.
+            case = one.candidate.apply(case)
+        # One camera moved, or the lenses, may be all there is; after another fix they would explain too much.
         options = _timing_options(case, work.facts.fps) if only_time and found else _options(case, work.facts.fps)
         ended = min(options, key=_preference, default=None)
         if ended is None or not ended.after.plausible:
@@ -174,22 +174,22 @@ def _together(work: Work, attempts: list[tuple[Found, ...]], only_time: bool) ->
     return best is not None
 
 
-def _take(work: Work, found: tuple[Found, ...]) -> None:
-    """Apply mends and report them, each with its evidence on many frames."""
+def _take(work: Work, found: tuple[FoundFault, ...]) -> None:
+    """Apply fixes and report them, each with its evidence on many frames."""
     for one in found:
         before = begin(work.now.sampled(EVIDENCE_FRAMES))
-        work.apply(one.hypothesis)
+        work.apply(one.candidate)
         after = begin(work.now.sampled(EVIDENCE_FRAMES))
-        evidence = measure(before.agreement, after.agreement, before.views, after.views, one.hypothesis.views)
-        work.findings.append(from_found(Found(one.hypothesis, evidence, one.alternatives), work.names))
+        evidence = measure(before.agreement, after.agreement, before.views, after.views, one.candidate.views)
+        work.findings.append(from_found(FoundFault(one.candidate, evidence, one.alternatives), work.names))
 
 
-# ---- time, moved cameras, lenses ------------------------------------------------------------------------------------
+# ---- time, moved cameras, lenses -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Mend:
-    """One of several mends that are weighed against each other."""
+class _Fix:
+    """One of several fixes that are weighed against each other."""
 
     after: State
     cameras: tuple[int, ...]
@@ -198,18 +198,18 @@ class _Mend:
     lens: Lens | None = None
 
 
-def _options(case: Case, fps: float) -> list[_Mend]:
+def _options(case: Case, fps: float) -> list[_Fix]:
     options = _timing_options(case, fps)
     for moved in moved_cameras(case):
-        after = begin(moved.hypothesis.apply(case).sampled(EVIDENCE_FRAMES))
-        options.append(_Mend(after, moved.hypothesis.views, moved=moved))
+        after = begin(moved.candidate.apply(case).sampled(EVIDENCE_FRAMES))
+        options.append(_Fix(after, moved.candidate.views, moved=moved))
     for lens in better_lenses(case):
-        after = begin(lens.hypothesis.apply(case).sampled(EVIDENCE_FRAMES))
-        options.append(_Mend(after, lens.hypothesis.views, lens=lens))
+        after = begin(lens.candidate.apply(case).sampled(EVIDENCE_FRAMES))
+        options.append(_Fix(after, lens.candidate.views, lens=lens))
     return options
 
 
-def _timing_options(case: Case, fps: float) -> list[_Mend]:
+def _timing_options(case: Case, fps: float) -> list[_Fix]:
     timed = estimate_timing(case, fps)
     if timed is None:
         return []
@@ -223,23 +223,23 @@ def _timing_options(case: Case, fps: float) -> list[_Mend]:
     start, views = begin(case.sampled(EVIDENCE_FRAMES)), tuple(int(v) for v in np.flatnonzero(wrong))
     if cut(measure(start.agreement, after.agreement, start.views, after.views, views)) <= least_cut(len(case.uv_px)):
         return []
-    return [_Mend(after, views, timing)]
+    return [_Fix(after, views, timing)]
 
 
-def _preference(mend: _Mend) -> float:
-    """Residual after a mend, with a handicap for those that have more freedom than others."""
+def _preference(fix: _Fix) -> float:
+    """Residual after a fix, with a handicap for those that have more freedom than others."""
     handicap = 1.0
-    if mend.moved is not None:
-        handicap = 1.05 if mend.moved.shift == 0 else 1.2
-    if mend.lens is not None:
-        handicap = 1.05 if mend.lens.hypothesis.kind == "fitted" else 1.0
-        # One wrong lens is mended by the right one for all as well, where all are alike.
-        handicap *= 1.1 if len(mend.cameras) > 1 else 1.0
-    return max(mend.after.score, FLOOR) * handicap
+    if fix.moved is not None:
+        handicap = 1.05 if fix.moved.shift == 0 else 1.2
+    if fix.lens is not None:
+        handicap = 1.05 if fix.lens.candidate.kind == "fitted" else 1.0
+        # One wrong lens is fixed by the right one for all as well, where all are alike.
+        handicap *= 1.1 if len(fix.cameras) > 1 else 1.0
+    return max(fix.after.score, FLOOR) * handicap
 
 
 def _one_after_the_other(work: Work) -> None:
-    """Take the best mend, look again. What does not lead to cameras that agree was no explanation, and is taken back."""
+    """Take the best fix, look again. What does not lead to cameras that agree was no explanation, and is taken back."""
     as_it_was, n_findings = replace(work, offset=work.offset.copy()), len(work.findings)
     moved: set[int] = set()
     for _ in range(MAX_MENDS):
@@ -259,10 +259,10 @@ def _one_after_the_other(work: Work) -> None:
             _take_timing(work, best, before)
         elif best.moved is not None:
             moved.update(best.cameras)
-            work.apply(best.moved.hypothesis)
+            work.apply(best.moved.candidate)
             work.findings.append(from_moved(best.moved, evidence, work.names, work.facts.rig.metric))
         else:
-            work.apply(best.lens.hypothesis)
+            work.apply(best.lens.candidate)
             work.findings.append(from_lens(best.lens, evidence, work.names))
     if not begin(work.now.sampled(EVIDENCE_FRAMES)).plausible:
         work.now, work.kept, work.offset = as_it_was.now, as_it_was.kept, as_it_was.offset
@@ -270,36 +270,36 @@ def _one_after_the_other(work: Work) -> None:
         del work.findings[n_findings:]
 
 
-def _take_timing(work: Work, mend: _Mend, before: State) -> None:
-    steady = [name for v, name in enumerate(work.names) if v not in mend.cameras]
-    for v in mend.cameras:
-        evidence = measure(before.agreement, mend.after.agreement, before.views, mend.after.views, (int(v),))
+def _take_timing(work: Work, fix: _Fix, before: State) -> None:
+    steady = [name for v, name in enumerate(work.names) if v not in fix.cameras]
+    for v in fix.cameras:
+        evidence = measure(before.agreement, fix.after.agreement, before.views, fix.after.views, (int(v),))
         reference = f"camera {steady[0]}" if len(work.names) == 2 else "the others"
         # Frame k + offset is the instant k: a camera whose frames come early in its file started late.
         work.findings.append(
             from_timing(
                 work.names[v],
-                -float(mend.timing.offset[v]),
-                float(mend.timing.offset_error[v]),
-                float(mend.timing.drift[v]),
+                -float(fix.timing.offset[v]),
+                float(fix.timing.offset_error[v]),
+                float(fix.timing.drift[v]),
                 work.facts.fps,
                 evidence,
                 reference,
             )
         )
-    work.offset = work.offset + mend.timing.offset
-    work.now = in_step(work.now, mend.timing)
+    work.offset = work.offset + fix.timing.offset
+    work.now = in_step(work.now, fix.timing)
 
 
-# ---- the report -----------------------------------------------------------------------------------------------------
+# ---- the report ----------------------------------------------------------------------------------------------------
 
 
-def _report(work: Work, px: float, error: float, unit: tuple[float, str] | None) -> Report:
+def _report(work: Work, px: float, error: float, unit: tuple[float, str] | None) -> CheckReport:
     rig = replace(work.facts.rig, cameras=work.kept.cameras)
     if unit is not None and unit[0] > 0:
-        rig = replace(rig, cameras=tuple(mends.scaled_translation(c, unit[0]) for c in rig.cameras))
+        rig = replace(rig, cameras=tuple(corrections.scaled_translation(c, unit[0]) for c in rig.cameras))
     elif unit is not None:
-        rig = replace(rig, metric=False, scale=unit[1])
+        rig = replace(rig, metric=False, unit_source=unit[1])
     changed = unit is not None or any(a is not b for a, b in zip(rig.cameras, work.facts.rig.cameras, strict=True))
     labels = _labels(work) if work.labels_changed else None
     offsets = None
@@ -307,7 +307,7 @@ def _report(work: Work, px: float, error: float, unit: tuple[float, str] | None)
         before = work.facts.offsets
         offsets = {name: int(before.get(name, 0) - round(o)) for name, o in zip(work.names, work.offset, strict=True)}
         offsets = {name: o for name, o in offsets.items() if o != 0}
-    return Report(
+    return CheckReport(
         tuple(work.findings),
         px,
         error,
@@ -321,7 +321,7 @@ def _report(work: Work, px: float, error: float, unit: tuple[float, str] | None)
 
 
 def _labels(work: Work) -> tuple[Labels, ...]:
-    """The labels with all mends but those in time, in the rig's order of cameras."""
+    """The labels with all fixes but those in time, in the rig's order of cameras."""
     result = []
     base = make_case(work.facts.rig, work.labels)
     for n, one in enumerate(work.labels):
@@ -331,7 +331,7 @@ def _labels(work: Work) -> tuple[Labels, ...]:
             [one.confidence[:, c] if c is not None else np.zeros_like(one.confidence[:, 0]) for c in columns], axis=1
         )
         confidence = np.where(base.present[:, :, part], confidence, 0)
-        # Where an order was mended the confidences go with their joints; they are found by what became of their places.
+        # Where an order was fixed the confidences go with their joints; they are found by what became of their places.
         confidence = _follow(work, confidence, n)
         result.append(replace(one, uv_px=work.kept.uv_px[:, :, part], confidence=confidence, cameras=work.names))
     return tuple(result)
@@ -339,7 +339,7 @@ def _labels(work: Work) -> tuple[Labels, ...]:
 
 def _follow(work: Work, confidence: np.ndarray, hand: int) -> np.ndarray:
     for views, order in _orders(work.findings, work.names):
-        confidence[:, views] = mends.reordered(confidence[:, views], order, 2)
+        confidence[:, views] = corrections.reordered(confidence[:, views], order, 2)
     return confidence
 
 
@@ -347,4 +347,4 @@ def _orders(findings: list[Finding], names: tuple[str, ...]):
     for finding in findings:
         if finding.fault == "joint_order":
             name = finding.evidence.get("order", finding.evidence.get("value"))
-            yield [names.index(c) for c in finding.cameras], mends.ORDERS[name]
+            yield [names.index(c) for c in finding.cameras], corrections.ORDERS[name]

@@ -1,4 +1,4 @@
-"""Elementary mends: what a camera or its labels would be if they had been written down wrongly in a known way.
+"""Elementary fixes: what a camera or its labels would be if they had been written down wrongly in a known way.
 
 Each takes the thing as it is given and returns the thing as it should be. Pure functions.
 """
@@ -16,7 +16,7 @@ from usthand.hand.skeleton import INTERHAND_TO_OPENPOSE, MANO_TO_OPENPOSE, N_JOI
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
 
 
-# ---- extrinsics -----------------------------------------------------------------------------------------------------
+# ---- extrinsics ----------------------------------------------------------------------------------------------------
 
 
 def inverted(camera: Camera) -> Camera:
@@ -50,7 +50,7 @@ def scaled_translation(camera: Camera, factor: float) -> Camera:
     return replace(camera, translation=camera.translation * factor)
 
 
-# ---- images ---------------------------------------------------------------------------------------------------------
+# ---- images --------------------------------------------------------------------------------------------------------
 
 
 def resized(camera: Camera, width: int, height: int) -> Camera:
@@ -76,7 +76,7 @@ def turned_matrix(camera: Camera) -> Camera:
     return replace(camera, matrix=np.array([[fy, 0, cy], [0, fx, cx], [0, 0, 1.0]]))
 
 
-# ---- lenses ---------------------------------------------------------------------------------------------------------
+# ---- lenses --------------------------------------------------------------------------------------------------------
 
 
 def without_distortion(camera: Camera) -> Camera:
@@ -94,11 +94,11 @@ def as_pinhole(camera: Camera) -> Camera:
     return replace(camera, model="pinhole")
 
 
-# ---- labels ---------------------------------------------------------------------------------------------------------
+# ---- labels --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class LabelMend:
+class LabelCorrection:
     """A change of one view's labels: `points(uv (..., P, 2))` and, for an order, which joint comes from where."""
 
     points: Callable[[np.ndarray], np.ndarray]
@@ -118,27 +118,27 @@ def reordered(values: np.ndarray, order: tuple[int, ...], axis: int) -> np.ndarr
     return np.take(values, index, axis)
 
 
-def mirrored_labels(camera: Camera) -> LabelMend:
+def mirrored_labels(camera: Camera) -> LabelCorrection:
     last = np.array([camera.width - 1.0, 0.0])
-    return LabelMend(lambda uv: last + uv * [-1, 1])
+    return LabelCorrection(lambda uv: last + uv * [-1, 1])
 
 
-def upside_down_labels(camera: Camera) -> LabelMend:
+def upside_down_labels(camera: Camera) -> LabelCorrection:
     last = np.array([camera.width - 1.0, camera.height - 1.0])
-    return LabelMend(lambda uv: last - uv)
+    return LabelCorrection(lambda uv: last - uv)
 
 
-def bottom_up_labels(camera: Camera) -> LabelMend:
+def bottom_up_labels(camera: Camera) -> LabelCorrection:
     last = np.array([0.0, camera.height - 1.0])
-    return LabelMend(lambda uv: last + uv * [1, -1])
+    return LabelCorrection(lambda uv: last + uv * [1, -1])
 
 
-def scaled_labels(factor: float) -> LabelMend:
-    return LabelMend(lambda uv: (uv + 0.5) * factor - 0.5)
+def scaled_labels(factor: float) -> LabelCorrection:
+    return LabelCorrection(lambda uv: (uv + 0.5) * factor - 0.5)
 
 
-def order_labels(order: tuple[int, ...]) -> LabelMend:
-    return LabelMend(lambda uv: uv, order)
+def order_labels(order: tuple[int, ...]) -> LabelCorrection:
+    return LabelCorrection(lambda uv: uv, order)
 
 
 def _fingers(wrist: int, starts: tuple[int, ...], step: int, hop: int = 1) -> tuple[int, ...]:

@@ -8,12 +8,12 @@ from typing import Literal
 import numpy as np
 
 from usthand.diagnostics.camera_faults import Lens, Moved
-from usthand.diagnostics.candidate_faults import Hypothesis
+from usthand.diagnostics.candidate_faults import CandidateFault
 from usthand.diagnostics.hand_faults import Order
-from usthand.diagnostics.search import Evidence, Found
+from usthand.diagnostics.search import FaultEvidence, FoundFault
 
 Severity = Literal["error", "warning"]
-CALIBRATE = "calibrate again, or take the mended rig that `--fix` writes"
+CALIBRATE = "calibrate again, or take the fixed rig that `--fix` writes"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Finding:
     """A word for programs; docs/check.md lists them."""
     cameras: tuple[str, ...]
     sentence: str
-    mend: str
+    fix: str
     """What to do, in words."""
     evidence: dict[str, float | int | str] = field(default_factory=dict)
     severity: Severity = "error"
@@ -36,7 +36,7 @@ class Finding:
             "cameras": list(self.cameras),
             "severity": self.severity,
             "sentence": self.sentence,
-            "mend": self.mend,
+            "fix": self.fix,
             "evidence": {key: _plain(value) for key, value in self.evidence.items()},
         }
 
@@ -54,7 +54,7 @@ def who(names: tuple[str, ...], everything: bool) -> str:
     return f"cameras {', '.join(names[:-1])} and {names[-1]}"
 
 
-def _cut(evidence: Evidence, doing: str) -> str:
+def _cut(evidence: FaultEvidence, doing: str) -> str:
     """The evidence in words: the epipolar error, or where that hardly changes, what else does."""
     if evidence.before_px > 1.5 * evidence.after_px and evidence.behind_before < 0.5:
         return f"{doing} cuts the epipolar error from {evidence.before_px:.3g} to {evidence.after_px:.2g} px"
@@ -148,7 +148,7 @@ SENTENCES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("wrong_lens", "fitted"): (
         "the distortion of {who} looks wrong or lost: the residual grows with the distance from the image's centre",
         "a lens with k1 = {value[0]:.2f} and k2 = {value[1]:.2f}",
-        "calibrate the lens again; the mended rig's distortion is only roughly right",
+        "calibrate the lens again; the fixed rig's distortion is only roughly right",
     ),
     ("swapped_cameras", "videos"): (
         "{who} look exchanged",
@@ -166,25 +166,25 @@ SENTENCES: dict[tuple[str, str], tuple[str, str, str]] = {
         "write OpenPose's order",
     ),
 }
-"""(fault, kind): what seems wrong, the mend as a subject, what to do."""
+"""(fault, kind): what seems wrong, the fix as a subject, what to do."""
 
 
-def describe(hypothesis: Hypothesis, names: tuple[str, ...]) -> tuple[str, str, str]:
-    """The three parts of a sentence on a hypothesis."""
-    chosen = tuple(names[v] for v in hypothesis.views)
-    everything = len(chosen) == len(names) and hypothesis.fault not in ("swapped_cameras",)
+def describe(candidate: CandidateFault, names: tuple[str, ...]) -> tuple[str, str, str]:
+    """The three parts of a sentence on a candidate."""
+    chosen = tuple(names[v] for v in candidate.views)
+    everything = len(chosen) == len(names) and candidate.fault not in ("swapped_cameras",)
     exchange = "an exchange"
-    if hypothesis.fault == "swapped_cameras":
-        pairs = [f"{names[v]} <- {names[hypothesis.value[v]]}" for v in hypothesis.views]
+    if candidate.fault == "swapped_cameras":
+        pairs = [f"{names[v]} <- {names[candidate.value[v]]}" for v in candidate.views]
         exchange = "exchanging them" if len(chosen) == 2 else f"putting them back ({', '.join(pairs)})"
-    parts = SENTENCES[hypothesis.fault, hypothesis.kind]
-    return tuple(part.format(who=who(chosen, everything), value=hypothesis.value, exchange=exchange) for part in parts)
+    parts = SENTENCES[candidate.fault, candidate.kind]
+    return tuple(part.format(who=who(chosen, everything), value=candidate.value, exchange=exchange) for part in parts)
 
 
-def from_found(found: Found, names: tuple[str, ...]) -> Finding:
+def from_found(found: FoundFault, names: tuple[str, ...]) -> Finding:
     """A gross fault."""
-    hypothesis, evidence = found.hypothesis, found.evidence
-    wrong, doing, mend = describe(hypothesis, names)
+    candidate, evidence = found.candidate, found.evidence
+    wrong, doing, fix = describe(candidate, names)
     sentence = f"{wrong}: {_cut(evidence, doing)}"
     if found.alternatives:
         others = "; ".join(describe(other, names)[0] for other in found.alternatives)
@@ -198,16 +198,16 @@ def from_found(found: Found, names: tuple[str, ...]) -> Finding:
         "after": evidence.after,
         "behind_before": evidence.behind_before,
         "behind_after": evidence.behind_after,
-        "kind": hypothesis.kind,
+        "kind": candidate.kind,
     }
-    if hypothesis.value is not None:
-        numbers["value"] = list(hypothesis.value) if isinstance(hypothesis.value, tuple) else hypothesis.value
-    return Finding(hypothesis.fault, tuple(names[v] for v in hypothesis.views), sentence + ".", mend, numbers)
+    if candidate.value is not None:
+        numbers["value"] = list(candidate.value) if isinstance(candidate.value, tuple) else candidate.value
+    return Finding(candidate.fault, tuple(names[v] for v in candidate.views), sentence + ".", fix, numbers)
 
 
-def from_moved(moved: Moved, evidence: Evidence, names: tuple[str, ...], metric: bool) -> Finding:
+def from_moved(moved: Moved, evidence: FaultEvidence, names: tuple[str, ...], metric: bool) -> Finding:
     """A camera that was turned or shifted."""
-    name = names[moved.hypothesis.views[0]]
+    name = names[moved.candidate.views[0]]
     what = f"turning it by {moved.angle_deg:.1f} degrees"
     if moved.shift:
         length = f"{100 * moved.shift:.1f} cm" if metric else f"{moved.shift:.3g} units"
@@ -228,9 +228,9 @@ def from_moved(moved: Moved, evidence: Evidence, names: tuple[str, ...], metric:
     return Finding("moved_camera", (name,), sentence, f"{CALIBRATE}; or leave it out (`--leave-out {name}`)", numbers)
 
 
-def from_lens(lens: Lens, evidence: Evidence, names: tuple[str, ...]) -> Finding:
+def from_lens(lens: Lens, evidence: FaultEvidence, names: tuple[str, ...]) -> Finding:
     """A lens model that explains the outer labels better."""
-    wrong, doing, mend = describe(lens.hypothesis, names)
+    wrong, doing, fix = describe(lens.candidate, names)
     sentence = (
         f"{wrong}: towards the edge of the image the residual is {lens.growth:.1f} times that near its centre, and {doing} cuts it "
         f"from {100 * lens.before:.1f} to {100 * lens.after:.1f} % of the hand's size "
@@ -242,14 +242,14 @@ def from_lens(lens: Lens, evidence: Evidence, names: tuple[str, ...]) -> Finding
         "before": lens.before,
         "after": lens.after,
         "growth": lens.growth,
-        "kind": lens.hypothesis.kind,
+        "kind": lens.candidate.kind,
     }
-    chosen = tuple(names[v] for v in lens.hypothesis.views)
-    return Finding("wrong_lens", chosen, sentence, mend, numbers)
+    chosen = tuple(names[v] for v in lens.candidate.views)
+    return Finding("wrong_lens", chosen, sentence, fix, numbers)
 
 
 def from_timing(
-    name: str, late: float, error: float, drift: float, fps: float, evidence: Evidence, reference: str
+    name: str, late: float, error: float, drift: float, fps: float, evidence: FaultEvidence, reference: str
 ) -> Finding:
     """A video out of step. `late`: frames by which the camera started later than the reference, at the middle; `drift`:
     frames per frame by which its frames run ahead."""
@@ -269,9 +269,9 @@ def from_timing(
             .replace("later than", "behind")
             .replace("earlier than", "ahead of")
         )
-    mend = f'state it in capture.toml, [offset] "{name}" = {round(late)}, as `--fix` does, and label again'
+    fix = f'state it in capture.toml, [offset] "{name}" = {round(late)}, as `--fix` does, and label again'
     if drift:
-        mend = (
+        fix = (
             f"bring it to the others' speed, for instance with `ffmpeg -i {name}.mp4 -vf setpts=PTS/{1 + drift:.6f} -r {fps:g} "
             f"{name}_mended.mp4`, and check again"
         )
@@ -284,7 +284,7 @@ def from_timing(
         "drift_ppm": ppm,
         "drift_frames_per_minute": per_minute,
     }
-    return Finding("out_of_step", (name,), sentence, mend, numbers)
+    return Finding("out_of_step", (name,), sentence, fix, numbers)
 
 
 def from_order(order: Order, names: tuple[str, ...]) -> Finding:

@@ -11,7 +11,7 @@ from PIL import Image
 from usthand.capture.capture import DEFAULT_FPS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_list, read_settings
 from usthand.capture.offsets import read_offsets
 from usthand.capture.rig import Camera, Rig, load_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import SIDES
 from usthand.labels.labels import Labels, load_npz
 
@@ -47,11 +47,11 @@ def read_facts(path: str | Path) -> CaptureFacts:
     """Read a capture's rig, labels and the headers of its videos.
 
     Raises:
-        UserError: if there is no folder, no rig or no labels, or one of these files cannot be read.
+        UsthandError: if there is no folder, no rig or no labels, or one of these files cannot be read.
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(
+        raise UsthandError(
             f"there is no folder {path}",
             "a capture is a folder with rig.toml and one video per camera",
             "check the path",
@@ -60,7 +60,7 @@ def read_facts(path: str | Path) -> CaptureFacts:
     files = [path / "labels" / f"{side}.npz" for side in SIDES]
     labels = tuple(load_npz(file) for file in files if file.is_file())
     if not labels:
-        raise UserError(
+        raise UsthandError(
             f"{path} has no labels",
             "no detector has been run on it, and they are what is checked",
             f"run `usthand label {path}`",

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from usthand.diagnostics import corrections as mends
+from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import error_px
-from usthand.diagnostics.candidate_faults import Hypothesis
+from usthand.diagnostics.candidate_faults import CandidateFault
 from usthand.diagnostics.findings import Finding, from_order
 from usthand.diagnostics.hand_faults import (
     LIKELY_PALM_M,
@@ -42,17 +42,17 @@ def check_hand(work: Work, final: State) -> tuple[float, str] | None:
         worst = tuple(
             work.names[v] for v in np.flatnonzero(final.agreement.rows() > 0.9 * np.nanmax(final.agreement.rows()))
         )
-        mend = "check that calibration and videos belong together, that the cameras stood still, and calibrate again"
+        fix = "check that calibration and videos belong together, that the cameras stood still, and calibrate again"
         work.findings.append(
-            Finding("disagreement", worst, sentence, mend, {"error": float(np.nanmax(final.agreement.rows()))})
+            Finding("disagreement", worst, sentence, fix, {"error": float(np.nanmax(final.agreement.rows()))})
         )
         return None
     hands = hands_in_space(work.now)
     order = joint_order(hands)
     if order is not None:
         work.findings.append(from_order(order, work.names))
-        everything = dict.fromkeys(range(len(work.names)), mends.order_labels(mends.ORDERS[order.name]))
-        work.apply(Hypothesis("joint_order", "all", tuple(everything), {}, everything, order.name))
+        everything = dict.fromkeys(range(len(work.names)), corrections.order_labels(corrections.ORDERS[order.name]))
+        work.apply(CandidateFault("joint_order", "all", tuple(everything), {}, everything, order.name))
         hands = [in_order(hand, order.name) for hand in hands]
     unlike = np.nanmax([unlikeness(hand) for hand in hands], initial=0.0)
     if unlike > UNLIKE_A_HAND:
@@ -60,8 +60,8 @@ def check_hand(work: Work, final: State) -> tuple[float, str] | None:
             f"the cameras agree, but what they see is not a hand: its bone lengths are {100 * unlike:.0f} % off an average hand's, "
             "where sound captures are below 10 %."
         )
-        mend = "look at the labels (joint order, mirrored images, one camera's images turned), and at the calibration"
-        work.findings.append(Finding("not_a_hand", work.names, sentence, mend, {"unlikeness": float(unlike)}))
+        fix = "look at the labels (joint order, mirrored images, one camera's images turned), and at the calibration"
+        work.findings.append(Finding("not_a_hand", work.names, sentence, fix, {"unlikeness": float(unlike)}))
         return None
     _sides(work, hands)
     return _unit(work, hands)
@@ -79,9 +79,9 @@ def _sides(work: Work, hands: list[Hand]) -> None:
             f"the {side} hand's labels look like a {other} hand: its fingers bend to the side of a {other} hand's palm in "
             f"{100 * share:.0f} % of {count} frames."
         )
-        mend = f"name them {other}; if the videos are mirrored (webcams often are), unmirror them and calibrate with them so"
+        fix = f"name them {other}; if the videos are mirrored (webcams often are), unmirror them and calibrate with them so"
         work.findings.append(
-            Finding("wrong_side", work.names, sentence, mend, {"share": share, "frames": count, "side": side})
+            Finding("wrong_side", work.names, sentence, fix, {"share": share, "frames": count, "side": side})
         )
         sides[n] = other
     if sides != [one.side for one in work.labels] and len(set(sides)) == len(sides):
@@ -110,6 +110,6 @@ def _unit(work: Work, hands: list[Hand]) -> tuple[float, str] | None:
         f"the lengths of the rig are not metres: {told}; one unit is about {100 * middle / palm:.3g} cm, perhaps a square of the "
         "calibration board."
     )
-    mend = "multiply all translations by the length of the board's square in metres, or set metric = false"
-    work.findings.append(Finding("wrong_unit", work.names, sentence, mend, numbers))
+    fix = "multiply all translations by the length of the board's square in metres, or set metric = false"
+    work.findings.append(Finding("wrong_unit", work.names, sentence, fix, numbers))
     return 0.0, UNKNOWN_UNIT

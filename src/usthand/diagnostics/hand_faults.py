@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from usthand.capture.rig import Rig
-from usthand.diagnostics.agreement import Case, View, make_views
+from usthand.diagnostics.agreement import Case, ViewRays, make_views
 from usthand.diagnostics.corrections import ORDERS, reordered
-from usthand.geometry.robust_triangulation import straighten, triangulate_robust
+from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
 from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
 from usthand.labels.association.associate import chirality
 
@@ -73,13 +73,13 @@ def hands_in_space(case: Case) -> list[Hand]:
         precision = (
             np.where(present, 1.0, 0.0)[..., None, None] * np.eye(2) / (0.04 * sizes[None, :, None, None, None]) ** 2
         )
-        views = straighten(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
+        views = undistorted_views(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
         found = triangulate_robust(views)
         hands.append(Hand(found.points_world_m.numpy() * unit, found.seen.numpy()))
     return hands
 
 
-def _distance(views: list[View]) -> float:
+def _distance(views: list[ViewRays]) -> float:
     """Median distance of the joints from the cameras, in the rig's unit, from pairs of views."""
     distances = []
     for i in range(len(views)):

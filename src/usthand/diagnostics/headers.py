@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from usthand.diagnostics import corrections as mends
+from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import FLOOR
-from usthand.diagnostics.candidate_faults import Hypothesis
+from usthand.diagnostics.candidate_faults import CandidateFault
 from usthand.diagnostics.findings import Finding, who
 from usthand.diagnostics.folder import VideoFacts
 from usthand.diagnostics.hand_faults import MIN_HAND_PX, MIN_SEEN, MIN_TWO_VIEWS
@@ -24,22 +24,22 @@ def check_headers(work: Work) -> None:
         sentence = (
             f"{who(missing, False)} of the rig {'has' if len(missing) == 1 else 'have'} no video that can be opened."
         )
-        mend = "add it, rename the video after the camera, or remove the camera from rig.toml"
-        work.findings.append(Finding("missing_video", missing, sentence, mend))
+        fix = "add it, rename the video after the camera, or remove the camera from rig.toml"
+        work.findings.append(Finding("missing_video", missing, sentence, fix))
     lengths = {name: video.n_frames for name, video in videos.items() if video is not None}
     n_labels = work.labels[0].n_frames
     if not work.facts.offsets and lengths and (len(set(lengths.values())) > 1 or n_labels not in lengths.values()):
         told = ", ".join(f"{name} {n}" for name, n in lengths.items())
         sentence = f"the numbers of frames differ: videos {told}; labels {n_labels}."
-        mend = "cut the videos so that frame k is the same instant in all, or state offsets in capture.toml, and label again"
+        fix = "cut the videos so that frame k is the same instant in all, or state offsets in capture.toml, and label again"
         work.findings.append(
-            Finding("different_lengths", tuple(lengths), sentence, mend, {"labels": n_labels, **lengths})
+            Finding("different_lengths", tuple(lengths), sentence, fix, {"labels": n_labels, **lengths})
         )
     rates = {name: video.fps for name, video in videos.items() if video is not None and video.fps}
     if rates and max(rates.values()) > 1.01 * min(rates.values()):
         told = ", ".join(f"{name} {fps:.4g}" for name, fps in rates.items())
-        mend = "convert them to one rate, for instance with `ffmpeg -i in.mp4 -r 30 out.mp4`, and label again"
-        work.findings.append(Finding("different_rates", tuple(rates), f"the frame rates differ: {told}.", mend, rates))
+        fix = "convert them to one rate, for instance with `ffmpeg -i in.mp4 -r 30 out.mp4`, and label again"
+        work.findings.append(Finding("different_rates", tuple(rates), f"the frame rates differ: {told}.", fix, rates))
     _sizes(work)
 
 
@@ -57,11 +57,11 @@ def _sizes(work: Work) -> None:
     options = []
     for kind in ("resized", "turned", "kept"):
         changed = {v: _to_size(work.now.cameras[v], video, kind) for v, video in wrong.items()}
-        hypothesis = Hypothesis("wrong_size", kind, tuple(wrong), changed, {})
-        options.append((hypothesis, begin(hypothesis.apply(work.now).sampled(EVIDENCE_FRAMES))))
+        candidate = CandidateFault("wrong_size", kind, tuple(wrong), changed, {})
+        options.append((candidate, begin(candidate.apply(work.now).sampled(EVIDENCE_FRAMES))))
     # A stable choice: the likeliest of those that fit about equally well.
     least = min(state.score for _, state in options)
-    hypothesis, after = next((h, s) for h, s in options if s.score <= max(1.05 * least, FLOOR))
+    candidate, after = next((h, s) for h, s in options if s.score <= max(1.05 * least, FLOOR))
     evidence = measure(before.agreement, after.agreement, before.views, after.views, tuple(wrong))
     names = tuple(work.names[v] for v in wrong)
     v, video = next(iter(wrong.items()))
@@ -70,27 +70,27 @@ def _sizes(work: Work) -> None:
         "resized": "the matrix is to be scaled",
         "turned": "width and height, and with them fx and fy, cx and cy, are exchanged",
         "kept": "the matrix fits the video, and only the stated size is wrong",
-    }[hypothesis.kind]
+    }[candidate.kind]
     sentence = (
         f"{who(names, len(names) == len(work.names))}: the rig says {camera.width}x{camera.height} px, the video has "
         f"{video.width}x{video.height}: {what} (epipolar error {evidence.before_px:.3g} before, {evidence.after_px:.2g} px after)."
     )
-    numbers = {"before_px": evidence.before_px, "after_px": evidence.after_px, "kind": hypothesis.kind}
-    mend = "calibrate at the size of the videos, or take the rig that `--fix` writes"
-    work.findings.append(Finding("wrong_size", names, sentence, mend, numbers))
-    work.apply(hypothesis)
+    numbers = {"before_px": evidence.before_px, "after_px": evidence.after_px, "kind": candidate.kind}
+    fix = "calibrate at the size of the videos, or take the rig that `--fix` writes"
+    work.findings.append(Finding("wrong_size", names, sentence, fix, numbers))
+    work.apply(candidate)
 
 
 def _to_size(camera, video: VideoFacts, kind: str):
     if kind == "resized":
-        return mends.resized(camera, video.width, video.height)
+        return corrections.resized(camera, video.width, video.height)
     if kind == "turned":
-        turned = mends.turned_matrix(replace(camera, width=camera.height, height=camera.width))
-        return mends.resized(turned, video.width, video.height)
+        turned = corrections.turned_matrix(replace(camera, width=camera.height, height=camera.width))
+        return corrections.resized(turned, video.width, video.height)
     return replace(camera, width=video.width, height=video.height)
 
 
-# ---- how much there is ----------------------------------------------------------------------------------------------
+# ---- how much there is ---------------------------------------------------------------------------------------------
 
 
 def check_amount(work: Work) -> None:
@@ -107,9 +107,9 @@ def check_amount(work: Work) -> None:
                 f"only {100 * two:.0f} % of the frames have the {one.side} hand in two views or more "
                 f"({100 * np.mean(seen >= 1):.0f} % in one), and only those can be placed in space."
             )
-            mend = "cut the capture to the time when the hand is in view, or place the cameras closer around it"
+            fix = "cut the capture to the time when the hand is in view, or place the cameras closer around it"
             work.findings.append(
-                Finding("too_few_views", work.names, sentence, mend, {"two_views": two, "side": one.side}, "warning")
+                Finding("too_few_views", work.names, sentence, fix, {"two_views": two, "side": one.side}, "warning")
             )
     _each_camera(work, present)
 
@@ -119,9 +119,9 @@ def _each_camera(work: Work, present: np.ndarray) -> None:
     for v, name in enumerate(work.names):
         if share[v] < MIN_SEEN * max(share.max(), 1e-9):
             sentence = f"camera {name} hardly ever shows a hand: in {100 * share[v]:.1f} % of the frames, others in up to {100 * share.max():.0f} %."
-            mend = "turn it to the hand, check its video, or remove it from rig.toml"
+            fix = "turn it to the hand, check its video, or remove it from rig.toml"
             work.findings.append(
-                Finding("hand_not_seen", (name,), sentence, mend, {"share": float(share[v])}, "warning")
+                Finding("hand_not_seen", (name,), sentence, fix, {"share": float(share[v])}, "warning")
             )
     sample = work.now.sampled(EVIDENCE_FRAMES)
     views = begin(sample).views
@@ -129,5 +129,5 @@ def _each_camera(work: Work, present: np.ndarray) -> None:
     if small:
         told = ", ".join(f"{name} {size:.0f} px" for name, size in small.items())
         sentence = f"the hand is too small in the image for good labels: {told} (median of its longer side; {MIN_HAND_PX:.0f} px are the least)."
-        mend = "move these cameras closer, zoom in, or record at a higher resolution"
-        work.findings.append(Finding("small_hand", tuple(small), sentence, mend, small, "warning"))
+        fix = "move these cameras closer, zoom in, or record at a higher resolution"
+        work.findings.append(Finding("small_hand", tuple(small), sentence, fix, small, "warning"))

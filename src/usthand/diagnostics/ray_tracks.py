@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from usthand.diagnostics.agreement import CAP, Case, View, make_views, ray_miss
+from usthand.diagnostics.agreement import CAP, Case, ViewRays, make_views, ray_miss
 from usthand.hand.skeleton import N_JOINTS
 
 JOINTS = (0, 4, 5, 8, 9, 13, 17, 20)  # that are looked at first: the palm and some tips
@@ -15,7 +15,7 @@ MAX_FRAMES = 2000  # of longer captures only some stretches are looked at
 STRETCHES, STRETCH_CORE = 6, 80
 
 
-class Tracks:
+class RayTracks:
     """Rays of every view over time, (V, 3, T, K), with gaps, and what the pairs need to know."""
 
     def __init__(self, case: Case, reach: int):
@@ -26,7 +26,7 @@ class Tracks:
         )
         self.n_frames = n_frames
         used, self.core = _stretches(n_frames, reach)
-        self.views: list[View] = make_views(replace(case, uv_px=case.uv_px[used], present=case.present[used]))
+        self.views: list[ViewRays] = make_views(replace(case, uv_px=case.uv_px[used], present=case.present[used]))
         self.rays = np.zeros((len(self.views), 3, n_frames, n_points))
         self.present = np.zeros((len(self.views), n_frames, n_points), bool)
         for v, view in enumerate(self.views):

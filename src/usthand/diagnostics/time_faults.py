@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from usthand.diagnostics.agreement import CAP, MIN_POINTS, Case
-from usthand.diagnostics.ray_tracks import Tracks, spread
+from usthand.diagnostics.ray_tracks import RayTracks, spread
 from usthand.diagnostics.timing import Timing, as_it_is, refine, sharpen
 
 RANGE_S = 4.0
@@ -22,7 +22,7 @@ COARSE_FRAMES = 40
 SEGMENTS = 3  # stretches of time that are searched by themselves, so that a large drift is found
 MIN_SEGMENT = 40
 MIN_OFFSET = 0.5
-"""Frames: less cannot be mended by whole frames, and no usual camera is nearer than that without a wire."""
+"""Frames: less cannot be fixed by whole frames, and no usual camera is nearer than that without a wire."""
 MIN_STANDARD_ERRORS = 5.0
 LONG_FRAMES = 240
 MIN_NOISE_SHARE, LONG_NOISE_SHARE = 1.0, 0.25
@@ -38,10 +38,10 @@ def search_range(n_frames: int, fps: float) -> int:
     return int(min(round(RANGE_S * fps), MAX_RANGE_SHARE * n_frames))
 
 
-# ---- whole frames ---------------------------------------------------------------------------------------------------
+# ---- whole frames --------------------------------------------------------------------------------------------------
 
 
-def coarse_curves(tracks: Tracks, reach: int, step: int, frames: np.ndarray) -> np.ndarray:
+def coarse_curves(tracks: RayTracks, reach: int, step: int, frames: np.ndarray) -> np.ndarray:
     """(V, V, 2 reach / step + 1): residual of view i at `frames` with view j so many steps later; NaN where too few
     overlap."""
     lags = np.arange(-reach, reach + 1) * step
@@ -109,7 +109,7 @@ def _mode(offsets: np.ndarray) -> int:
     return int(values[counts == counts.max()][np.abs(values[counts == counts.max()]).argmin()])
 
 
-# ---- all together ---------------------------------------------------------------------------------------------------
+# ---- all together --------------------------------------------------------------------------------------------------
 
 
 def estimate_timing(case: Case, fps: float) -> tuple[Timing, Timing] | None:
@@ -121,7 +121,7 @@ def estimate_timing(case: Case, fps: float) -> tuple[Timing, Timing] | None:
     n, reach = len(case.cameras), search_range(case.uv_px.shape[0], fps)
     if reach < 2 or n < 2:
         return None
-    tracks = Tracks(case, reach)
+    tracks = RayTracks(case, reach)
     if len(tracks.seen) < 12:
         return None
     step = max(1, round(fps / 15))
@@ -143,7 +143,7 @@ def estimate_timing(case: Case, fps: float) -> tuple[Timing, Timing] | None:
     return sharpen(tracks, best, False), zero
 
 
-def _sloped_starts(tracks: Tracks, reach: int, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
+def _sloped_starts(tracks: RayTracks, reach: int, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
     """A line through the offsets of stretches of time, where these differ."""
     if tracks.n_frames < SEGMENTS * MIN_SEGMENT:
         return []

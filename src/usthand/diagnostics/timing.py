@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from usthand.diagnostics.agreement import MIN_POINTS
-from usthand.diagnostics.ray_tracks import Tracks, spread
+from usthand.diagnostics.ray_tracks import RayTracks, spread
 from usthand.hand.skeleton import N_JOINTS
 
 FINE_FRAMES, SHARP_FRAMES = 160, 1000
@@ -60,7 +60,7 @@ class Clock:
     span: float
 
     @classmethod
-    def of(cls, tracks: Tracks, frames: np.ndarray) -> Clock:
+    def of(cls, tracks: RayTracks, frames: np.ndarray) -> Clock:
         block = np.minimum((np.arange(len(frames)) * BLOCKS) // len(frames), BLOCKS - 1)
         middle = (tracks.n_frames - 1) / 2
         return cls(frames.astype(float), block, middle, max(middle, 1.0))
@@ -70,7 +70,7 @@ class Clock:
         return (self.frames - self.middle) / self.span
 
 
-def refine(tracks: Tracks, offset: np.ndarray, drift: np.ndarray, with_drift: bool) -> Timing:
+def refine(tracks: RayTracks, offset: np.ndarray, drift: np.ndarray, with_drift: bool) -> Timing:
     """Gauss-Newton on offsets and drifts from a start within a frame or so, robustly weighted.
 
     The slope in time is taken over two frames around, which leaves it uncorrelated with the noise of interpolated labels:
@@ -90,7 +90,7 @@ def refine(tracks: Tracks, offset: np.ndarray, drift: np.ndarray, with_drift: bo
     return Timing(beta[:n], beta[n:] / clock.span, errors[:n], errors[n:] / clock.span, clock.middle, cost, slope)
 
 
-def sharpen(tracks: Tracks, timing: Timing, with_drift: bool) -> Timing:
+def sharpen(tracks: RayTracks, timing: Timing, with_drift: bool) -> Timing:
     """The same with all joints and what they have in common weighed out; from a start within half a frame or so."""
     n, clock = len(tracks.views), Clock.of(tracks, spread(tracks.seen, SHARP_FRAMES))
     beta = np.concatenate([timing.offset, timing.drift * clock.span])
@@ -121,7 +121,7 @@ class Rows(NamedTuple):
     known: np.ndarray
 
 
-def _pair_rows(tracks: Tracks, i: int, j: int, sample_i: list, sample_j: list) -> Rows:
+def _pair_rows(tracks: RayTracks, i: int, j: int, sample_i: list, sample_j: list) -> Rows:
     """`sample`: rays of a view and where there are any, at its times, a frame later and a frame before."""
     (ri, ki), (ri_up, ki_up), (ri_down, ki_down) = sample_i
     (rj, kj), (rj_up, kj_up), (rj_down, kj_down) = sample_j
@@ -172,7 +172,7 @@ def _decorrelated(pairs: dict[tuple[int, int], Rows]) -> dict[tuple[int, int], R
     return result
 
 
-def _normal_equations(tracks: Tracks, clock: Clock, beta: np.ndarray, sharp: bool = False):
+def _normal_equations(tracks: RayTracks, clock: Clock, beta: np.ndarray, sharp: bool = False):
     """Per block of time: (B, 2V, 2V) and (B, 2V); the robust cost, and each view's slope (V,)."""
     n, points = len(tracks.views), slice(None) if sharp else tracks.some
     time = clock.frames + beta[:n, None] + beta[n:, None] * clock.part
@@ -248,7 +248,7 @@ def _relative(beta, normal, moment, with_drift):
     return relative(beta), errors
 
 
-def as_it_is(tracks: Tracks) -> Timing:
+def as_it_is(tracks: RayTracks) -> Timing:
     """The timing of no offsets."""
     none, clock = np.zeros(len(tracks.views)), Clock.of(tracks, spread(tracks.seen, FINE_FRAMES))
     cost, slope = _normal_equations(tracks, clock, np.concatenate([none, none]))[2:]

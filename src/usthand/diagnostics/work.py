@@ -1,4 +1,4 @@
-"""What the checks work on: a capture, and the mends found so far."""
+"""What the checks work on: a capture, and the fixes found so far."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from usthand.diagnostics.agreement import Case
-from usthand.diagnostics.candidate_faults import Hypothesis
+from usthand.diagnostics.candidate_faults import CandidateFault
 from usthand.diagnostics.findings import Finding
 from usthand.diagnostics.folder import CaptureFacts
 from usthand.labels.labels import Labels
@@ -17,12 +17,12 @@ EVIDENCE_FRAMES = 40
 
 @dataclass
 class Work:
-    """The state of the checks: mends accumulate here."""
+    """The state of the checks: fixes accumulate here."""
 
     facts: CaptureFacts
     labels: tuple[Labels, ...]
     now: Case
-    """As all mends so far leave it, in step."""
+    """As all fixes so far leave it, in step."""
     kept: Case
     """The same without those in time: what is written."""
     findings: list[Finding]
@@ -34,6 +34,6 @@ class Work:
     def names(self) -> tuple[str, ...]:
         return self.facts.rig.names
 
-    def apply(self, hypothesis: Hypothesis) -> None:
-        self.now, self.kept = hypothesis.apply(self.now), hypothesis.apply(self.kept)
-        self.labels_changed |= bool(hypothesis.labels)
+    def apply(self, candidate: CandidateFault) -> None:
+        self.now, self.kept = candidate.apply(self.now), candidate.apply(self.kept)
+        self.labels_changed |= bool(candidate.labels)

@@ -1,4 +1,4 @@
-"""The mended files, beside the old ones, and the findings as text or JSON."""
+"""The fixed files, beside the old ones, and the findings as text or JSON."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import numpy as np
 
 from usthand.capture.offsets import offsets_toml
 from usthand.capture.rig import save_rig
-from usthand.common.errors import UserError
-from usthand.diagnostics.check import Report
+from usthand.common.errors import UsthandError
+from usthand.diagnostics.check import CheckReport
 from usthand.diagnostics.folder import CaptureFacts
 
 RIG, SETTINGS, LABELS = "rig.fixed.toml", "capture.fixed.toml", "labels.fixed"
 
 
-def write_fixes(facts: CaptureFacts, report: Report) -> list[str]:
-    """Write what can be mended into rig.fixed.toml, capture.fixed.toml and labels.fixed/; returns what to do with them.
+def write_fixes(facts: CaptureFacts, report: CheckReport) -> list[str]:
+    """Write what can be fixed into rig.fixed.toml, capture.fixed.toml and labels.fixed/; returns what to do with them.
 
     Raises:
-        UserError: if one of these is there already.
+        UsthandError: if one of these is there already.
     """
     wanted = {RIG: report.rig, SETTINGS: report.offsets, LABELS: report.labels}
     for name, content in wanted.items():
         target = facts.path / name
         if content is not None and target.exists():
-            raise UserError(
+            raise UsthandError(
                 f"{target} is there already", "an earlier --fix wrote it", f"use it, or remove it: `rm -r {target}`"
             )
     todo = []
@@ -53,8 +53,8 @@ def _settings(facts: CaptureFacts, offsets: dict[str, int]) -> str:
     return "\n".join([*lines, offsets_toml(offsets)])
 
 
-def as_text(facts: CaptureFacts, report: Report) -> str:
-    """One sentence a finding, with its mend below; one line if nothing is wrong."""
+def as_text(facts: CaptureFacts, report: CheckReport) -> str:
+    """One sentence a finding, with its fix below; one line if nothing is wrong."""
     if not report.findings:
         return (
             f"{facts.path}: nothing wrong found in {report.n_frames} frames of {report.n_views} cameras ({' and '.join(report.sides)} "
@@ -63,20 +63,15 @@ def as_text(facts: CaptureFacts, report: Report) -> str:
         )
     lines = []
     for finding in report.findings:
-        lines += [
-            f"{finding.severity}: {finding.sentence[0].upper()}{finding.sentence[1:]}",
-            f"    mend: {finding.mend}",
-        ]
+        lines += [f"{finding.severity}: {finding.sentence[0].upper()}{finding.sentence[1:]}", f"    fix: {finding.fix}"]
     count = len(report.findings)
     left = (
-        f"; with all of it mended the epipolar error is {report.error_px:.2g} px"
-        if np.isfinite(report.error_px)
-        else ""
+        f"; with all of it fixed the epipolar error is {report.error_px:.2g} px" if np.isfinite(report.error_px) else ""
     )
     return "\n".join([*lines, f"{facts.path}: {count} fault{'s' if count > 1 else ''}{left}."])
 
 
-def as_json(report: Report, todo: list[str]) -> str:
+def as_json(report: CheckReport, todo: list[str]) -> str:
     """The findings for programs."""
     data = {
         "findings": [finding.as_json() for finding in report.findings],

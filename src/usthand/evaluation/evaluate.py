@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from usthand.capture.capture import Capture, open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation import metrics
 from usthand.evaluation.truth import load_truth
 from usthand.hand.result import Result, load_result
@@ -24,12 +24,12 @@ def evaluate_result(
         side: The hand's name among several of one side: right, right-2 ...
 
     Raises:
-        UserError: if there is no capture to leave a camera out of, the result has used that camera, or the capture has several hands of
+        UsthandError: if there is no capture to leave a camera out of, the result has used that camera, or the capture has several hands of
             the result's side and none was named.
     """
     if capture is None:
         if leave_out is not None:
-            raise UserError(
+            raise UsthandError(
                 "--leave-out needs the capture", "its labels are what is measured against", "add --capture CAPTURE"
             )
         return {**metrics.steadiness(result, 1.0), "valid_fraction": float(result.valid.mean())}
@@ -45,9 +45,13 @@ def evaluate_result(
     truth = load_truth(capture.path, hand)
     if truth is not None:
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
-        if result.joints == "soft":
+        if result.joint_model == "soft":
             numbers |= metrics.evaluate_mesh_joints(result, truth)
-    return numbers | {"valid_fraction": float(result.valid.mean()), "scale": result.scale, "method": result.method}
+    return numbers | {
+        "valid_fraction": float(result.valid.mean()),
+        "scale": result.unit_source,
+        "method": result.method,
+    }
 
 
 def evaluate_folder(
@@ -59,10 +63,10 @@ def evaluate_folder(
         The numbers, one of the captures, and a line for each recording that is in no mean, because its result is valid nowhere.
 
     Raises:
-        UserError: if there is no such folder, none of its captures has both a result and truth, or they are of several splits.
+        UsthandError: if there is no such folder, none of its captures has both a result and truth, or they are of several splits.
     """
     if captures is None or not captures.is_dir():
-        raise UserError(
+        raise UsthandError(
             f"{results} is a folder of results", "each is measured by the capture of its name", "add --capture FOLDER"
         )
     folders = sorted(path for path in captures.iterdir() if (path / "rig.toml").is_file())
@@ -78,19 +82,19 @@ def evaluate_folder(
                 found.append(
                     metrics.evaluate_truth(result, truth, fps=opened.fps) | metrics.evaluate_mesh_joints(result, truth)
                 )
-                soft |= result.joints == "soft"
-            except UserError as error:  # nothing to measure in this one
+                soft |= result.joint_model == "soft"
+            except UsthandError as error:  # nothing to measure in this one
                 told.append(f"{folder.name} is left out: {error}")
         if progress is not None:
             progress(done, len(folders))
     if not found:
-        raise UserError(
+        raise UsthandError(
             f"no capture of {captures} has both a result in {results} and truth",
             "a result is named as its capture, NAME.npz",
             "name them so, or give one result and its capture",
         )
     if len(kinds) > 1:
-        raise UserError(
+        raise UsthandError(
             f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself"
         )
     # Beside rigid joints alone the mesh's own are no news.
@@ -104,7 +108,7 @@ def _hand_of(result: Result, capture: Capture, side: str | None) -> str:
         hand_side(side)
     own = [hand for hand in capture.label_hands() if hand_side(hand) == result.side]
     if side is None and len(own) > 1:
-        raise UserError(
+        raise UsthandError(
             f"{capture.path} has labels of {len(own)} {result.side} hands",
             "the result does not say which of them it is",
             f"add the --side that it was made with, --side {' or --side '.join(own)}",

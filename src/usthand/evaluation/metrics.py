@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project
 from usthand.geometry.rotations import align_similarity
 from usthand.hand.mesh_joints import mesh_joints
@@ -55,14 +55,14 @@ def select_frames(
     result: Result, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
 ) -> Int[np.ndarray, "n"]:
     """Rows of ``result`` that count: valid, and among ``frames`` (numbers, or a mask over the capture's frames).
-    UserError if none is left."""
+    UsthandError if none is left."""
     keep = result.valid.copy()
     if frames is not None:
         frames = np.asarray(frames)
         frames = np.flatnonzero(frames) if frames.dtype == bool else frames
         keep &= np.isin(result.frame, frames)
     if not keep.any():
-        raise UserError(
+        raise UsthandError(
             "no frame is left to measure",
             "the result is valid in none of the frames asked for",
             "choose other frames, or look at usthand overlay to see why the hand was not found",
@@ -74,18 +74,18 @@ def select_truth(
     result: Result, truth: Truth, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
     """Rows of ``result`` as `select_frames` gives them, less those without truth, and the rows of ``truth`` that belong
-    to them, by frame number. UserError if none is left, or the truth ends before the result."""
+    to them, by frame number. UsthandError if none is left, or the truth ends before the result."""
     rows = select_frames(result, frames)
     at, end = result.frame[rows], len(truth.joints_world_m)
     if at.max() >= end:
-        raise UserError(
+        raise UsthandError(
             f"the result reaches frame {at.max()}, the truth ends at {end - 1}",
             "result and truth are of different captures",
             "give the capture that the result was made from",
         )
     known = truth.valid[at]
     if not known.any():
-        raise UserError(
+        raise UsthandError(
             "no frame is left to measure",
             "the data set has truth in none of the result's frames",
             "choose other frames, or measure without truth",
@@ -111,7 +111,7 @@ def evaluate_truth(
     """All numbers against truth; see the module's head for what each means. Millimetres unless the name says more.
 
     ``truth`` is indexed by frame number. A number that does not exist is None: those of the mesh where result or truth
-    has none, ``accel_mm_s2`` without three consecutive frames. UserError if no frame is left or truth is too short."""
+    has none, ``accel_mm_s2`` without three consecutive frames. UsthandError if no frame is left or truth is too short."""
     rows, at = select_truth(result, truth, frames)
     joints, true_joints = result.joints_world_m[rows], np.asarray(truth.joints_world_m, np.float64)[at]
     asked = _count_asked(result, truth, frames)
@@ -139,7 +139,7 @@ def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
     the same as `evaluate_truth`'s where they are rigid. Nothing for a mesh that is not the embedded hand's."""
     try:
         joints = mesh_joints(result)
-    except UserError:
+    except UsthandError:
         return {}
     rows, at = select_truth(result, truth, None)
     true_joints = np.asarray(truth.joints_world_m, np.float64)[at]
@@ -188,17 +188,17 @@ def evaluate_left_out(
 ) -> dict[str, object]:
     """Distance in pixels between the joints projected into ``camera`` and that camera's own labels.
 
-    ``rig`` and ``labels`` are the full ones. UserError if the result has used that camera (the number would flatter),
+    ``rig`` and ``labels`` are the full ones. UsthandError if the result has used that camera (the number would flatter),
     or if the camera has no label in the selected frames."""
     if camera in result.cameras:
-        raise UserError(
+        raise UsthandError(
             f"the result was made with {camera}",
             "it was not left out when the result was made",
             f"make it again with --leave-out {camera}",
         )
     residual, seen, _ = label_residuals_px(result, rig, labels, (camera,), frames)
     if not seen.any():
-        raise UserError(
+        raise UsthandError(
             f"{camera} has no label of the {result.side} hand in the frames measured",
             "the detector never found the hand there",
             "leave out another camera",
@@ -236,7 +236,7 @@ def label_residuals_px(
     """Distance of projected joints from labels, px (0 where there is no label), whether there is one, and the frame
     numbers. Labels are indexed by frame number."""
     if labels.side != result.side:
-        raise UserError(
+        raise UsthandError(
             f"the labels are of the {labels.side} hand, the result of the {result.side} one",
             "the two belong to different hands",
             f"give the labels of the {result.side} hand",
@@ -244,7 +244,7 @@ def label_residuals_px(
     rows = select_frames(result, frames)
     numbers = result.frame[rows]
     if numbers.max() >= len(labels.uv_px):
-        raise UserError(
+        raise UsthandError(
             f"the result reaches frame {numbers.max()}, the labels end at {len(labels.uv_px) - 1}",
             "result and labels are of different captures",
             "give the capture that the result was made from",
@@ -329,7 +329,7 @@ def acceleration_error(points_m: Points, target_m: Points, frame: Int[np.ndarray
     return float(MM_PER_M * np.linalg.norm(difference, axis=-1).mean() * fps**2) if len(difference) else None
 
 
-def mahalanobis2(
+def joint_mahalanobis2(
     error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"]
 ) -> Float[np.ndarray, "*b"]:
     """Squared Mahalanobis distance; chi-squared with 3 degrees of freedom if the covariance is right."""
@@ -340,7 +340,7 @@ def mahalanobis2(
 
 def coverages(error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"]) -> dict[str, float]:
     """Share of errors inside the 50 and the 90 % credible region of their own covariance."""
-    square = mahalanobis2(error_m, covariance_m2)
+    square = joint_mahalanobis2(error_m, covariance_m2)
     return {f"coverage{100 * level:.0f}": float((square <= limit).mean()) for level, limit in CHI2_3.items()}
 
 

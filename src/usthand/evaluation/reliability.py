@@ -1,4 +1,4 @@
-"""Does the uncertainty keep its promise? Reliability, the factor that mends it, and rank correlation.
+"""Does the uncertainty keep its promise? Reliability, the factor that fixes it, and rank correlation.
 
 A covariance promises that a share q of the errors falls inside its credible region of level q. *Reliability* is how far
 that holds; it is measured here against truth and drawn in the report. Uncertainty is a 3D covariance in m^2 (shown in
@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaincinv
 
-from usthand.common.errors import UserError
-from usthand.evaluation.metrics import mahalanobis2, select_truth
+from usthand.common.errors import UsthandError
+from usthand.evaluation.metrics import joint_mahalanobis2, select_truth
 from usthand.hand.result import MM_PER_M, Result
 
 LEVELS = (*np.round(np.arange(0.05, 1.0, 0.05), 2), 0.99)
@@ -51,10 +51,10 @@ def chi2_radius2(level: float | np.ndarray, dimensions: int = 3) -> np.ndarray:
 def reliability(
     error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"], levels: Sequence[float] = LEVELS
 ) -> Reliability:
-    """The reliability curve of errors under their covariances. UserError without any error to count."""
-    square = mahalanobis2(np.asarray(error_m, np.float64), np.asarray(covariance_m2, np.float64)).ravel()
+    """The reliability curve of errors under their covariances. UsthandError without any error to count."""
+    square = joint_mahalanobis2(np.asarray(error_m, np.float64), np.asarray(covariance_m2, np.float64)).ravel()
     if not len(square):
-        raise UserError(
+        raise UsthandError(
             "no error is left to count", "no joint was estimated in the frames asked for", "choose other frames"
         )
     expected = np.asarray(levels, np.float64)
@@ -100,12 +100,14 @@ def ranks(values: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N"]:
 
 
 def spearman(a: Float[np.ndarray, "*n"], b: Float[np.ndarray, "*n"]) -> float:
-    """Spearman's rank correlation, -1 to 1; 0 where one of the two does not vary. UserError below two values."""
+    """Spearman's rank correlation, -1 to 1; 0 where one of the two does not vary. UsthandError below two values."""
     a, b = np.ravel(a), np.ravel(b)
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values against {len(b)}")
     if len(a) < 2:
-        raise UserError("no rank correlation of fewer than two values", "too little was selected", "select more frames")
+        raise UsthandError(
+            "no rank correlation of fewer than two values", "too little was selected", "select more frames"
+        )
     a, b = (r - r.mean() for r in (ranks(a), ranks(b)))
     norm = np.sqrt((a**2).sum() * (b**2).sum())
     return float((a * b).sum() / norm) if norm > 0 else 0.0

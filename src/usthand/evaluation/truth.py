@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Truth:
         valid = np.ones(count, bool) if self.valid is None else np.asarray(self.valid, bool)
         object.__setattr__(self, "valid", valid)
         if valid.shape != (count,) or len(self.vertices_world_m) not in (0, count):
-            raise UserError(
+            raise UsthandError(
                 f"truth has {count} frames of joints, {len(self.vertices_world_m)} of vertices and {valid.shape} of valid",
                 "the arrays belong to different captures",
                 "write them with a row for each frame",

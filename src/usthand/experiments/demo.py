@@ -38,7 +38,7 @@ TABLE = {
 }
 CAPTION = (
     "raw: plain triangulation. smoothed: over time, too. fit: sequence fit of the labels. network: UST-Hand's network alone. "
-    "UST-Hand: network, then fit. wrist: joints, wrists laid together. PA: joints, Procrustes. accel.: error of it."
+    "UST-Hand: network, then fit. wrist: joints, wrists fitted_mesh together. PA: joints, Procrustes. accel.: error of it."
 )
 SIDE = "right"
 
@@ -47,7 +47,7 @@ def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 4
     """Make a capture, fit, train, reconstruct, measure, report. Returns what `metrics.json` holds.
 
     Raises:
-        UserError: if `out` holds a demo with other settings.
+        UsthandError: if `out` holds a demo with other settings.
     """
     console, began = Console(), time.monotonic()
     out = Path(out)

@@ -72,7 +72,7 @@ def make_captures(config: PretrainConfig) -> list[Path]:
     """All captures, those of an interrupted run used again.
 
     Raises:
-        UserError: if those that are there were made with other settings.
+        UsthandError: if those that are there were made with other settings.
     """
     paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
     bar = progress_bar("captures")

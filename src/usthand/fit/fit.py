@@ -1,7 +1,7 @@
 """Hands from labels without any training: plain triangulation, and a robust fit of the hand model to the whole sequence.
 
 `raw_triangulation` is what everybody starts with. `fit_labels` is what a careful user would do: robust triangulation,
-the hand laid on it by inverse kinematics, then Levenberg-Marquardt on all frames together with one shape, joint limits,
+the hand fitted_mesh on it by inverse kinematics, then Levenberg-Marquardt on all frames together with one shape, joint limits,
 smooth motion and labels believed as far as they deserve. `fit_observations` is the same for 2D distributions, such as a
 network's. Left hands are fitted as right ones in the mirrored world.
 """
@@ -17,15 +17,20 @@ from scipy.ndimage import gaussian_filter1d, median_filter
 from threadpoolctl import threadpool_limits
 
 from usthand.capture.rig import MIRROR, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.fit.joint_model_selection import choose_soft
 from usthand.fit.kinematics import articulation
-from usthand.fit.mesh import Laid, lay_hand, skinned
+from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.metric_scale import in_own_unit, scaled_by_hand
 from usthand.fit.objective import PointTerm
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, Fitter, Progress
 from usthand.geometry.cameras import triangulate_xy
-from usthand.geometry.robust_triangulation import StraightViews, interpolate_gaps, mahalanobis2, straighten
+from usthand.geometry.robust_triangulation import (
+    UndistortedViews,
+    interpolate_gaps,
+    reprojection_mahalanobis2,
+    undistorted_views,
+)
 from usthand.hand.io import right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
@@ -49,7 +54,7 @@ def fit_labels(
     """Fit the hand to a detector's labels.
 
     Raises:
-        UserError: fewer than two views with labels, labels of a camera that the rig lacks, no frame seen by two views.
+        UsthandError: fewer than two views with labels, labels of a camera that the rig lacks, no frame seen by two views.
     """
     rig, labels = _aligned(rig, labels)
     return fit_observations(rig, Observations.from_labels(labels), config, labels.side, hand, progress)
@@ -66,7 +71,7 @@ def fit_observations(
     """Fit the hand to 2D observations with 2x2 precisions, in the order of the rig's cameras, and optional 3D ones.
 
     Raises:
-        UserError: see `fit_labels`.
+        UsthandError: see `fit_labels`.
     """
     config = config or FitConfig()
     if side == "left":
@@ -77,16 +82,22 @@ def fit_observations(
     hand = right_hand(hand)
     joints = articulation(hand)
     rig, unit_m = scaled_by_hand(rig, observations, joints)
-    views = straighten(
+    views = undistorted_views(
         rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
     )
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
-        soft = config.joints == "soft" or (config.joints == "auto" and choose_soft(joints, config, views))
+        soft = config.joint_model == "soft" or (config.joint_model == "auto" and choose_soft(joints, config, views))
         fitted = Fitter(
-            joints, config, views, _point_term(observations, unit_m), soft, observations.firm, observations.judged
+            joints,
+            config,
+            views,
+            _point_term(observations, unit_m),
+            soft,
+            observations.predicts_model_joints,
+            observations.sets_noise_scale,
         ).run(progress)
-    laid, kind = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
-    result = _result(rig, hand, fitted.joints_world_m, fitted.covariance_m2, laid, fitted.seen, "fit", kind)
+    fitted_mesh, kind = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
+    result = _result(rig, hand, fitted.joints_world_m, fitted.covariance_m2, fitted_mesh, fitted.seen, "fit", kind)
     return in_own_unit(result, unit_m)
 
 
@@ -96,7 +107,7 @@ def raw_triangulation(
     """Plain triangulation, the reference that everything is measured against: no robustness, no weights, no smoothing.
 
     Joints: unweighted DLT over all views with a label, per frame and joint; where fewer than two views have one, linear
-    interpolation in time (`valid` is then False). Mesh: what a plain user would do next, the hand model laid on those
+    interpolation in time (`valid` is then False). Mesh: what a plain user would do next, the hand model fitted_mesh on those
     joints frame by frame by least squares, with one shape for the sequence (from the median bone lengths) and no temporal
     terms. Covariance: least squares' own, sigma^2 (J'J)^-1, with sigma^2 of each joint from its residuals in all frames.
 
@@ -104,7 +115,7 @@ def raw_triangulation(
     median and a Gaussian. The covariance stays, since errors of labels last longer than the filters.
 
     Raises:
-        UserError: as `fit_labels`.
+        UsthandError: as `fit_labels`.
     """
     rig, labels = _aligned(rig, labels)
     if labels.side == "left":
@@ -116,7 +127,7 @@ def raw_triangulation(
     model = articulation(hand)
     rig, unit_m = scaled_by_hand(rig, observations, model)
     cameras = rig.tensors(torch.float64)
-    views = straighten(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
+    views = undistorted_views(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
@@ -126,16 +137,18 @@ def raw_triangulation(
             median_filter(joints, (window, 1, 1), mode="nearest"), GAUSSIAN_S * smooth_fps, 0, mode="nearest"
         )
     covariance = _residual_covariance(views, points, normal, seen)
-    laid = lay_hand(hand, joints, seen)
-    result = _result(rig, hand, joints, covariance, laid, seen, "raw" if smooth_fps is None else "smooth", "free")
+    fitted_mesh = fit_mesh(hand, joints, seen)
+    result = _result(
+        rig, hand, joints, covariance, fitted_mesh, seen, "raw" if smooth_fps is None else "smooth", "free"
+    )
     return in_own_unit(result, unit_m)
 
 
 def _residual_covariance(
-    views: StraightViews, points: torch.Tensor, normal: torch.Tensor, seen: Bool[np.ndarray, "T J"]
+    views: UndistortedViews, points: torch.Tensor, normal: torch.Tensor, seen: Bool[np.ndarray, "T J"]
 ) -> Float[np.ndarray, "T J 3 3"]:
     """Covariance (m^2) of unweighted triangulation: pixel variance of each joint over the frames, times (J'J)^-1."""
-    squared = mahalanobis2(views, points).numpy()
+    squared = reprojection_mahalanobis2(views, points).numpy()
     count = (views.precision.diagonal(dim1=-2, dim2=-1).sum(-1) > 0).numpy().sum(1)
     freedom = np.where(seen, 2 * count - 3, 0).sum(0)
     variance_px2 = np.where(seen, squared.sum(1), 0.0).sum(0) / np.maximum(freedom, 1)
@@ -143,34 +156,34 @@ def _residual_covariance(
     return np.linalg.inv(information + np.eye(3) / MAX_GAP_STD_M**2)
 
 
-def _result(rig, hand, joints, covariance, laid: Laid, seen, method, kind) -> Result:
+def _result(rig, hand, joints, covariance, fitted_mesh: FittedMesh, seen, method, kind) -> Result:
     """A right-handed result in the rig's own words; frames count where two views see enough joints."""
     valid = seen.sum(1) >= MIN_JOINTS
     return Result(
-        **laid._asdict(),
+        **fitted_mesh._asdict(),
         joints_world_m=joints,
         joints_cov_m2=covariance,
         side="right",
         frame=np.arange(len(joints)),
         valid=valid,
         joint_valid=seen & valid[:, None],
-        scale=rig.scale,
+        unit_source=rig.unit_source,
         metric=rig.metric,
         method=method,
-        joints=kind,
+        joint_model=kind,
         cameras=rig.names,
         faces=hand.faces.numpy(),
     )
 
 
-# ---- the problem as it comes ------------------------------------------------------------------------------------------
+# ---- the problem as it comes ---------------------------------------------------------------------------------------
 
 
 def _aligned(rig: Rig, labels: Labels) -> tuple[Rig, Labels]:
     """Rig and labels with the same cameras in the rig's order: those that have labels."""
     for name in labels.cameras:
         if name not in rig.names:
-            raise UserError(
+            raise UsthandError(
                 f"the labels know a camera '{name}' that the rig lacks",
                 f"the rig's cameras are {', '.join(rig.names)}",
                 "name the cameras alike in rig.toml and in the labels, or leave that camera out of both",
@@ -181,29 +194,29 @@ def _aligned(rig: Rig, labels: Labels) -> tuple[Rig, Labels]:
 
 
 def _check_views(rig: Rig, observations: Observations) -> None:
-    """Raise `UserError` unless two views see something at once."""
+    """Raise `UsthandError` unless two views see something at once."""
     present = observations.precision.trace(axis1=-2, axis2=-1) > 0
     if present.shape[1] != len(rig):
-        raise UserError(
+        raise UsthandError(
             f"there are observations of {present.shape[1]} views and {len(rig)} cameras",
             "the rig and the observations are of different captures",
             "give the rig that the observations were made with",
         )
     with_labels = [name for name, some in zip(rig.names, present.any(axis=(0, 2)), strict=True) if some]
     if not with_labels:
-        raise UserError(
+        raise UsthandError(
             "no camera has a label in any frame",
             "the detector never found the hand",
             "run `usthand label` again, or look at the videos",
         )
     if len(with_labels) < MIN_VIEWS:
-        raise UserError(
+        raise UsthandError(
             f"only camera '{with_labels[0]}' has labels",
             "a hand cannot be placed in space from one view",
             "label a second camera: usthand label CAPTURE",
         )
     if not ((present.sum(1) >= MIN_VIEWS).sum(1) >= MIN_JOINTS).any():
-        raise UserError(
+        raise UsthandError(
             "no frame has labels in two views",
             "the cameras see the hand at different times, or are not synchronised",
             "check that frame k of every video is the same instant",
@@ -221,8 +234,8 @@ def _mirrored(observations: Observations, rig: Rig) -> Observations:
         observations.precision * flip[:, None] * flip,
         None if points is None else points * MIRROR,
         None if precision is None else precision * MIRROR[:, None] * MIRROR,
-        observations.firm,
-        observations.judged,
+        observations.predicts_model_joints,
+        observations.sets_noise_scale,
     )
 
 

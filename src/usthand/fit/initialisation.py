@@ -1,4 +1,4 @@
-"""Where the fit starts: a hand laid on triangulated joints in closed form, frame by frame.
+"""Where the fit starts: a hand fitted_mesh on triangulated joints in closed form, frame by frame.
 
 Shape from the median lengths of the bones, the palm by rigid alignment, then every finger from base to tip: the turn of
 a joint is the smallest one that points its bone the right way, as far as the joint's free axes and limits let it.
@@ -71,7 +71,7 @@ def median_shape(
 def inverse_kinematics(
     hand: Articulation, points: Float[np.ndarray, "T 21 3"], shape: Float[np.ndarray, "S"]
 ) -> HandState:
-    """The hand of a given shape laid on finite joints, each frame by itself. Deterministic, no iterations."""
+    """The hand of a given shape fitted_mesh on finite joints, each frame by itself. Deterministic, no iterations."""
     rest = hand.rest_joints(shape)
     palm = list(PALM)
     source = torch.from_numpy(np.broadcast_to(rest[palm], (len(points), len(palm), 3)).copy())

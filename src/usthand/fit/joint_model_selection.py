@@ -1,4 +1,4 @@
-"""Rigid or soft joints? Ask the cameras: each is left out in turn, and the better foretelling of its labels wins.
+"""Rigid or soft joints? Ask the cameras: each is left out in turn, and the better prediction of its labels wins.
 
 Labels that err by themselves are foretold best by a rigid hand, which averages their errors out; a detector whose joints
 are not the hand model's, alike in all views, by joints that may leave it. Both kinds are common (docs/notes/fit.md), and
@@ -16,7 +16,7 @@ from jaxtyping import Float
 from usthand.fit.kinematics import Articulation
 from usthand.fit.sequence import FitConfig, Fitter
 from usthand.geometry.cameras import MIN_DEPTH_M, to_camera
-from usthand.geometry.robust_triangulation import StraightViews, subset_views
+from usthand.geometry.robust_triangulation import UndistortedViews, subset_views
 
 MIN_CAMERAS = 3  # two must be left to triangulate
 MAX_CAMERAS = 4  # left out, one after the other; more would tell the same again
@@ -25,14 +25,14 @@ ROUNDS = 5
 MIN_LABELS = 100  # of a left-out camera, or its word does not count
 
 
-def choose_soft(hand: Articulation, config: FitConfig, views: StraightViews) -> bool:
-    """Whether soft joints foretell left-out labels better than rigid ones do; False where too little is there to tell."""
+def choose_soft(hand: Articulation, config: FitConfig, views: UndistortedViews) -> bool:
+    """Whether soft joints predict left-out labels better than rigid ones do; False where too little is there to tell."""
     present = views.precision.diagonal(dim1=-2, dim2=-1).sum(-1) > 0
     labelled = [v for v in range(present.shape[1]) if present[:, v].any()]
     if len(labelled) < MIN_CAMERAS:
         return False
     window = busiest_window(present.sum((1, 2)).numpy(), MAX_FRAMES)
-    part = StraightViews(views.cameras, views.xy[window], views.precision[window])
+    part = UndistortedViews(views.cameras, views.xy[window], views.precision[window])
     config = replace(config, rounds=min(config.rounds, ROUNDS))
     spread = np.linspace(0, len(labelled) - 1, min(MAX_CAMERAS, len(labelled))).round().astype(int)
     rigid, soft = 0.0, 0.0
@@ -54,7 +54,7 @@ def busiest_window(count: Float[np.ndarray, "T"], length: int) -> slice:
 
 
 def left_out_error(
-    hand: Articulation, config: FitConfig, views: StraightViews, view: int, others: list[int], soft: bool
+    hand: Articulation, config: FitConfig, views: UndistortedViews, view: int, others: list[int], soft: bool
 ) -> float | None:
     """Median distance of a view's labels from joints found without it, pixels of that camera; None if too few are there."""
     chosen = subset_views(views, others)

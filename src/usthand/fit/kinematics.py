@@ -89,7 +89,7 @@ class HandState:
 
 
 @dataclass(frozen=True)
-class Posed:
+class PosedJoints:
     """Joints of a state, with the derivatives if they were asked for."""
 
     joints: Float[np.ndarray, "T J 3"]
@@ -152,15 +152,15 @@ class Articulation:
         """Rotation, world from bone, of the bone that ends in each joint; of the wrist, the palm's."""
         return _Chain(self, state).turn[:, BONE_TURN]
 
-    def posed(self, state: HandState, derivatives: bool = True) -> Posed:
+    def posed(self, state: HandState, derivatives: bool = True) -> PosedJoints:
         """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`."""
         chain = _Chain(self, state)
         points = chain.joints[:, list(MANO_TO_OPENPOSE)]
         if not derivatives:
-            return Posed(points, None, None)
+            return PosedJoints(points, None, None)
         by_frame, by_shape = chain.by_frame(), chain.by_shape()
         order = list(MANO_TO_OPENPOSE)
-        return Posed(points, by_frame[:, order], by_shape[:, order])
+        return PosedJoints(points, by_frame[:, order], by_shape[:, order])
 
 
 def _descendants() -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The hand laid on given joints, each frame by itself: what turns points into a mesh where nothing smooths or judges."""
+"""The hand fitted_mesh on given joints, each frame by itself: what turns points into a mesh where nothing smooths or judges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STEPS = 12  # of Levenberg-Marquardt; more change nothing
 VERTEX_CHUNK = 256  # frames skinned at once
 
 
-class Laid(NamedTuple):
+class FittedMesh(NamedTuple):
     """A right hand over time, world, metres."""
 
     pose: Float[np.ndarray, "T 48"]
@@ -29,12 +29,12 @@ class Laid(NamedTuple):
     vertices_world_m: Float[np.ndarray, "T vertices 3"]
 
 
-def lay_hand(
+def fit_mesh(
     hand: HandModel,
     joints_world_m: Float[np.ndarray, "T 21 3"],
     seen: Bool[np.ndarray, "T 21"],
     covariance_m2: Float[np.ndarray, "T 21 3 3"] | float = 0.0,
-) -> Laid:
+) -> FittedMesh:
     """Lay the hand model on joints by least squares: one shape from the median bone lengths, no temporal terms.
 
     Args:
@@ -57,7 +57,7 @@ def lay_hand(
     return skinned(hand, model, state)
 
 
-def skinned(hand: HandModel, model: Articulation, state: HandState) -> Laid:
+def skinned(hand: HandModel, model: Articulation, state: HandState) -> FittedMesh:
     """A state of the hand's articulation with the mesh of every frame."""
     pose, translation_m = model.pose(state), model.translation_m(state)
     shaped = hand.with_shape(torch.as_tensor(state.shape, dtype=torch.float64))
@@ -67,4 +67,4 @@ def skinned(hand: HandModel, model: Articulation, state: HandState) -> Laid:
             part = slice(at, at + VERTEX_CHUNK)
             rotations = hand.rotations(torch.from_numpy(pose[part]), flat_hand_mean=True)
             out.append(shaped.with_pose(rotations, torch.from_numpy(translation_m[part])).vertices.numpy())
-    return Laid(pose, state.shape, translation_m, np.concatenate(out))
+    return FittedMesh(pose, state.shape, translation_m, np.concatenate(out))

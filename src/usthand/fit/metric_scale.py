@@ -10,7 +10,7 @@ import torch
 from usthand.capture.rig import Rig
 from usthand.fit.initialisation import metres_per_unit
 from usthand.fit.kinematics import Articulation
-from usthand.geometry.robust_triangulation import straighten, triangulate_robust
+from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
 from usthand.hand.result import Result
 from usthand.labels.labels import Observations
 
@@ -31,7 +31,7 @@ def scaled_by_hand(rig: Rig, observations: Observations, model: Articulation) ->
     if rig.metric:
         return rig, None
     rough = USUAL_REACH_M / max(_reach(rig), 1e-12)
-    views = straighten(
+    views = undistorted_views(
         rig.in_metres(rough, "").tensors(torch.float64),
         torch.from_numpy(observations.uv_px),
         torch.from_numpy(observations.precision),

@@ -7,7 +7,7 @@ Stated precisions are informative but not honest. The variance of a label is mod
 with the power and the scales estimated from the residuals (so an overconfident detector, or a joint that is hard
 for it, is found out), and the local scale an inverse gamma variable that makes the errors
 Student's t: its expectation is the weight of iteratively reweighted least squares. Detectors fail in bursts and by the
-finger, so a label's local scale is judged together with its neighbours in time and along the finger.
+finger, so a label's local scale is sets_noise_scale together with its neighbours in time and along the finger.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROUNDS = 4
 
 
 @dataclass(frozen=True)
-class TrustConfig:
+class ReweightingConfig:
     """Model of the labels' errors."""
 
     dof: float = 4.0
@@ -65,7 +65,7 @@ def _neighbourhood(squared: np.ndarray, present: np.ndarray, frames: float) -> n
     return total / np.maximum(count, 1e-12)
 
 
-def robust_weight(squared: np.ndarray, present: np.ndarray, config: TrustConfig) -> Float[np.ndarray, "T V J"]:
+def robust_weight(squared: np.ndarray, present: np.ndarray, config: ReweightingConfig) -> Float[np.ndarray, "T V J"]:
     """Expected inverse local scale of labels whose squared errors are in units of their variance."""
     if not np.isfinite(config.dof):
         return present.astype(np.float64)
@@ -76,21 +76,21 @@ def robust_weight(squared: np.ndarray, present: np.ndarray, config: TrustConfig)
     return np.where(present, (config.dof + AXES) / (config.dof + pooled), 0.0)
 
 
-def label_trust(
+def label_weights(
     squared: Float[np.ndarray, "T V J"],
     stated: Float[np.ndarray, "T V J"],
     present: Bool[np.ndarray, "T V J"],
-    config: TrustConfig,
-    judged: Bool[np.ndarray, "V"] | None = None,
+    config: ReweightingConfig,
+    sets_noise_scale: Bool[np.ndarray, "V"] | None = None,
 ) -> Float[np.ndarray, "T V J"]:
     """Factor on each label's stated precision; 0 where missing.
 
     Args:
         squared: squared errors in units of the stated variance.
         stated: the precision, any unit, one number a label.
-        judged: views from which power and scales are learned; all if None. They hold for the others too.
+        sets_noise_scale: views from which power and scales are learned; all if None. They hold for the others too.
     """
-    heard = present if judged is None else present & judged[:, None]
+    heard = present if sets_noise_scale is None else present & sets_noise_scale[:, None]
     log_stated = np.zeros(squared.shape)
     log_stated[present] = np.log(stated[present])
     centre = np.median(log_stated[present])
@@ -103,7 +103,7 @@ def label_trust(
     return weight / variance
 
 
-def _variance(squared, log_stated, present, weight, config: TrustConfig) -> Float[np.ndarray, "T V J"]:
+def _variance(squared, log_stated, present, weight, config: ReweightingConfig) -> Float[np.ndarray, "T V J"]:
     """Variance in units of the stated one: power and joint, by weighted means of the squared error."""
     energy = weight * squared / AXES
     log_variance = np.full(squared.shape, np.log(max(energy[present].mean(), 1e-6)))

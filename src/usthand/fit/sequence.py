@@ -16,8 +16,13 @@ from usthand.fit.detector_offsets import Deviation, estimate_deviation, no_devia
 from usthand.fit.initialisation import inverse_kinematics, median_shape
 from usthand.fit.kinematics import Articulation, HandState
 from usthand.fit.objective import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise
-from usthand.fit.reweighting import TrustConfig, label_trust
-from usthand.geometry.robust_triangulation import StraightViews, interpolate_gaps, mahalanobis2, triangulate_robust
+from usthand.fit.reweighting import ReweightingConfig, label_weights
+from usthand.geometry.robust_triangulation import (
+    UndistortedViews,
+    interpolate_gaps,
+    reprojection_mahalanobis2,
+    triangulate_robust,
+)
 
 Progress = Callable[[int, int], None]
 """Called with (rounds done, rounds in all)."""
@@ -52,18 +57,18 @@ class FitConfig:
 
     fps: float = 30.0
     """Frames per second of the capture."""
-    joints: Literal["auto", "rigid", "soft"] = "auto"
+    joint_model: Literal["auto", "rigid", "soft"] = "auto"
     """`rigid`: the joints are the hand model's. `soft`: they may leave it as far as the views agree (`usthand.fit.detector_offsets`).
-    `auto`: what foretells the labels of cameras left out better."""
+    `auto`: what predicts the labels of cameras left out better."""
     motion: MotionScales = field(default_factory=MotionScales)
-    trust: TrustConfig = field(default_factory=TrustConfig)
+    reweighting: ReweightingConfig = field(default_factory=ReweightingConfig)
     label_memory_s: float = 0.1
     """Errors of labels decorrelate over this time: 0.1 s is a correlation of 0.72 between frames at 30 per second."""
     shared_hand: float = 0.35
     shared_finger: float = 0.25
     """Parts of a label's variance that all joints, and the joints of a finger, have in common in a view; of rigid joints."""
     deviation_std_m: float = 0.002
-    """How far a soft joint is expected to lie from the rigid hand's, along each axis: what foretells best, less than detectors' do
+    """How far a soft joint is expected to lie from the rigid hand's, along each axis: what predicts best, less than detectors' do
     (docs/notes/fit.md) ..."""
     deviation_memory_s: float = 1.0
     """... and how long it goes on to lie there, as the hand's bones see it: its correlation falls to 1/e in this time."""
@@ -97,13 +102,13 @@ class Fitter:
         self,
         hand: Articulation,
         config: FitConfig,
-        views: StraightViews,
+        views: UndistortedViews,
         points: PointTerm | None,
         soft: bool,
-        firm: Bool[np.ndarray, "V"] | None = None,
-        judged: Bool[np.ndarray, "V"] | None = None,
+        predicts_model_joints: Bool[np.ndarray, "V"] | None = None,
+        sets_noise_scale: Bool[np.ndarray, "V"] | None = None,
     ):
-        """`firm`: views that see the model's own joints even if joints are soft. `judged`: see `label_trust`."""
+        """`predicts_model_joints`: views that see the model's own joints even if joints are soft. `sets_noise_scale`: see `label_weights`."""
         self.hand, self.config, self.views, self.points, self.soft = hand, config, views, points, soft
         self.precision = views.precision.numpy()
         self.stated = self.precision.trace(axis1=-2, axis2=-1)
@@ -112,8 +117,12 @@ class Fitter:
         self.weight = self.start.weight.numpy() / self.start.scale**2
         self.prior = motion_prior(hand, config)
         self.deviation_m = no_deviation(*self.present[:, 0].shape)
-        self.judged = judged
-        self.firm = firm if soft and firm is not None and firm.any() else None
+        self.sets_noise_scale = sets_noise_scale
+        self.predicts_model_joints = (
+            predicts_model_joints
+            if soft and predicts_model_joints is not None and predicts_model_joints.any()
+            else None
+        )
 
     def run(self, progress: Progress | None = None) -> Fitted:
         """The best state found, with its covariance."""
@@ -146,12 +155,16 @@ class Fitter:
 
     def _reweight(self, state: HandState, least_dof: float) -> None:
         """Believe the labels as their residuals deserve; at first nearly alike, so that no view is written off early."""
-        trust = replace(self.config.trust, dof=max(self.config.trust.dof, least_dof))
+        trust = replace(self.config.reweighting, dof=max(self.config.reweighting.dof, least_dof))
         model = self.hand.posed(state, derivatives=False).joints
-        squared = mahalanobis2(self.views, torch.from_numpy(model + self.deviation_m)).numpy()
-        if self.firm is not None:
-            squared = np.where(self.firm[:, None], mahalanobis2(self.views, torch.from_numpy(model)).numpy(), squared)
-        self.weight = label_trust(squared, self.stated, self.present, trust, self.judged)
+        squared = reprojection_mahalanobis2(self.views, torch.from_numpy(model + self.deviation_m)).numpy()
+        if self.predicts_model_joints is not None:
+            squared = np.where(
+                self.predicts_model_joints[:, None],
+                reprojection_mahalanobis2(self.views, torch.from_numpy(model)).numpy(),
+                squared,
+            )
+        self.weight = label_weights(squared, self.stated, self.present, trust, self.sets_noise_scale)
 
     def _deviation(self, state: HandState) -> Deviation:
         config, joints = self.config, self.hand.posed(state, derivatives=False).joints
@@ -174,7 +187,7 @@ class Fitter:
             matrix_root(self.precision),
             earlier_correlation(self.present, rho),
             rho,
-            soft=None if self.firm is None else ~self.firm,
+            soft=None if self.predicts_model_joints is None else ~self.predicts_model_joints,
         )
         hand, finger = (0.0, 0.0) if self.soft else (self.config.shared_hand, self.config.shared_finger)
         return labels.weighted(self.weight, hand, finger)

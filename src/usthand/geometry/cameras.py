@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from usthand.geometry.lenses import distort, straighten
+from usthand.geometry.lenses import distort, undistort_xy
 
 MIN_DEPTH_M = 1e-3  # points at or behind a camera are projected as if this far in front: finite, far outside the image
 MIN_WEIGHT_SUM = 1e-9
@@ -44,7 +44,7 @@ def undistort(cameras: Cameras, uv_px: Float[Tensor, "*b V N 2"], iterations: in
     bent = (uv_px - centre) / focal
     if not cameras.distortion.any() and not cameras.lens.any():
         return bent
-    return straighten(bent, cameras.distortion, cameras.lens, iterations)
+    return undistort_xy(bent, cameras.distortion, cameras.lens, iterations)
 
 
 def to_camera(cameras: Cameras, points_world_m: Float[Tensor, "*b N 3"]) -> Float[Tensor, "*b V N 3"]:

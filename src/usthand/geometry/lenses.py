@@ -97,7 +97,7 @@ def distort(
     return _by_lens(_DISTORT, lens, xy, distortion.unsqueeze(-2))
 
 
-def _straighten_angle(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
+def _undistort_angle(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
     """Undo `_equidistant`: Newton on the angle, kept below 89 degrees, where the pinhole ray is still finite."""
     theta_d = torch.linalg.vector_norm(bent, dim=-1).clamp_min(1e-12)
     theta = theta_d.clamp_max(1.5)
@@ -128,7 +128,7 @@ def _undistort_624(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
     for _ in range(max(iterations // 2, 1)):
         step = solve_2x2(_decentre_jacobian(xy, p, s), _decentre(xy, p, s) - bent)
         xy = xy - step.clamp(-0.1, 0.1)
-    return _straighten_angle(xy, k[..., :6], iterations)
+    return _undistort_angle(xy, k[..., :6], iterations)
 
 
 def _undistort_pinhole(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
@@ -166,7 +166,7 @@ def _pinhole_distortion_jacobian(xy: Tensor, k: Tensor) -> Tensor:
     return jacobian if k.shape[-1] == 8 else jacobian + _prism_slope(xy, r2, k[..., 8:])
 
 
-def straighten(
+def undistort_xy(
     bent: Float[Tensor, "*b V N 2"],
     distortion: Float[Tensor, "*b V 12"],
     lens: Int[Tensor, "*b V"],
@@ -175,7 +175,7 @@ def straighten(
     """Undo `distort`. Differentiable through its iterations."""
     functions = {
         PINHOLE: lambda xy, k: _undistort_pinhole(xy, k[..., :8], iterations),
-        FISHEYE: lambda xy, k: _straighten_angle(xy, k[..., :4], iterations),
+        FISHEYE: lambda xy, k: _undistort_angle(xy, k[..., :4], iterations),
         FISHEYE624: lambda xy, k: _undistort_624(xy, k, iterations),
         THIN_PRISM: lambda xy, k: _undistort_pinhole(xy, k, iterations),
     }

@@ -42,7 +42,7 @@ class Triangulation(NamedTuple):
     """Estimated standard deviation of a good label over its stated one."""
 
 
-class StraightViews(NamedTuple):
+class UndistortedViews(NamedTuple):
     """Labels without their lens: coordinates at depth 1 with the precision they have there."""
 
     cameras: Cameras
@@ -50,9 +50,9 @@ class StraightViews(NamedTuple):
     precision: Float[Tensor, "T V J 2 2"]
 
 
-def straighten(
+def undistorted_views(
     cameras: Cameras, uv_px: Float[Tensor, "T V J 2"], precision_px: Float[Tensor, "T V J 2 2"]
-) -> StraightViews:
+) -> UndistortedViews:
     """Undo the lens once; the precision follows by the local derivative of the lens, P_xy = A' P_px A, A = d uv / d xy.
 
     Residuals of a few pixels are then as good as in pixels, and the fit needs no lens model. Missing labels (precision
@@ -70,10 +70,10 @@ def straighten(
         behind = distort(xy - shift, cameras.distortion, cameras.lens)
         columns.append((ahead - behind) / (2 * step) * focal)
     lens = torch.stack(columns, -1)
-    return StraightViews(cameras, xy, lens.transpose(-1, -2) @ precision_px @ lens)
+    return UndistortedViews(cameras, xy, lens.transpose(-1, -2) @ precision_px @ lens)
 
 
-def mahalanobis2(views: StraightViews, points: Float[Tensor, "T J 3"]) -> Float[Tensor, "T V J"]:
+def reprojection_mahalanobis2(views: UndistortedViews, points: Float[Tensor, "T J 3"]) -> Float[Tensor, "T V J"]:
     """Squared reprojection error in standard deviations; 0 for missing labels, very large behind a camera."""
     cam = to_camera(views.cameras, points)
     residual = cam[..., :2] / cam[..., 2:].clamp_min(MIN_DEPTH_M) - views.xy
@@ -85,13 +85,13 @@ def geman_weight(squared: Tensor, scale2: float) -> Tensor:
     return (1 + squared / (scale2 * CAP_SIGMA**2)) ** -2
 
 
-def subset_views(views: StraightViews, ids: Sequence[int]) -> StraightViews:
+def subset_views(views: UndistortedViews, ids: Sequence[int]) -> UndistortedViews:
     """Some of the views, in the order given."""
     cameras = Cameras(*(field[list(ids)] for field in views.cameras))
-    return StraightViews(cameras, views.xy[:, list(ids)], views.precision[:, list(ids)])
+    return UndistortedViews(cameras, views.xy[:, list(ids)], views.precision[:, list(ids)])
 
 
-def _best_pair(views: StraightViews, present: Tensor) -> Tensor:
+def _best_pair(views: UndistortedViews, present: Tensor) -> Tensor:
     """The point of the pair of views with the least capped error over all views, (T, J, 3)."""
     n_frames, n_views, n_joints = present.shape
     best_cost = torch.full((n_frames, n_joints), float("inf"), dtype=torch.float64)
@@ -102,7 +102,7 @@ def _best_pair(views: StraightViews, present: Tensor) -> Tensor:
             continue
         chosen = subset_views(views, pair)
         points = triangulate_xy(chosen.cameras, chosen.xy, chosen.precision, 1)[0]
-        cost = mahalanobis2(views, points).clamp_max(CAP_SIGMA**2)
+        cost = reprojection_mahalanobis2(views, points).clamp_max(CAP_SIGMA**2)
         cost = torch.where(present, cost, 0).sum(1)
         shared = (cost * both).sum(-1, keepdim=True) / both.sum(-1, keepdim=True).clamp_min(1)
         cost = torch.where(both, (1 - SHARED_VOTE) * cost + SHARED_VOTE * shared, float("inf"))
@@ -126,15 +126,15 @@ def _label_scale2(squared: Tensor, present: Tensor) -> float:
     return min(max(estimate, SCALE_RANGE[0] ** 2), SCALE_RANGE[1] ** 2)
 
 
-def triangulate_robust(views: StraightViews) -> Triangulation:
+def triangulate_robust(views: UndistortedViews) -> Triangulation:
     """Points from at least two agreeing views, whatever the others say. Deterministic; independent of camera order."""
     present = views.precision.diagonal(dim1=-2, dim2=-1).sum(-1) > 0
     points = _best_pair(views, present)
-    scale2 = _label_scale2(mahalanobis2(views, points), present)
+    scale2 = _label_scale2(reprojection_mahalanobis2(views, points), present)
     weight = present.to(torch.float64)
     normal = torch.zeros((*points.shape, 3), dtype=torch.float64)
     for _ in range(IRLS_ITERATIONS):
-        weight = torch.where(present, geman_weight(mahalanobis2(views, points), scale2), 0)
+        weight = torch.where(present, geman_weight(reprojection_mahalanobis2(views, points), scale2), 0)
         moved, normal = triangulate_xy(views.cameras, views.xy, views.precision * weight[..., None, None], 1)
         enough = (weight > MIN_TRUSTED_WEIGHT).sum(1) >= 2
         points = torch.where(enough[..., None], moved, points)

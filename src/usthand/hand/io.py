@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from scipy import sparse
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.model import N_FACES, N_MANO_JOINTS, N_SHAPES, N_VERTICES, TIP_IDS, HandModel
 from usthand.hand.skeleton import MANO_PARENTS, SIDES
 from usthand.hand.unpickle import read_pickle
@@ -46,10 +46,10 @@ def load_hand(path: str | Path | None = None, side: str = "right", dtype: torch.
             around the wrong sign of `shapedirs[:, 0]` in the official left file.
 
     Raises:
-        UserError: if the file is missing, unreadable, of another layout or of a left hand, or `side` is neither.
+        UsthandError: if the file is missing, unreadable, of another layout or of a left hand, or `side` is neither.
     """
     if side not in SIDES:
-        raise UserError(
+        raise UsthandError(
             f"there is no side {side!r}", "a hand is either left or right", "say `--side right` or `--side left`"
         )
     if path is None or str(path) == EMBEDDED:
@@ -107,11 +107,11 @@ def read_hand(path: str | Path) -> dict[str, np.ndarray]:
     """The checked arrays of a right hand's file, .npz or MANO's pickle.
 
     Raises:
-        UserError: as `load_hand`.
+        UsthandError: as `load_hand`.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(
+        raise UsthandError(
             f"there is no hand model at {path}",
             "the path is mistyped or nothing was installed",
             "run `usthand hand install PATH` with your MANO_RIGHT.pkl, or leave the hand out to use the embedded one",
@@ -127,7 +127,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as data:
             return {key: data[key] for key in data.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
+        raise UsthandError(
             f"{path.name} is no readable npz file ({error})",
             "it was cut short or holds pickled objects",
             "run `usthand hand install PATH` again with the original MANO_RIGHT.pkl",
@@ -138,12 +138,12 @@ def check_arrays(arrays: dict[str, np.ndarray], name: str) -> None:
     """Shapes and plain sanity of a right hand's arrays.
 
     Raises:
-        UserError: naming the first thing that is wrong.
+        UsthandError: naming the first thing that is wrong.
     """
-    mend = "give MANO_RIGHT.pkl of MANO 1.2 (https://mano.is.tue.mpg.de), or a file that `usthand hand export` wrote"
+    fix = "give MANO_RIGHT.pkl of MANO 1.2 (https://mano.is.tue.mpg.de), or a file that `usthand hand export` wrote"
 
     def refuse(fact: str, cause: str) -> None:
-        raise UserError(f"{name} {fact}", cause, mend)
+        raise UsthandError(f"{name} {fact}", cause, fix)
 
     for key, shape in LAYOUT.items():
         if key not in arrays:
@@ -183,7 +183,7 @@ def installed_path() -> Path:
 def _installed() -> Path:
     path = installed_path()
     if not path.is_file():
-        raise UserError(
+        raise UsthandError(
             f"no MANO hand is installed at {path}",
             "its licence keeps it out of this package",
             "run `usthand hand install PATH` with your MANO_RIGHT.pkl, or use the embedded hand",
@@ -195,12 +195,12 @@ def install(path: str | Path) -> Path:
     """Check a hand's file and put it away as npz, for `load_hand("mano")`; returns where.
 
     Raises:
-        UserError: if the file is no right hand in MANO's layout, or a different hand is installed already.
+        UsthandError: if the file is no right hand in MANO's layout, or a different hand is installed already.
     """
     arrays = read_hand(path)
     target = installed_path()
     if target.suffix != ".npz":
-        raise UserError(
+        raise UsthandError(
             f"${ENVIRONMENT} is {target}",
             "an installed hand is an npz file",
             f"set ${ENVIRONMENT} to a path that ends in .npz",
@@ -209,7 +209,7 @@ def install(path: str | Path) -> Path:
         old = read_hand(target)
         if all(np.array_equal(old[key], arrays[key]) for key in LAYOUT):
             return target
-        raise UserError(
+        raise UsthandError(
             f"another hand is installed at {target}",
             "it differs from the one you gave",
             f"remove it first: `rm {target}`",
@@ -223,15 +223,15 @@ def export(path: str | Path, side: str = "right") -> Path:
     """Write the embedded hand in MANO's file layout: .pkl as the official files, without chumpy, or .npz.
 
     Raises:
-        UserError: if the file exists, or its suffix is neither.
+        UsthandError: if the file exists, or its suffix is neither.
     """
     path = Path(path)
     if path.suffix not in (".pkl", ".npz"):
-        raise UserError(
+        raise UsthandError(
             f"{path.name} is neither .pkl nor .npz", "the suffix chooses the format", "name it, say, HAND_RIGHT.pkl"
         )
     if path.exists():
-        raise UserError(f"{path} exists already", "it may be a hand you need", "remove it or choose another name")
+        raise UsthandError(f"{path} exists already", "it may be a hand you need", "remove it or choose another name")
     content = mano_layout(load_hand(side=side, dtype=torch.float64))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":

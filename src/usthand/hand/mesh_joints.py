@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
@@ -23,7 +23,7 @@ def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarr
         hand: the model that the mesh was made with, of the result's side; the embedded one if none is given.
 
     Raises:
-        UserError: if the result has no mesh, or it is not this model's.
+        UsthandError: if the result has no mesh, or it is not this model's.
     """
     hand = load_hand(side=result.side, dtype=torch.float64) if hand is None else hand.to(torch.float64)
     with torch.no_grad():
@@ -32,7 +32,7 @@ def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarr
     joints, vertices = posed.joints.numpy(), posed.vertices.numpy()
     there = result.vertices_world_m
     if vertices.shape != there.shape:
-        raise UserError(
+        raise UsthandError(
             f"the result's mesh has {there.shape[1]} vertices, the hand model {vertices.shape[1]}",
             "it was made with another hand model, or has none",
             "give the hand that it was made with",
@@ -41,7 +41,7 @@ def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarr
     # A rig without scale has a unit of its own, which the mesh knows.
     unit = np.linalg.norm(there - goal) / np.linalg.norm(vertices - middle)
     if np.abs(unit * (vertices - middle) - (there - goal)).max() > 1e-3 * unit:
-        raise UserError(
+        raise UsthandError(
             "the result's mesh is not this hand model's",
             "it was made with another one",
             "give the hand that it was made with",

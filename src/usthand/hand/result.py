@@ -16,16 +16,17 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import JOINTS, MANO_TO_OPENPOSE, SIDES
 
-VERSION = 1
+VERSION = 2
+RENAMED = {"scale": "unit_source", "joints": "joint_model"}  # of version 1
 KIND = "usthand result"
 MM_PER_M = 1000.0
 # x -> -x: the mirror that turns a left hand into a right one.
 _MIRROR = np.array([-1.0, 1.0, 1.0])
-_TEXT = ("side", "scale", "method", "joints")
-JOINT_KINDS = ("rigid", "soft", "free")
+_TEXT = ("side", "unit_source", "method", "joint_model")
+JOINT_MODELS = ("rigid", "soft", "free")
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,13 @@ class Result:
     """False where too few views saw the hand: the numbers of that frame are a bridge, not a measurement."""
     joint_valid: Bool[np.ndarray, "T 21"]
     """The same for each joint."""
-    scale: str
-    """Where the scale comes from, in words, such as "metres from the calibration"."""
+    unit_source: str
+    """Where the unit of length comes from, in words, such as "metres from the calibration"."""
     metric: bool
     """Whether a metre here is a real metre."""
     method: str
     """What made this result, such as "fit" or "usthand"."""
-    joints: str
+    joint_model: str
     """How the joints belong to the hand of `pose` and `shape`: "rigid", they are its joints; "soft", they may leave them
     by some millimetres, where a detector's joints are not the model's; "free", nothing holds them."""
     cameras: tuple[str, ...]
@@ -95,8 +96,8 @@ class Result:
             object.__setattr__(self, name, array)
         if self.side not in SIDES:
             raise ValueError(f"side is {self.side!r}, expected 'left' or 'right'")
-        if self.joints not in JOINT_KINDS:
-            raise ValueError(f"joints are {self.joints!r}, expected one of {', '.join(JOINT_KINDS)}")
+        if self.joint_model not in JOINT_MODELS:
+            raise ValueError(f"joint_model is {self.joint_model!r}, expected one of {', '.join(JOINT_MODELS)}")
         if self.faces.size and self.faces.max() >= self.vertices_world_m.shape[1]:
             raise ValueError("faces name vertices that the mesh does not have")
         if (np.diff(self.frame) <= 0).any():
@@ -181,10 +182,10 @@ def _joint_index(name: str) -> int:
 
 
 def load_result(path: str | Path) -> Result:
-    """Read what `Result.save` wrote. UserError if the file is missing, no result, cut short, or of another version."""
+    """Read what `Result.save` wrote. UsthandError if the file is missing, no result, cut short, or of another version."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(
+        raise UsthandError(
             f"{path} does not exist",
             "the name is wrong or nothing was reconstructed yet",
             f"make it with: usthand fit CAPTURE --out {path}",
@@ -193,39 +194,41 @@ def load_result(path: str | Path) -> Result:
         with np.load(path, allow_pickle=False) as file:
             data = {name: file[name] for name in file.files} if hasattr(file, "files") else {}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, AttributeError, TypeError) as error:
-        raise UserError(
+        raise UsthandError(
             f"{path} cannot be read as a result file",
             "it is another kind of file, or was cut short while it was written or copied",
             "make it again with: usthand fit or usthand reconstruct",
         ) from error
     if str(data.get("kind")) != KIND:
-        raise UserError(
+        raise UsthandError(
             f"{path} is no usthand result",
             "it is an npz of another program or another of our files",
             "give the file that usthand fit or usthand reconstruct wrote with --out",
         )
     version = int(data.get("version", -1))
-    if version != VERSION:
-        raise UserError(
-            f"{path} has result version {version}, this program reads version {VERSION}",
+    if version == 1:
+        data = {RENAMED.get(name, name): value for name, value in data.items()}
+    elif version != VERSION:
+        raise UsthandError(
+            f"{path} has result version {version}, this program reads versions 1 to {VERSION}",
             "it was written by another release of usthand",
             "make it again with this release, or read it with the one that wrote it",
         )
     data.setdefault("unit_m", np.array(1.0))  # files of before it was kept
     missing = [f.name for f in fields(Result) if f.name not in data]
     if missing:
-        raise UserError(
+        raise UsthandError(
             f"{path} lacks {', '.join(missing)}",
             "the file was edited or written by another program",
             "make it again with: usthand fit or usthand reconstruct",
         )
     kept = {f.name: data[f.name] for f in fields(Result)}
     kept |= {name: str(kept[name]) for name in _TEXT}
-    kept |= {"cameras": tuple(map(str, kept["cameras"])), "metric": bool(kept["metric"]), "version": version}
+    kept |= {"cameras": tuple(map(str, kept["cameras"])), "metric": bool(kept["metric"]), "version": VERSION}
     try:
         return Result(**kept)
     except (ValueError, TypeError) as error:
-        raise UserError(
+        raise UsthandError(
             f"{path} holds numbers that are no result: {error}",
             "the file was edited or written by another program",
             "make it again with: usthand fit or usthand reconstruct",

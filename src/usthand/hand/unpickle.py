@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.unpickle import ArrayUnpickler, load_pickle
 
 _SPARSE_FORMATS = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_array", "coo_array")
@@ -62,12 +62,12 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """The dictionary in a hand's pickle, its values turned into arrays where they are arrays.
 
     Raises:
-        UserError: if it is no pickle of a hand, or names anything a hand does not need.
+        UsthandError: if it is no pickle of a hand, or names anything a hand does not need.
     """
-    mend = "download MANO_RIGHT.pkl again from https://mano.is.tue.mpg.de and run `usthand hand install PATH`"
-    content = load_pickle(path, HandUnpickler, "a hand", mend)
+    fix = "download MANO_RIGHT.pkl again from https://mano.is.tue.mpg.de and run `usthand hand install PATH`"
+    content = load_pickle(path, HandUnpickler, "a hand", fix)
     if not isinstance(content, dict):
-        raise UserError(f"{path.name} holds no dictionary", "it is not a hand's file", mend)
+        raise UsthandError(f"{path.name} holds no dictionary", "it is not a hand's file", fix)
     return {str(key): _plain(value, path.name) for key, value in content.items()}
 
 
@@ -82,7 +82,7 @@ def _plain(value: Any, file_name: str) -> Any:
         if {"a", "idxs"} <= state.keys():
             picked = np.asarray(_plain(state["a"], file_name)).ravel()[np.asarray(_plain(state["idxs"], file_name))]
             return picked.reshape(state["preferred_shape"]) if "preferred_shape" in state else picked
-        raise UserError(
+        raise UsthandError(
             f"{file_name} holds a chumpy {type(value).__name__} that cannot be read without chumpy",
             "it was written by another tool than MANO's",
             "save its arrays as .npz and run `usthand hand install PATH.npz`",

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project, triangulate
 from usthand.hand.skeleton import MIDDLE_MCP, SIDES, WRIST
 from usthand.labels.association.associate import associate
@@ -58,7 +58,7 @@ def label_capture(
         {hand: Labels} of the hands written: "right", "left", and with several people "right-2" and so on.
 
     Raises:
-        UserError: labels exist, the rig has one camera, the detector is unknown or dies, or no hand was found.
+        UsthandError: labels exist, the rig has one camera, the detector is unknown or dies, or no hand was found.
     """
     wanted = tuple(sides) if sides else SIDES
     _check(capture, detector, wanted)
@@ -87,7 +87,7 @@ def write_labels(
         {hand: Labels} of the hands written.
 
     Raises:
-        UserError: no hand was seen by two views at once.
+        UsthandError: no hand was seen by two views at once.
     """
     console = console or Console(quiet=True)
     with Progress(*BAR, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -99,7 +99,7 @@ def write_labels(
     kept = {hand: found[hand] for hand in found if hand_side(hand) in sides and shares[hand] >= least}
     if not kept:
         seen = sum(len(view) for frame in detections for view in frame)
-        raise UserError(
+        raise UsthandError(
             f"no {' or '.join(sides)} hand was found in two cameras at once in {capture.path}",
             f"the detector saw {seen} hands in single images" if seen else "the detector saw no hand in any image",
             "check that the videos show hands and are synchronised, and that rig.toml belongs to them",
@@ -118,10 +118,10 @@ def write_labels(
 
 
 def refuse_existing_labels(capture: Capture, sides: Sequence[str], overwrite: bool, again: str) -> None:
-    """Raises `UserError` if the capture has labels of these sides and may not write over them."""
+    """Raises `UsthandError` if the capture has labels of these sides and may not write over them."""
     there = [hand for hand in capture.label_hands() if hand_side(hand) in sides]
     if there and not overwrite:
-        raise UserError(f"{capture.labels_path(there[0])} exists", "labels were made before", f"run `{again}`")
+        raise UsthandError(f"{capture.labels_path(there[0])} exists", "labels were made before", f"run `{again}`")
 
 
 def detect_capture(capture: Capture, detector: Detector, console: Console | None = None) -> list[list[list[Detection]]]:
@@ -180,18 +180,20 @@ def summary_table(rig: Rig, labels: dict[str, Labels]) -> Table:
 def _check(capture: Capture, detector: str | Detector, wanted: Sequence[str]) -> None:
     for side in wanted:
         if side not in SIDES:
-            raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use --side left or --side right")
+            raise UsthandError(
+                f"side '{side}' is unknown", "a hand is left or right", "use --side left or --side right"
+            )
     if isinstance(detector, str) and detector not in DETECTORS:
-        raise UserError(
+        raise UsthandError(
             f"detector '{detector}' is unknown", f"there is {', '.join(DETECTORS)}", "run with --detector mediapipe"
         )
     check_views(capture)
 
 
 def check_views(capture: Capture) -> None:
-    """Raises `UserError` if the capture has one camera only."""
+    """Raises `UsthandError` if the capture has one camera only."""
     if len(capture.rig) < 2:
-        raise UserError(
+        raise UsthandError(
             f"{capture.path} has one camera", "sides are told apart by two views or more", "add a camera to rig.toml"
         )
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import SIDES
 from usthand.labels.association.associate import side_agreement
 from usthand.labels.association.candidates import AssociateConfig
@@ -66,7 +66,7 @@ def import_labels(
         {hand: Labels} as written: "right", "left", with several people also "right-2" and so on.
 
     Raises:
-        UserError: labels exist, cameras or frame numbers do not match, a file is damaged or of no known layout, no hand was
+        UsthandError: labels exist, cameras or frame numbers do not match, a file is damaged or of no known layout, no hand was
             found in two views at once.
     """
     source, console = Path(source), Console(quiet=quiet)
@@ -74,7 +74,7 @@ def import_labels(
     check_views(capture)
     chosen = find_format(source) if format == "auto" else format
     if chosen not in FORMATS:
-        raise UserError(f"format '{chosen}' is unknown", f"there are {', '.join(FORMATS)}", "give one with --format")
+        raise UsthandError(f"format '{chosen}' is unknown", f"there are {', '.join(FORMATS)}", "give one with --format")
     views = read_views(source, chosen, capture.rig, progress)
     detections = _by_frame(views, capture, first_frame, source)
     if swap_sides == "yes" or (swap_sides == "auto" and _mirrored(capture.rig, detections, max_hands, console)):
@@ -88,16 +88,16 @@ def find_format(source: Path) -> str:
     """The format of a file, or of the first file in a folder that has one.
 
     Raises:
-        UserError: if there is no such file, or none whose layout is known.
+        UsthandError: if there is no such file, or none whose layout is known.
     """
     if not source.exists():
-        raise UserError(f"there is no {source}", "a folder or file of labels is expected", "check the path")
+        raise UsthandError(f"there is no {source}", "a folder or file of labels is expected", "check the path")
     files = sorted(p for p in source.rglob("*") if p.suffix in SUFFIXES) if source.is_dir() else [source]
     for path in files:
         found = _format_of(path)
         if found:
             return found
-    raise UserError(
+    raise UsthandError(
         f"{source} holds no labels of a known layout",
         f"{len(files)} files were looked at for {', '.join(FORMATS)}",
         "name the format with --format, or see docs/labels.md for the layouts read",
@@ -119,7 +119,7 @@ def read_views(
     """The hands of every camera of the rig, by frame number as the files count.
 
     Raises:
-        UserError: a camera has no files, or a file is damaged or of another layout.
+        UsthandError: a camera has no files, or a file is damaged or of another layout.
     """
     if format == "holistic-csv":
         return holistic_csv.read(_single(source, "*.csv", holistic_csv.looks_like), rig.names)
@@ -146,7 +146,7 @@ def _single(source: Path, pattern: str, looks_like: Callable[[Path], bool]) -> P
         return source
     found = [path for path in sorted(source.glob(pattern)) if looks_like(path)] if source.is_dir() else []
     if len(found) != 1:
-        raise UserError(
+        raise UsthandError(
             f"{source} has {len(found)} such tables" if source.exists() else f"there is no {source}",
             "one file holds all cameras",
             f"give the {pattern} itself",
@@ -155,7 +155,7 @@ def _single(source: Path, pattern: str, looks_like: Callable[[Path], bool]) -> P
 
 
 def _by_frame(views: dict[str, View], capture: Capture, first_frame: int, source: Path) -> list[list[list[Detection]]]:
-    """detections[frame][view]; raises `UserError` if the files count frames that the videos do not have.
+    """detections[frame][view]; raises `UsthandError` if the files count frames that the videos do not have.
 
     The files count each camera's own frames, which the capture begins with an offset where one is stated.
     """
@@ -166,7 +166,7 @@ def _by_frame(views: dict[str, View], capture: Capture, first_frame: int, source
         low, high, last = min(numbers, default=first_frame), max(numbers, default=first_frame), first_frame + length - 1
         if low < first_frame or high > last:
             start = low if high - low < length else 1
-            raise UserError(
+            raise UsthandError(
                 f"{source} has frames {low} to {high} of {name}, its video has {first_frame} to {last}",
                 "the files count from another frame, or belong to other videos",
                 f"say what they call the videos' first frame, for instance --first-frame {start}",

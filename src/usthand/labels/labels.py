@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import N_JOINTS, SIDES
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Labels:
     """Who made the labels, e.g. "mediapipe"."""
 
     def __post_init__(self) -> None:
-        """Bring the arrays to float32 and the missing joints to zero; raises `UserError` on wrong shapes or NaN."""
+        """Bring the arrays to float32 and the missing joints to zero; raises `UsthandError` on wrong shapes or NaN."""
         uv = np.asarray(self.uv_px, dtype=np.float32)
         confidence = np.asarray(self.confidence, dtype=np.float32)
         _check_arrays(uv, confidence, self.cameras, self.side)
@@ -93,12 +93,12 @@ class Labels:
         return replace(self, uv_px=uv, side="left" if self.side == "right" else "right")
 
     def without(self, camera: str) -> Labels:
-        """All views but one; raises `UserError` if there is no such camera."""
+        """All views but one; raises `UsthandError` if there is no such camera."""
         self._index(camera)
         return self.subset([name for name in self.cameras if name != camera])
 
     def subset(self, names: Sequence[str]) -> Labels:
-        """The named views, in the order given; raises `UserError` if one is unknown."""
+        """The named views, in the order given; raises `UsthandError` if one is unknown."""
         ids = [self._index(name) for name in names]
         return replace(self, uv_px=self.uv_px[:, ids], confidence=self.confidence[:, ids], cameras=tuple(names))
 
@@ -119,7 +119,7 @@ class Labels:
 
     def _index(self, camera: str) -> int:
         if camera not in self.cameras:
-            raise UserError(
+            raise UsthandError(
                 f"the labels have no camera '{camera}'",
                 f"they hold {', '.join(self.cameras)}",
                 "name one of these cameras",
@@ -131,10 +131,10 @@ def hand_side(hand: str) -> str:
     """The side of a hand by its name: "right", "left", or with several people a further one such as "right-2".
 
     Raises:
-        UserError: if the name is none of these.
+        UsthandError: if the name is none of these.
     """
     if not re.fullmatch(r"(right|left)(-([2-9]|[1-9]\d+))?", hand):
-        raise UserError(
+        raise UsthandError(
             f"side '{hand}' is unknown",
             "a hand is right or left, or a further one of several people such as right-2",
             "use --side right or --side left",
@@ -143,27 +143,27 @@ def hand_side(hand: str) -> str:
 
 
 def load_npz(path: Path | str) -> Labels:
-    """Read labels written by `Labels.save`; raises `UserError` if the file is missing, foreign or broken."""
+    """Read labels written by `Labels.save`; raises `UsthandError` if the file is missing, foreign or broken."""
     path = Path(path)
     again = f"run `usthand label {path.parent.parent} --overwrite`"
     if not path.is_file():
-        raise UserError(f"no labels at {path}", "nothing was detected or written yet", again)
+        raise UsthandError(f"no labels at {path}", "nothing was detected or written yet", again)
     names = ("version", "uv_px", "confidence", "cameras", "side", "detector")
     try:
         with np.load(path, allow_pickle=False) as stored:
             version, uv, confidence, cameras, side, detector = (stored[name] for name in names)
     except (KeyError, ValueError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a label file", "it is damaged or from another program", again) from error
+        raise UsthandError(f"{path} is not a label file", "it is damaged or from another program", again) from error
     if int(version) != LABELS_VERSION:
-        raise UserError(
+        raise UsthandError(
             f"{path} has label version {int(version)}, this program reads {LABELS_VERSION}",
             "it was written by another version of usthand",
             again,
         )
     try:
         return Labels(uv, confidence, tuple(str(name) for name in cameras), str(side), str(detector))
-    except UserError as error:
-        raise UserError(f"{path}: {error.fact}", error.cause, error.mend) from error
+    except UsthandError as error:
+        raise UsthandError(f"{path}: {error.fact}", error.cause, error.fix) from error
 
 
 def load_labels(capture: Capture, side: str) -> Labels:
@@ -171,7 +171,7 @@ def load_labels(capture: Capture, side: str) -> Labels:
 
     `side` is "right" or "left", or with several people the name of a further hand, "right-2". A camera of the rig that the
     labels do not know becomes a view without labels, and so does a camera in a frame that it lacks (`Capture.present`):
-    nothing was seen there. Raises `UserError` when the file is
+    nothing was seen there. Raises `UsthandError` when the file is
     missing or broken, names a camera that the rig lacks, has another number of frames, holds NaN, has no label at
     all or labels in one view only (nothing can be triangulated then).
     """
@@ -179,23 +179,23 @@ def load_labels(capture: Capture, side: str) -> Labels:
     path = Path(capture.labels_path(side))
     again = f"run `usthand label {capture.path} --overwrite`"
     if not path.is_file():
-        raise UserError(
+        raise UsthandError(
             f"no labels of the {side} hand at {path}",
             "none were made yet or that hand was not seen",
             f"run `usthand label {capture.path}`",
         )
     labels = load_npz(path)
     if labels.side != hand_side(side):
-        raise UserError(f"{path} holds labels of the {labels.side} hand", "the file was renamed or copied", again)
+        raise UsthandError(f"{path} holds labels of the {labels.side} hand", "the file was renamed or copied", again)
     strangers = [name for name in labels.cameras if name not in capture.rig.names]
     if strangers:
-        raise UserError(
+        raise UsthandError(
             f"{path} has labels of camera '{strangers[0]}', which the rig lacks",
             f"the rig knows {', '.join(capture.rig.names)}",
             f"rename the camera in {capture.path}/rig.toml or {again}",
         )
     if labels.n_frames != capture.n_frames:
-        raise UserError(
+        raise UsthandError(
             f"{path} has {labels.n_frames} frames, the videos have {capture.n_frames}",
             "the videos were cut or replaced after labelling",
             again,
@@ -218,9 +218,9 @@ class Observations:
     """Direct observations of the joints in the world frame, metres."""
     points_precision: Float[np.ndarray, "T J 3 3"] | None = None
     """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
-    firm: Bool[np.ndarray, "V"] | None = None
+    predicts_model_joints: Bool[np.ndarray, "V"] | None = None
     """Views that see the hand model's own joints even where the others see a detector's (`usthand.fit.detector_offsets`); none if None."""
-    judged: Bool[np.ndarray, "V"] | None = None
+    sets_noise_scale: Bool[np.ndarray, "V"] | None = None
     """Views whose residuals tell how large errors are, all views' (`usthand.fit.reweighting`); all if None. Precisions that were lowered
     because errors go together say nothing of that."""
 
@@ -262,17 +262,17 @@ def hand_size_px(labels: Labels) -> Float[np.ndarray, "T V"]:
 def _check_arrays(uv: np.ndarray, confidence: np.ndarray, cameras: Sequence[str], side: str) -> None:
     wanted = f"(frames, {len(cameras)} cameras, {N_JOINTS} joints"
     if uv.ndim != 4 or uv.shape[1:] != (len(cameras), N_JOINTS, 2) or confidence.shape != uv.shape[:3]:
-        raise UserError(
+        raise UsthandError(
             f"labels have shape {uv.shape} and confidence {confidence.shape}",
             f"they must be {wanted}, 2) and {wanted})",
             "write them in that shape, missing joints as zeros",
         )
     if side not in SIDES:
-        raise UserError(f"side '{side}' is unknown", "a hand is left or right", "use left or right")
+        raise UsthandError(f"side '{side}' is unknown", "a hand is left or right", "use left or right")
     finite = np.isfinite(uv).all(axis=-1) & np.isfinite(confidence)
     if not finite.all():
         frame, view, _ = np.argwhere(~finite)[0]
-        raise UserError(
+        raise UsthandError(
             f"the labels hold NaN or infinity, first in frame {frame} of camera '{list(cameras)[view]}'",
             "the detector or a conversion wrote missing joints as NaN",
             "write missing joints as position 0 and confidence 0, or run `usthand label` again",
@@ -282,9 +282,9 @@ def _check_arrays(uv: np.ndarray, confidence: np.ndarray, cameras: Sequence[str]
 def _check_enough(labels: Labels, path: Path, again: str) -> None:
     views = labels.mask.any(axis=(0, 2))
     if not views.any():
-        raise UserError(f"{path} has no label in any frame", f"the detector never saw the {labels.side} hand", again)
+        raise UsthandError(f"{path} has no label in any frame", f"the detector never saw the {labels.side} hand", again)
     if views.sum() == 1:
-        raise UserError(
+        raise UsthandError(
             f"{path} has labels in one view only, '{labels.cameras[int(views.argmax())]}'",
             "the hand cannot be placed in space from one camera",
             f"check that the other videos show the hand and {again}",

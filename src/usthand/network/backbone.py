@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 
@@ -67,11 +67,11 @@ class ResNet(nn.Module):
         """Load a file of the common ImageNet weights (safetensors or a PyTorch state dict, read safely).
 
         Raises:
-            UserError: if the file is missing, is no state dict or fits another network.
+            UsthandError: if the file is missing, is no state dict or fits another network.
         """
         path = Path(path)
         if not path.is_file():
-            raise UserError(
+            raise UsthandError(
                 f"there is no {path}", "the path of the backbone's weights is wrong", "check --backbone-weights"
             )
         try:
@@ -92,7 +92,7 @@ class ResNet(nn.Module):
             SafetensorError,
         ) as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(
+            raise UsthandError(
                 f"{path} does not fit the backbone ({reason})",
                 "it is not a ResNet of this depth and width",
                 "give the weights of the preset's ResNet (paper: ResNet-34)",

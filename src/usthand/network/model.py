@@ -17,7 +17,7 @@ from usthand.network.flow import ConditionalFlow
 from usthand.network.hand_head import HandHead, HandParameters
 from usthand.network.heatmaps import Gate, ViewEstimates, Views
 from usthand.network.point_cloud import Cloud, lift
-from usthand.network.point_transformer import Evidence, PointTransformer
+from usthand.network.point_transformer import PointTransformer, ViewEvidence
 
 STRIDE = 32  # of the backbone's deepest map
 
@@ -174,7 +174,7 @@ class UstHand(nn.Module):
         features, views = self.see(inputs)
         hypotheses = self.hypothesise(views, noise)
         cloud = lift(inputs.cameras, inputs.crop_from_px, hypotheses, views.confidence)
-        evidence = Evidence(
+        evidence = ViewEvidence(
             features, views.uv_crop, views.confidence, inputs.view_mask, inputs.cameras, inputs.crop_from_px
         )
         if anchor_keep is None:

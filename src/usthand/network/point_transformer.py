@@ -25,7 +25,7 @@ CODE_OCTAVES = 4
 STEP_SIZE = 0.2  # palm sizes: how far one block moves a point for an output of one
 
 
-class Evidence(NamedTuple):
+class ViewEvidence(NamedTuple):
     """What the points are compared with: features and 2D estimates of every view."""
 
     features: Features
@@ -64,7 +64,7 @@ class ProjectionFusion(nn.Module):
         self.bottleneck = mlp(width, width // 2, width)
 
     def forward(
-        self, points: Float[Tensor, "B T N 3"], joint: Float[Tensor, "N"], evidence: Evidence
+        self, points: Float[Tensor, "B T N 3"], joint: Float[Tensor, "N"], evidence: ViewEvidence
     ) -> Float[Tensor, "B T N D"]:
         uv = project_to_crops(evidence.cameras, evidence.crop_from_px, points)
         flat = uv.flatten(0, 2)
@@ -193,7 +193,7 @@ class PointTransformer(nn.Module):
         self.blocks = nn.ModuleList(StptBlock(width, heads, neighbours, window, parts) for _ in range(blocks))
 
     def forward(
-        self, cloud: Cloud, joint_features: Float[Tensor, "B T V J D"], evidence: Evidence, anchor_keep: Tensor
+        self, cloud: Cloud, joint_features: Float[Tensor, "B T V J D"], evidence: ViewEvidence, anchor_keep: Tensor
     ) -> tuple[list[Tensor], Float[Tensor, "B T J D"], PalmFrame]:
         """Refined query points after each block (world), their features, and the palm's frame.
 
@@ -216,11 +216,11 @@ class PointTransformer(nn.Module):
             points.append(cloud.query + frame.vectors_to_world(step))
         return points, x, frame
 
-    def _embed(self, points: Tensor, joint: Tensor, frame: PalmFrame, evidence: Evidence) -> Tensor:
+    def _embed(self, points: Tensor, joint: Tensor, frame: PalmFrame, evidence: ViewEvidence) -> Tensor:
         x = self.joint_code[joint] + self.from_position(frame.to_local(points).clamp(-5, 5))
         return x if self.fusion is None else x + self.fusion(points, joint, evidence)
 
-    def _over_views(self, joint_features: Tensor, evidence: Evidence) -> Tensor:
+    def _over_views(self, joint_features: Tensor, evidence: ViewEvidence) -> Tensor:
         """The joint's fused 2D features, averaged over the views by confidence."""
         weight = evidence.confidence.unsqueeze(-1)
         mean = (joint_features * weight).sum(2) / weight.sum(2).clamp_min(1e-6)

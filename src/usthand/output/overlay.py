@@ -21,7 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usthand.capture.capture import Capture
 from usthand.capture.video import write_video
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation.reliability import chi2_radius2
 from usthand.geometry.cameras import Cameras, project, to_camera
 from usthand.hand.result import Result
@@ -117,7 +117,7 @@ def crop_path(
     points (empty arrays) are bridged. The square stays inside the image."""
     known = [t for t, points in enumerate(joints_px) if len(points)]
     if not known:
-        raise UserError(
+        raise UsthandError(
             "there is no hand to crop to",
             "the result is valid in none of these frames",
             "draw whole images, without --crop",
@@ -251,7 +251,7 @@ def write_overlays(
 ) -> list[Path]:
     """One ``overlay_<camera>.mp4`` for each camera and one ``contact_sheet.png`` (cropped to the hand) in ``out``.
 
-    UserError if there is no result, one of them belongs to another rig or a longer capture, or a file is there already
+    UsthandError if there is no result, one of them belongs to another rig or a longer capture, or a file is there already
     and ``overwrite`` is not set: nothing is written then. ``on_progress(done, total)`` is called after every frame."""
     config, out = config or OverlayConfig(), Path(out)
     _check(capture, results)
@@ -298,7 +298,7 @@ def sheet_frames(results: Sequence[Result], columns: int) -> Int[np.ndarray, "n"
     """Evenly spread frame numbers in which some hand is valid."""
     valid = np.unique(np.concatenate([result.frame[result.valid] for result in results]))
     if not len(valid):
-        raise UserError(
+        raise UsthandError(
             "there is nothing to draw",
             "the result is valid in no frame",
             "look at the labels, or make the result again with more cameras",
@@ -307,10 +307,10 @@ def sheet_frames(results: Sequence[Result], columns: int) -> Int[np.ndarray, "n"
 
 
 def refuse_overwriting(paths: Sequence[Path], overwrite: bool) -> None:
-    """UserError naming the first of ``paths`` that exists, unless ``overwrite``."""
+    """UsthandError naming the first of ``paths`` that exists, unless ``overwrite``."""
     there = [path for path in paths if path.exists()]
     if there and not overwrite:
-        raise UserError(
+        raise UsthandError(
             f"{there[0]} is there already",
             "an earlier run wrote it",
             "choose another folder with --out, or allow it with --overwrite",
@@ -345,17 +345,17 @@ def progress_bar(label: str) -> Callable[[int, int], None]:
 
 def _check(capture: Capture, results: Sequence[Result]) -> None:
     if not results:
-        raise UserError("there is no result to draw", "none was given", "give the file that usthand fit wrote")
+        raise UsthandError("there is no result to draw", "none was given", "give the file that usthand fit wrote")
     for result in results:
         strangers = [name for name in result.cameras if name not in capture.rig.names]
         if strangers:
-            raise UserError(
+            raise UsthandError(
                 f"the result was made with camera {strangers[0]}, which {capture.path} does not have",
                 "it belongs to another capture",
                 "give the capture that the result was made from",
             )
         if len(result) and result.frame[-1] >= capture.n_frames:
-            raise UserError(
+            raise UsthandError(
                 f"the result reaches frame {result.frame[-1]}, {capture.path} ends at {capture.n_frames - 1}",
                 "it belongs to another capture",
                 "give the capture that the result was made from",

@@ -88,7 +88,7 @@ class Report:
 def write_report(
     path: str | Path, report: Report, overwrite: bool = False, on_progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Write the page. UserError if it is there already and ``overwrite`` is not set. ``on_progress(done, total)`` is
+    """Write the page. UsthandError if it is there already and ``overwrite`` is not set. ``on_progress(done, total)`` is
     called for every frame of the film."""
     path = Path(path)
     refuse_overwriting([path], overwrite)
@@ -163,7 +163,7 @@ def _against(base: Mapping, row: Mapping) -> Callable[[str], str]:
     return text
 
 
-# ---- the film -------------------------------------------------------------------------------------------------------
+# ---- the film ------------------------------------------------------------------------------------------------------
 
 
 def _film_section(report: Report, on_progress) -> str:
@@ -224,7 +224,7 @@ def film_window(result: Result, length: int) -> range:
     return range(start, start + length)
 
 
-# ---- the numbers ----------------------------------------------------------------------------------------------------
+# ---- the numbers ---------------------------------------------------------------------------------------------------
 
 
 def _numbers_section(report: Report) -> str:
@@ -377,7 +377,7 @@ def _limits_section(report: Report) -> str:
             "themselves, so the numbers have a floor that no method can pass.",
         )
     if any(not result.metric for result in report.results.values()):
-        items.append(f"Lengths are not metric: {escape(next(iter(report.results.values())).scale)}.")
+        items.append(f"Lengths are not metric: {escape(next(iter(report.results.values())).unit_source)}.")
     items += [escape(text) for text in report.limitations]
     return "<h2>What this does not show</h2><ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>"
 

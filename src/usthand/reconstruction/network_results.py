@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from usthand.capture.rig import Rig
-from usthand.fit.mesh import Laid, lay_hand
+from usthand.fit.mesh import FittedMesh, fit_mesh
 from usthand.geometry.cameras import Cameras, triangulate_precision
 from usthand.geometry.rotations import axis_angle_from_rotation
 from usthand.hand.limits import anatomical_axes
@@ -19,7 +19,7 @@ from usthand.reconstruction.inference import Estimates, observations
 
 
 def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
-    """The network's own answer, frame by frame: refined points, covariances from the 2D distributions, and the hand laid on
+    """The network's own answer, frame by frame: refined points, covariances from the 2D distributions, and the hand fitted_mesh on
     these points. No label is heard and nothing is smoothed.
 
     Args:
@@ -28,19 +28,19 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
     """
     points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
     seen = np.repeat(valid[:, None], points.shape[1], 1)
-    laid = lay_hand(hand, points, seen, covariance)
+    fitted_mesh = fit_mesh(hand, points, seen, covariance)
     return Result(
-        **laid._asdict(),
+        **fitted_mesh._asdict(),
         joints_world_m=points,
         joints_cov_m2=covariance,
         side="right",
         frame=np.arange(len(valid)),
         valid=valid,
         joint_valid=seen,
-        scale=rig.scale,
+        unit_source=rig.unit_source,
         metric=rig.metric,
         method="usthand network",
-        joints="free",
+        joint_model="free",
         cameras=rig.names,
         faces=hand.faces.numpy(),
     )
@@ -59,8 +59,8 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
     posed = pose_hand(hand, axes, parameters)
     fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
     pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
-    laid = Laid(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
-    return replace(network, **laid._asdict(), faces=hand.faces.numpy())
+    fitted_mesh = FittedMesh(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
+    return replace(network, **fitted_mesh._asdict(), faces=hand.faces.numpy())
 
 
 def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data.windows import CropConfig
 from usthand.hand.model import HandModel
 from usthand.network.model import ModelConfig, UstHand
@@ -34,15 +34,15 @@ def from_json(kind: type[T], data: dict[str, Any], where: str) -> T:
     """A dataclass from plain data.
 
     Raises:
-        UserError: on a key that the dataclass does not have.
+        UsthandError: on a key that the dataclass does not have.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(data) - set(known))
     if unknown:
-        raise UserError(
+        raise UsthandError(
             f"{where} has the unknown key {unknown[0]!r}",
             f"{kind.__name__} has {', '.join(known)}",
-            "remove it or mend its spelling; a checkpoint of another version needs that version of usthand",
+            "remove it or fix its spelling; a checkpoint of another version needs that version of usthand",
         )
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
@@ -66,13 +66,13 @@ def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropC
     """The network of a checkpoint folder, or of a run folder (its best), ready for use.
 
     Raises:
-        UserError: if there is none, it is of another version, or weights and config do not belong together.
+        UsthandError: if there is none, it is of another version, or weights and config do not belong together.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
         folder = folder / "best"
     if not (folder / CONFIG).is_file() or not (folder / WEIGHTS).is_file():
-        raise UserError(
+        raise UsthandError(
             f"there is no trained network in {folder}",
             "the training has not written a checkpoint yet, or the path is wrong",
             "run `usthand train CAPTURE --out RUN` and give RUN",
@@ -83,7 +83,7 @@ def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropC
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise _damaged(folder / CONFIG, error) from None
     if version != CHECKPOINT_VERSION:
-        raise UserError(
+        raise UsthandError(
             f"{folder} is a checkpoint of version {version}",
             f"this program reads version {CHECKPOINT_VERSION}",
             "train again with this version, or install the version that wrote it",
@@ -101,7 +101,7 @@ def load_state(folder: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint folder.
 
     Raises:
-        UserError: if the file cannot be read.
+        UsthandError: if the file cannot be read.
     """
     try:
         return load_file(folder / WEIGHTS)
@@ -113,11 +113,11 @@ def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
     """The state of the network that comes with the package.
 
     Raises:
-        UserError: if it is of another size than `model`.
+        UsthandError: if it is of another size than `model`.
     """
     data = json.loads((SHIPPED / CONFIG).read_text())
     if from_json(ModelConfig, dict(data["model"]), str(SHIPPED)) != model:
-        raise UserError(
+        raise UsthandError(
             "the package's weights do not fit this network",
             "they are of the preset `tiny` with its own sizes",
             "start from nothing: add --from-scratch",
@@ -131,9 +131,9 @@ def weights_digest(folder: Path = SHIPPED) -> str:
     return sha256(b"".join((folder / name).read_bytes() for name in (CONFIG, WEIGHTS))).hexdigest()[:12]
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, error: Exception) -> UsthandError:
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return UserError(
+    return UsthandError(
         f"{path} does not fit ({reason})",
         "the file is damaged, or weights and config come from different trainings",
         "copy the whole run folder again, or train again with `usthand train CAPTURE --out RUN`",
@@ -156,7 +156,7 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Te
     """Undo `save_optimizer`; returns the extra tensors.
 
     Raises:
-        UserError: if the file cannot be read.
+        UsthandError: if the file cannot be read.
     """
     try:
         tensors = load_file(path)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from usthand.capture.capture import open_capture
 from usthand.common.device import check_device
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.data.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d, rough_fit
 from usthand.data.windows import Footage, Targets, make_batch, sample_clips
 from usthand.labels.labels import Labels
@@ -42,7 +42,7 @@ CROPS, LOG, OPTIMIZER = "crops", "metrics.jsonl", "optimizer.safetensors"  # in 
 
 
 @dataclass(frozen=True)
-class Course:
+class TrainingState:
     """A training under way."""
 
     learner: Learner
@@ -80,38 +80,38 @@ def drop_labels(targets: Targets, share: float, rng: np.random.Generator) -> Tar
     return targets._replace(weight=targets.weight * keep, detected_weight=targets.detected_weight * keep)
 
 
-def draw_batch(course: Course, step: int) -> Batch:
+def draw_batch(state: TrainingState, step: int) -> Batch:
     """The batch of one step; everything random in it comes from (seed, step), so a resumed run is the same run."""
-    config = course.preset.train
+    config = state.preset.train
     rng = np.random.default_rng((config.seed, step))
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     count, length = (config.single_frames, 1) if only_views(step, config) else (config.clips, config.clip_frames)
-    clips = sample_clips(course.footages, count, length, rng)
-    inputs, targets = make_batch(clips, course.preset.model.image_size, course.preset.crop, rng, course.device)
+    clips = sample_clips(state.footages, count, length, rng)
+    inputs, targets = make_batch(clips, state.preset.model.image_size, state.preset.crop, rng, state.device)
     inputs = inputs._replace(view_mask=drop_views(inputs.view_mask, config.view_dropout, rng))
     return Batch(inputs, drop_labels(targets, config.label_dropout, rng), step, rng, generator)
 
 
-def training_step(course: Course, step: int) -> dict[str, float]:
+def training_step(state: TrainingState, step: int) -> dict[str, float]:
     """One optimiser step."""
-    model = course.model
-    for group in course.optimizer.param_groups:
-        group["lr"] = learning_rate(step, course.preset.train)
-    terms = course.learner.terms(model, draw_batch(course, step), course.preset)
+    model = state.model
+    for group in state.optimizer.param_groups:
+        group["lr"] = learning_rate(step, state.preset.train)
+    terms = state.learner.terms(model, draw_batch(state, step), state.preset)
     terms["total"] = total(terms)
-    course.optimizer.zero_grad(set_to_none=True)
+    state.optimizer.zero_grad(set_to_none=True)
     terms["total"].backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_GRADIENT)
     if torch.isfinite(norm):  # one bad batch must not end a training
-        course.optimizer.step()
-        _update_average(course, step)
+        state.optimizer.step()
+        _update_average(state, step)
     return {name: float(value.detach()) for name, value in terms.items()}
 
 
-def _update_average(course: Course, step: int) -> None:
-    decay = min(course.preset.train.average, (1 + step) / (10 + step))
-    for name, value in course.model.state_dict().items():
-        kept = course.average[name]
+def _update_average(state: TrainingState, step: int) -> None:
+    decay = min(state.preset.train.average, (1 + step) / (10 + step))
+    for name, value in state.model.state_dict().items():
+        kept = state.average[name]
         if decay and value.is_floating_point():
             kept.lerp_(value, 1 - decay)
         else:
@@ -119,20 +119,20 @@ def _update_average(course: Course, step: int) -> None:
 
 
 @torch.no_grad()
-def held_out_error(course: Course) -> float:
+def held_out_error(state: TrainingState) -> float:
     """Median distance (px of the full image) of where the averaged network sees the joints from the held-out labels."""
-    model = course.learner.build(course.preset).to(course.device)
-    model.load_state_dict(course.average)
+    model = state.learner.build(state.preset).to(state.device)
+    model.load_state_dict(state.average)
     model.eval()
     errors = []
-    checked = [(f, c) for f, c in zip(course.footages, course.checks, strict=True) if c.mask.any()]
+    checked = [(f, c) for f, c in zip(state.footages, state.checks, strict=True) if c.mask.any()]
     chosen = np.linspace(0, len(checked) - 1, min(CHECK_FOOTAGES, len(checked))).astype(int)
     for footage, check in (checked[i] for i in chosen):
         frames = np.flatnonzero(check.mask.any((1, 2)))
         frames = frames[np.linspace(0, len(frames) - 1, min(CHECK_FRAMES, len(frames))).astype(int)]
         clips = [(footage, frames[i : i + 1]) for i in range(len(frames))]
-        inputs, _ = make_batch(clips, course.preset.model.image_size, course.preset.crop, None, course.device)
-        uv_crop = course.learner.uv_crop(model, inputs)
+        inputs, _ = make_batch(clips, state.preset.model.image_size, state.preset.crop, None, state.device)
+        uv_crop = state.learner.uv_crop(model, inputs)
         uv_px = affine_apply(affine_inverse(inputs.crop_from_px), uv_crop)[:, 0].cpu().numpy()
         mask = check.mask[frames] & footage.crops.view_mask[frames][..., None]
         errors.append(np.linalg.norm(uv_px - check.uv_px[frames], axis=-1)[mask])
@@ -140,7 +140,7 @@ def held_out_error(course: Course) -> float:
     return float(np.median(merged)) if len(merged) else float("inf")
 
 
-# ---- a whole run ----------------------------------------------------------------------------------------------------------
+# ---- a whole run ---------------------------------------------------------------------------------------------------
 
 
 def prepare_footages(
@@ -148,7 +148,7 @@ def prepare_footages(
 ) -> tuple[list[Footage], list[Labels]]:
     """Fit, crop and split the labels of every capture; the crops lie in `cache`."""
     if not captures:
-        raise UserError(
+        raise UsthandError(
             "no capture was given", "train needs footage with labels", "run `usthand train CAPTURE --out RUN`"
         )
     footages, checks = [], []
@@ -180,7 +180,7 @@ def prepare_footages(
     return footages, checks
 
 
-def start_course(
+def start_training(
     preset: Preset,
     footages: list[Footage],
     checks: list[Labels],
@@ -188,7 +188,7 @@ def start_course(
     weights: Path | None,
     learner: Learner = UST_HAND,
     device: str = "cpu",
-) -> Course:
+) -> TrainingState:
     """The network as it starts (`weights`: a file for its backbone) and its optimiser, on a torch device."""
     torch.manual_seed(preset.train.seed)
     model = learner.build(preset)
@@ -197,10 +197,10 @@ def start_course(
     model.to(device)
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.learning_rate, fused=True)
     average = {name: value.clone() for name, value in model.state_dict().items()}
-    return Course(learner, model, optimizer, preset, footages, checks, out, average, torch.device(device))
+    return TrainingState(learner, model, optimizer, preset, footages, checks, out, average, torch.device(device))
 
 
-def lessons(captures: list[Path], side: str | None, leave_out: str | None, learner: Learner) -> str:
+def training_data_fingerprint(captures: list[Path], side: str | None, leave_out: str | None, learner: Learner) -> str:
     """A name for what a training learns: the labels of its captures, views and side, and who learns them."""
     name = sha256(type(learner).__name__.encode())
     for path in captures:
@@ -213,10 +213,10 @@ def lessons(captures: list[Path], side: str | None, leave_out: str | None, learn
 
 
 def check_same_run(out: Path, preset: Preset, learned: str) -> None:
-    """Whether a training with these settings and `lessons` may begin or go on in a folder.
+    """Whether a training with these settings and `training_data_fingerprint` may begin or go on in a folder.
 
     Raises:
-        UserError: if the folder holds a run with other ones.
+        UsthandError: if the folder holds a run with other ones.
     """
     config = out / "last" / CONFIG
     if not config.is_file():
@@ -224,7 +224,7 @@ def check_same_run(out: Path, preset: Preset, learned: str) -> None:
     data = json.loads(config.read_text())
     same = data.get("preset") == json.loads(json.dumps(to_json(preset)))
     if not same or data.get("lessons") != learned:
-        raise UserError(
+        raise UsthandError(
             f"{out} holds a training " + ("on other captures or labels" if same else "with other settings"),
             "a run can only be continued as it was begun",
             "give another --out, or the same "
@@ -233,29 +233,29 @@ def check_same_run(out: Path, preset: Preset, learned: str) -> None:
         )
 
 
-def resume(course: Course) -> int:
+def resume(state: TrainingState) -> int:
     """Continue from `last`; returns the step to go on from, 0 for a new run. What was logged after that step goes."""
-    last, step = course.out / "last", 0
+    last, step = state.out / "last", 0
     if (last / CONFIG).is_file():
         # One file has all of a step, so that a run which was ended while it saved goes on from one step or the other.
-        extra = load_optimizer(last / OPTIMIZER, course.optimizer)
+        extra = load_optimizer(last / OPTIMIZER, state.optimizer)
         step = int(extra.pop(STEP))
-        course.model.load_state_dict({k.removeprefix(MODEL): v for k, v in extra.items() if k.startswith(MODEL)})
-        kept = {k.removeprefix(AVERAGE): v.to(course.device) for k, v in extra.items() if k.startswith(AVERAGE)}
-        course.average.update(kept)
-    cut_log(course.out / LOG, step)
+        state.model.load_state_dict({k.removeprefix(MODEL): v for k, v in extra.items() if k.startswith(MODEL)})
+        kept = {k.removeprefix(AVERAGE): v.to(state.device) for k, v in extra.items() if k.startswith(AVERAGE)}
+        state.average.update(kept)
+    cut_log(state.out / LOG, step)
     return step
 
 
-def _save(course: Course, name: str, step: int, check: float, extra: dict[str, Any]) -> None:
-    folder = course.out / name
-    info = {"preset": to_json(course.preset), "step": step, "held_out_px": check, **extra}
+def _save(state: TrainingState, name: str, step: int, check: float, extra: dict[str, Any]) -> None:
+    folder = state.out / name
+    info = {"preset": to_json(state.preset), "step": step, "held_out_px": check, **extra}
     if name == "last":
         folder.mkdir(exist_ok=True)
-        state = {MODEL + k: v for k, v in course.model.state_dict().items()}
-        state |= {AVERAGE + k: v for k, v in course.average.items()}
-        save_optimizer(folder / OPTIMIZER, course.optimizer, state | {STEP: torch.tensor(step)})
-    save_checkpoint(folder, course.average, course.preset.model, course.preset.crop, info)
+        tensors = {MODEL + k: v for k, v in state.model.state_dict().items()}
+        tensors |= {AVERAGE + k: v for k, v in state.average.items()}
+        save_optimizer(folder / OPTIMIZER, state.optimizer, tensors | {STEP: torch.tensor(step)})
+    save_checkpoint(folder, state.average, state.preset.model, state.preset.crop, info)
 
 
 def train(
@@ -281,11 +281,11 @@ def train(
         device: of torch, such as "cpu" or "cuda"; a run may go on on another one.
 
     Raises:
-        UserError: if there is no such device, no capture or label, or `out` holds a run with other settings.
+        UsthandError: if there is no such device, no capture or label, or `out` holds a run with other settings.
     """
     check_device(device)
     out = Path(out)
-    learned = lessons(captures, side, leave_out, learner)
+    learned = training_data_fingerprint(captures, side, leave_out, learner)
     check_same_run(out, preset, learned)
     out.mkdir(parents=True, exist_ok=True)
     columns = (
@@ -297,10 +297,10 @@ def train(
     )
     with Progress(*columns, disable=quiet) as bar:
         footages, checks = prepare_footages(captures, side, leave_out, preset, bar, crop_cache or out / CROPS)
-        course = start_course(preset, footages, checks, out, backbone_weights, learner, device)
+        state = start_training(preset, footages, checks, out, backbone_weights, learner, device)
         extra = {"captures": [str(p) for p in captures], "side": side, "leave_out": leave_out, "lessons": learned}
         extra["shipped"] = None if preset.train.start == "scratch" else weights_digest()  # what it started from
-        _run(course, resume(course), bar, extra)
+        _run(state, resume(state), bar, extra)
     if crop_cache is None:
         shutil.rmtree(out / CROPS)
     return out / "best"
@@ -311,18 +311,18 @@ def _lowest_error(log: Path) -> float:
     return min((row["held_out_px"] for row in read_log(log) if "held_out_px" in row), default=float("inf"))
 
 
-def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> None:
+def _run(state: TrainingState, start: int, bar: Progress, extra: dict[str, Any]) -> None:
     from torch.utils.tensorboard import SummaryWriter  # slow to import, and only trainings need it
 
-    steps, best = course.preset.train.steps, _lowest_error(course.out / LOG)
+    steps, best = state.preset.train.steps, _lowest_error(state.out / LOG)
     task = bar.add_task("training", total=steps, completed=start, note="")
     sums: dict[str, list[float]] = {}
     check, began = best, time.monotonic()
-    course.model.train()
-    board = SummaryWriter(str(course.out / "tensorboard"), purge_step=start + 1 if start else None)
-    with (course.out / LOG).open("a") as log, board:
+    state.model.train()
+    board = SummaryWriter(str(state.out / "tensorboard"), purge_step=start + 1 if start else None)
+    with (state.out / LOG).open("a") as log, board:
         for step in range(start, steps):
-            for name, value in training_step(course, step).items():
+            for name, value in training_step(state, step).items():
                 sums.setdefault(name, []).append(value)
             if (step + 1) % LOG_EVERY and step + 1 != steps:
                 continue
@@ -332,7 +332,7 @@ def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> No
             bar.update(task, completed=step + 1, note=f"{note} · held-out {check:.2f} px")
             checked = (step + 1) % CHECK_EVERY < LOG_EVERY or step + 1 == steps
             if checked:
-                check = row["held_out_px"] = held_out_error(course)
+                check = row["held_out_px"] = held_out_error(state)
             # Logged before it is saved: a step that is saved and not logged would be missed when the run goes on.
             log.write(json.dumps(row) + "\n")
             log.flush()
@@ -341,6 +341,6 @@ def _run(course: Course, start: int, bar: Progress, extra: dict[str, Any]) -> No
             if checked:
                 # Without a held-out label both are infinite, and the last is the best.
                 if check <= best * (1 + CHECK_NOISE):
-                    _save(course, "best", step + 1, check, extra)
+                    _save(state, "best", step + 1, check, extra)
                 best = min(best, check)
-                _save(course, "last", step + 1, check, extra)
+                _save(state, "last", step + 1, check, extra)

@@ -7,7 +7,7 @@ brings a learner of its own (`usthand.experiments.hamuco`).
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ class Batch:
     generator: torch.Generator
 
 
+@runtime_checkable
 class Learner(Protocol):
     """A network with its losses."""
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter1d
 from scipy.stats import chi2, kurtosis, spearmanr, t
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.synthetic import noise
 from usthand.hand.skeleton import FINGERS
 
@@ -216,7 +216,7 @@ def test_side_names_the_labels(scene):
 
 
 def test_unknown_level_is_a_user_error(scene):
-    with pytest.raises(UserError, match="heavy"):
+    with pytest.raises(UsthandError, match="heavy"):
         noise.noisy_labels(*scene, np.random.default_rng(0), "medium", CAMERAS)
 
 

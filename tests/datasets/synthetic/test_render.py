@@ -40,7 +40,7 @@ def hits_sphere(ray, centre, radius):
 
 
 def build(*bodies):
-    """Model and vertices from (vertices, faces, label, colour)."""
+    """SceneModel and vertices from (vertices, faces, label, colour)."""
     parts, vertices, n = [], [], 0
     for v, f, label, colour in bodies:
         parts.append(render.Part(f + n, label, render.plain_texels(len(f), colour)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.synthetic import render, scene
 from usthand.datasets.synthetic.background import sample_background, sample_palette
 from usthand.datasets.synthetic.surface import (
@@ -208,11 +208,11 @@ def test_many_objects_at_once(surface):
 
 def test_bad_requests_end_in_a_sentence(surface):
     rng = np.random.default_rng(0)
-    with pytest.raises(UserError, match="layout"):
+    with pytest.raises(UsthandError, match="layout"):
         scene.sample_rig(rng, 4, "ring")
-    with pytest.raises(UserError, match="views"):
+    with pytest.raises(UsthandError, match="views"):
         scene.sample_rig(rng, 0)
-    with pytest.raises(UserError, match="occluder"):
+    with pytest.raises(UsthandError, match="occluder"):
         scene.sample_scene(rng, scene.sample_rig(rng, 2), surface, ["teapot"])
 
 

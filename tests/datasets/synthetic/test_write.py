@@ -9,7 +9,7 @@ import torch
 
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import MIRROR
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.datasets.synthetic import write
 from usthand.datasets.synthetic.render import FOREARM, HAND
 from usthand.datasets.synthetic.write import SynthConfig, made_capture, make_capture
@@ -218,7 +218,7 @@ def test_more_objects_hide_more(tmp_path):
 
 def test_nothing_is_written_over(folder):
     before = digests(folder)
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UsthandError, match="exists"):
         make_capture(folder, SMALL, progress=False)
     assert digests(folder) == before
 
@@ -230,10 +230,10 @@ def test_a_capture_is_used_again_only_for_its_own_settings(tmp_path, monkeypatch
     for _ in range(2):
         assert made_capture(tmp_path / "captures" / "0001", config, progress=False).is_dir()
     assert made == [config]
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UsthandError, match="other settings"):
         made_capture(tmp_path / "captures" / "0001", dataclasses.replace(config, seed=6), progress=False)
     (tmp_path / "captures" / "0001.json").unlink()
-    with pytest.raises(UserError, match="other settings"):
+    with pytest.raises(UsthandError, match="other settings"):
         made_capture(tmp_path / "captures" / "0001", config, progress=False)
 
 
@@ -261,6 +261,6 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
     ],
 )
 def test_bad_configurations_are_user_errors_and_leave_nothing(tmp_path, change):
-    with pytest.raises(UserError):
+    with pytest.raises(UsthandError):
         make_capture(tmp_path / "c", dataclasses.replace(SMALL, **change), progress=False)
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Calibration:
 
 
 def bad_calibration(
-    path: Path, fact: str, cause: str, mend: str = "mend the file, or export the calibration again"
-) -> UserError:
+    path: Path, fact: str, cause: str, fix: str = "fix the file, or export the calibration again"
+) -> UsthandError:
     """The error of a calibration that cannot be used."""
-    return UserError(f"{path}: {fact}", cause, mend)
+    return UsthandError(f"{path}: {fact}", cause, fix)
 
 
 def natural(key: str) -> tuple[tuple[int, int | str], ...]:

@@ -30,7 +30,7 @@ def read_tables(path: Path, data: dict[str, Any], fmt: str = "auto") -> Calibrat
         fmt: caliscope, anipose or freemocap; auto tells them apart by their keys.
 
     Raises:
-        UserError: if no table of it is a camera.
+        UsthandError: if no table of it is a camera.
     """
     tables = data["cameras"] if isinstance(data.get("cameras"), dict) else data
     found = {

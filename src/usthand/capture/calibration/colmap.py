@@ -25,7 +25,7 @@ UNIT = "arbitrary unit of the structure from motion"
 CORNER = 0.5  # px: what COLMAP's pixel coordinates exceed ours by
 
 
-class Model(NamedTuple):
+class ColmapModel(NamedTuple):
     """A lens of COLMAP: one or two focal lengths, the centre, then coefficients in the order of ours."""
 
     focals: int
@@ -36,16 +36,16 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "SIMPLE_PINHOLE": Model(1, 0, "pinhole", 0),
-    "PINHOLE": Model(2, 0, "pinhole", 0),
-    "SIMPLE_RADIAL": Model(1, 1, "pinhole", 4),
-    "RADIAL": Model(1, 2, "pinhole", 4),
-    "OPENCV": Model(2, 4, "pinhole", 4),
-    "FULL_OPENCV": Model(2, 8, "pinhole", 8),
-    "SIMPLE_RADIAL_FISHEYE": Model(1, 1, "fisheye", 4),
-    "RADIAL_FISHEYE": Model(1, 2, "fisheye", 4),
-    "OPENCV_FISHEYE": Model(2, 4, "fisheye", 4),
-    "RAD_TAN_THIN_PRISM_FISHEYE": Model(2, 12, "fisheye624", 12),
+    "SIMPLE_PINHOLE": ColmapModel(1, 0, "pinhole", 0),
+    "PINHOLE": ColmapModel(2, 0, "pinhole", 0),
+    "SIMPLE_RADIAL": ColmapModel(1, 1, "pinhole", 4),
+    "RADIAL": ColmapModel(1, 2, "pinhole", 4),
+    "OPENCV": ColmapModel(2, 4, "pinhole", 4),
+    "FULL_OPENCV": ColmapModel(2, 8, "pinhole", 8),
+    "SIMPLE_RADIAL_FISHEYE": ColmapModel(1, 1, "fisheye", 4),
+    "RADIAL_FISHEYE": ColmapModel(1, 2, "fisheye", 4),
+    "OPENCV_FISHEYE": ColmapModel(2, 4, "fisheye", 4),
+    "RAD_TAN_THIN_PRISM_FISHEYE": ColmapModel(2, 12, "fisheye624", 12),
 }
 BINARY_MODELS = {
     0: ("SIMPLE_PINHOLE", 3),
@@ -82,7 +82,7 @@ def read_colmap(path: Path, images: Sequence[str] = ()) -> Calibration:
         images: Names of the images to take as cameras; see `one_view_each` for what is taken without.
 
     Raises:
-        UserError: if a file is missing or damaged, or the camera model is not one of ours.
+        UsthandError: if a file is missing or damaged, or the camera model is not one of ours.
     """
     folder = find_colmap(path if path.is_dir() else path.parent)
     if folder is None:
@@ -130,7 +130,7 @@ def _entry(
     }
 
 
-# ---- text -----------------------------------------------------------------------------------------------------------
+# ---- text ----------------------------------------------------------------------------------------------------------
 
 
 def _cameras_text(file: Path) -> Lenses:
@@ -151,7 +151,7 @@ def _images_text(file: Path) -> Images:
     return images
 
 
-# ---- binary ---------------------------------------------------------------------------------------------------------
+# ---- binary --------------------------------------------------------------------------------------------------------
 
 
 def _cameras_binary(data: bytes) -> Lenses:

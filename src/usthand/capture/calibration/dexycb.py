@@ -35,7 +35,7 @@ def read_dexycb(path: Path) -> Calibration:
         path: An extrinsics.yml, its folder extrinsics_{id}, or the folder `calibration` if that has one session only.
 
     Raises:
-        UserError: if it is not clear which session is meant, or a file or key is missing.
+        UsthandError: if it is not clear which session is meant, or a file or key is missing.
     """
     found = [path] if path.is_file() else _extrinsics(path)
     if len(found) != 1:

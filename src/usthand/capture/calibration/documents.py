@@ -18,7 +18,7 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        UserError: if it is missing or no text.
+        UsthandError: if it is missing or no text.
     """
     if not path.is_file():
         raise bad_calibration(path, "is not there", "the calibration is incomplete or the path wrong", "check the path")
@@ -29,7 +29,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """Raises `UserError` if the file is missing or no JSON."""
+    """Raises `UsthandError` if the file is missing or no JSON."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -40,7 +40,7 @@ def read_yaml(path: Path) -> Any:
     """YAML, OpenCV's FileStorage included; every scalar is a string, tags are ignored, nothing is run.
 
     Raises:
-        UserError: if the file is missing or no YAML.
+        UsthandError: if the file is missing or no YAML.
     """
     text = read_text(path)
     if text.startswith("%YAML:"):  # OpenCV's header, which is not YAML's own `%YAML 1.2`
@@ -56,7 +56,7 @@ def numbers(path: Path, what: str, value: Any, *shape: int) -> np.ndarray:
     """Numbers of a document as float64 of a shape (-1: any length).
 
     Raises:
-        UserError: if they are none, or too many or few.
+        UsthandError: if they are none, or too many or few.
     """
     try:
         return np.array(value, float).reshape(shape)
@@ -69,7 +69,7 @@ def keys(path: Path, who: str, table: Any, needed: Iterable[str]) -> dict[str, A
     """`table`, if it is one and has all the keys needed.
 
     Raises:
-        UserError: if not.
+        UsthandError: if not.
     """
     if not isinstance(table, dict):
         raise bad_calibration(path, f"{who} is no table of keys", "the file is of another format")

@@ -29,7 +29,7 @@ def read_easymocap(path: Path) -> Calibration:
     """The cameras of the folder, or of the folder of either file.
 
     Raises:
-        UserError: if a file or a key is missing, or a rotation's vector and matrix disagree.
+        UsthandError: if a file or a key is missing, or a rotation's vector and matrix disagree.
     """
     folder = path if path.is_dir() else path.parent
     inner, outer = folder / "intri.yml", folder / "extri.yml"

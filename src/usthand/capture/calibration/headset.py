@@ -58,7 +58,7 @@ def read_fisheye624(path: Path) -> Calibration:
     """Cameras of Project Aria or HOT3D.
 
     Raises:
-        UserError: if a key is missing or the lens is another one.
+        UsthandError: if a key is missing or the lens is another one.
     """
     data = read_json(path)
     if isinstance(data, dict) and "CameraCalibrations" in data:
@@ -150,7 +150,7 @@ def _fisheye624(path: Path, name: str, size: Any, params: Any, rotation: np.ndar
     }
 
 
-# ---- UmeTrack -------------------------------------------------------------------------------------------------------
+# ---- UmeTrack ------------------------------------------------------------------------------------------------------
 
 
 def read_umetrack(path: Path) -> Calibration:
@@ -159,7 +159,7 @@ def read_umetrack(path: Path) -> Calibration:
     If the headset moves, the rig's world is the frame of its first camera.
 
     Raises:
-        UserError: if a key is missing, no frame is tracked, or the cameras move against each other.
+        UsthandError: if a key is missing, no frame is tracked, or the cameras move against each other.
     """
     data = keys(path, "it", read_json(path), ["cameras", "camera_to_world_transforms"])
     views = len(data["cameras"])

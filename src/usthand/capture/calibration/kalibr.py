@@ -30,7 +30,7 @@ def read_kalibr(path: Path) -> Calibration:
     """The cameras of a camchain file.
 
     Raises:
-        UserError: if a key is missing, the chain is broken or a lens model is not one of ours.
+        UsthandError: if a key is missing, the chain is broken or a lens model is not one of ours.
     """
     data = keys(path, "it", read_yaml(path), ["cam0"])
     pose, cameras = np.eye(4), []

@@ -39,7 +39,7 @@ def read_nerfstudio(path: Path, images: Sequence[str] = ()) -> Calibration:
         images: Names of the frames to take as cameras; see `one_view_each` for what is taken without.
 
     Raises:
-        UserError: if a key is missing or the camera model is not one of ours.
+        UsthandError: if a key is missing or the camera model is not one of ours.
     """
     path = path / "transforms.json" if path.is_dir() else path
     data = keys(path, "it", read_json(path), ["frames"])

@@ -27,7 +27,7 @@ from usthand.capture.calibration.headset import is_fisheye624, is_umetrack, read
 from usthand.capture.calibration.kalibr import is_kalibr, read_kalibr
 from usthand.capture.calibration.nerfstudio import is_nerfstudio, read_nerfstudio
 from usthand.capture.rig import Rig, build_rig, read_toml
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 Format = Literal[
     "auto",
@@ -75,7 +75,7 @@ def read_calibration(
         images: nerfstudio and COLMAP: names of the images to take as cameras.
 
     Raises:
-        UserError: if it is not there, of no known format, incomplete, or a camera is impossible.
+        UsthandError: if it is not there, of no known format, incomplete, or a camera is impossible.
     """
     return build_rig(find_calibration(path, fmt, images), scale, sizes)
 
@@ -84,16 +84,16 @@ def find_calibration(path: str | Path, fmt: Format = "auto", images: Sequence[st
     """What `read_calibration` makes its rig of: for callers that must know the cameras' names first.
 
     Raises:
-        UserError: as `read_calibration`, short of what only the finished rig shows.
+        UsthandError: as `read_calibration`, short of what only the finished rig shows.
     """
     path = Path(path)
     if fmt not in FORMATS:
-        raise UserError(f"there is no format {fmt!r}", f"the formats are {', '.join(FORMATS)}", "choose one of them")
+        raise UsthandError(f"there is no format {fmt!r}", f"the formats are {', '.join(FORMATS)}", "choose one of them")
     if not path.exists():
-        raise UserError(f"there is no {path}", "the calibration is somewhere else", "check the path")
+        raise UsthandError(f"there is no {path}", "the calibration is somewhere else", "check the path")
     chosen = recognise(path) if fmt == "auto" else fmt
     if images and chosen not in NAMED_IMAGES:
-        raise UserError(
+        raise UsthandError(
             f"{path} is of the format {chosen}", "only nerfstudio and COLMAP list images", "leave out --images"
         )
     if chosen in _READERS:
@@ -119,7 +119,7 @@ def recognise(path: Path) -> str:
     """The format of a file or folder, by its keys and files.
 
     Raises:
-        UserError: if it is none that we know.
+        UsthandError: if it is none that we know.
     """
     found = _recognise_folder(path) if path.is_dir() else _recognise_file(path)
     if found is None:

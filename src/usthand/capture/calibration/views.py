@@ -48,7 +48,7 @@ def one_view_each(path: Path, images: Sequence[PosedImage], chosen: Sequence[str
     a camera of its own, named by its file.
 
     Raises:
-        UserError: if a chosen image is not there, or the camera of a folder moves.
+        UsthandError: if a chosen image is not there, or the camera of a folder moves.
     """
     images = sorted(images, key=lambda image: natural(image.name))
     if chosen:

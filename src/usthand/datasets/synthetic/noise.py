@@ -30,7 +30,7 @@ from scipy.signal import lfilter
 from scipy.special import expit, ndtr
 from scipy.stats import chi2
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import FINGERS, N_JOINTS
 from usthand.labels.labels import Labels
 
@@ -150,7 +150,7 @@ def noisy_labels(
         Labels by side. The other side is present only if some detection was filed under it.
 
     Raises:
-        UserError: if the level is unknown.
+        UsthandError: if the level is unknown.
     """
     level = _level(level)
     uv_exact_px = np.asarray(uv_exact_px, np.float64)
@@ -303,7 +303,9 @@ def _level(level: str | NoiseLevel) -> NoiseLevel | None:
     if isinstance(level, NoiseLevel):
         return level
     if level not in LEVELS:
-        raise UserError(f"no label level is called {level!r}", "a typing error", f"choose one of {', '.join(LEVELS)}")
+        raise UsthandError(
+            f"no label level is called {level!r}", "a typing error", f"choose one of {', '.join(LEVELS)}"
+        )
     return LEVELS[level]
 
 

@@ -5,6 +5,7 @@ Pixel centres lie at integer coordinates, as in OpenCV.
 """
 
 import math
+from typing import no_type_check
 
 import numpy as np
 from numba import njit
@@ -17,6 +18,7 @@ _OUTSIDE = -1.0  # depth that marks a vertex the lens cannot see
 _EDGE = -1e-5  # barycentric slack: rounding must not open cracks between neighbouring triangles
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def _pinhole_limit(k):
     """Largest undistorted radius up to which OpenCV's radial polynomial still grows; beyond it, images fold back."""
@@ -31,6 +33,7 @@ def _pinhole_limit(k):
     return 4.0
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def _bend(x, y, k, lens):
     """`usthand.geometry.lenses.distort` for one point: `lens` and the twelve coefficients `k` are as in `Cameras`."""
@@ -57,6 +60,7 @@ def _bend(x, y, k, lens):
     return xd, yd
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def project_vertices(points, rotation, translation, matrix, k, lens, out):
     """Project world points (N, 3) m into `out` (N, 3): u px, v px, depth m; depth -1 where the lens cannot see.
@@ -87,6 +91,7 @@ def project_vertices(points, rotation, translation, matrix, k, lens, out):
         out[i, 2] = z
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def rasterise(screen, faces, inverse_depth, face_id, barycentric):
     """Draw triangles into a supersampled z-buffer.
@@ -148,6 +153,7 @@ def rasterise(screen, faces, inverse_depth, face_id, barycentric):
     return row_lo, row_hi + 1, column_lo, column_hi + 1
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def light_map(points, faces, frame, low, texel_m, out):
     """Orthographic depth map seen from a light: `out` (S, S) receives the largest height along the light's direction.

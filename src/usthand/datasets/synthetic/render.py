@@ -53,7 +53,7 @@ class Part:
     material: Material = PAINT
 
 
-class Model(NamedTuple):
+class SceneModel(NamedTuple):
     """All parts of a scene as flat arrays."""
 
     faces: np.ndarray  # (F, 3) int32
@@ -116,10 +116,10 @@ class Image(NamedTuple):
     depth_m: np.ndarray  # (H, W) float32 along the optical axis, infinity on the background
 
 
-def merge(parts: Sequence[Part]) -> Model:
+def merge(parts: Sequence[Part]) -> SceneModel:
     """Concatenate parts into the flat arrays that the kernels read."""
     hand = [p.faces.ravel() for p in parts if p.label == HAND] or [p.faces.ravel() for p in parts]
-    return Model(
+    return SceneModel(
         np.concatenate([p.faces for p in parts]).astype(np.int32),
         np.concatenate([np.full(len(p.faces), p.label, np.uint8) for p in parts]),
         np.concatenate([np.tile(np.array(p.material, np.float32), (len(p.faces), 1)) for p in parts]),
@@ -177,7 +177,7 @@ def _map_corners(vertices: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, 
     return (middle - 0.5 * extent).astype(np.float32), extent
 
 
-def light_mesh(model: Model, vertices_world_m: np.ndarray, lights: Lights) -> Lit:
+def light_mesh(model: SceneModel, vertices_world_m: np.ndarray, lights: Lights) -> Lit:
     """Normals, ambient occlusion and shadow maps of one frame; vertices (N, 3) in the world, m."""
     vertices = np.ascontiguousarray(vertices_world_m, np.float32)
     normals = np.empty_like(vertices)
@@ -241,7 +241,7 @@ def _sample_buffers(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np
 
 
 def render(
-    model: Model, lit: Lit, camera: Camera, background: np.ndarray, sensor: Sensor | None = None, seed: int = 0
+    model: SceneModel, lit: Lit, camera: Camera, background: np.ndarray, sensor: Sensor | None = None, seed: int = 0
 ) -> Image:
     """Draw one view.
 
@@ -290,7 +290,7 @@ def render(
 
 
 def render_views(
-    model: Model,
+    model: SceneModel,
     lit: Lit,
     cameras: Sequence[Camera],
     backgrounds: Sequence[np.ndarray],

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from usthand.capture.rig import Camera, Rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 
 from . import render, shapes
 from .appearance import hand_texels, noise_texels, sample_skin
@@ -39,7 +39,7 @@ CLOTH = render.Material(0.25, 8.0, 0.015)
 PLASTIC = render.Material(0.1, 60.0, 0.045)
 
 
-class View(NamedTuple):
+class CameraView(NamedTuple):
     """One camera's image of one frame."""
 
     rgb: np.ndarray  # (H, W, 3) uint8
@@ -61,7 +61,7 @@ class Scene:
     """See the module's text."""
 
     rig: Rig
-    model: render.Model
+    model: render.SceneModel
     lights: render.Lights
     backgrounds: tuple[np.ndarray, ...]  # one (H, W, 3) a camera, linear
     sensors: tuple[render.Sensor, ...]
@@ -96,20 +96,20 @@ class Scene:
         joints_world_m: np.ndarray,
         frame: int = 0,
         pool: ThreadPoolExecutor | None = None,
-    ) -> list[View]:
+    ) -> list[CameraView]:
         """All cameras' views of one frame: vertices (778, 3) and joints (21, 3) in the world, m."""
         lit = render.light_mesh(self.model, self.mesh(vertices_world_m, joints_world_m, frame), self.lights)
         images = render.render_views(
             self.model, lit, self.rig.cameras, self.backgrounds, self.sensors, self.seed + frame, pool
         )
         return [
-            View(*image, render.joint_visibility(joints_world_m, image.depth_m, camera))
+            CameraView(*image, render.joint_visibility(joints_world_m, image.depth_m, camera))
             for image, camera in zip(images, self.rig.cameras, strict=True)
         ]
 
     def draw_sequence(
         self, vertices_world_m: np.ndarray, joints_world_m: np.ndarray, threads: int = 2
-    ) -> Iterator[list[View]]:
+    ) -> Iterator[list[CameraView]]:
         """Views of every frame of (T, 778, 3) vertices and (T, 21, 3) joints, lazily, frames drawn in parallel."""
         with ThreadPoolExecutor(threads) as pool:
             total, waiting = len(vertices_world_m), []
@@ -134,10 +134,10 @@ def sample_rig(
     desk. An adult's open hand, seen flat, is about HAND_SHARE of the image's width long. Lenses are mildly distorted.
 
     Raises:
-        UserError: for a layout that does not exist or fewer than one view.
+        UsthandError: for a layout that does not exist or fewer than one view.
     """
     if layout not in LAYOUTS or n_views < 1:
-        raise UserError(
+        raise UsthandError(
             f"no rig has layout {layout!r} with {n_views} views",
             f"the layouts are {' and '.join(LAYOUTS)}, with one view or more",
             "choose one of these",
@@ -232,11 +232,11 @@ def sample_scene(
     `sphere`, held in the palm.
 
     Raises:
-        UserError: for an occluder that does not exist.
+        UsthandError: for an occluder that does not exist.
     """
     for occluder in occluders:
         if occluder not in OCCLUDERS:
-            raise UserError(
+            raise UsthandError(
                 f"there is no occluder {occluder!r}", f"they are {', '.join(OCCLUDERS)}", "choose one of these"
             )
     skin = sample_skin(rng)

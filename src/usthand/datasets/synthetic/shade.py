@@ -6,6 +6,7 @@ each vertex, and soft shadows from one depth map a light. All radiance is linear
 """
 
 import math
+from typing import no_type_check
 
 import numpy as np
 from numba import njit
@@ -20,6 +21,7 @@ _SHADOW_BIAS_M = 0.003
 _WRAP = (0.45, 0.24, 0.18)  # red light travels furthest under the skin
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def vertex_normals(vertices, faces, out):
     """Area-weighted unit normals of vertices (N, 3) into `out`; zero-area vertices point along z."""
@@ -43,6 +45,7 @@ def vertex_normals(vertices, faces, out):
             out[i, 2] = 1.0
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def sky_openness(vertices, normals, faces, frames, lows, texel_m, size, out):
     """Part of the sky that each vertex sees, cosine-weighted, into `out` (N,): ambient occlusion.
@@ -73,6 +76,7 @@ def sky_openness(vertices, normals, faces, frames, lows, texel_m, size, out):
         out[i] /= everything[i]
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def _lit_fraction(heights, frame, low, texel_m, spread, x, y, z):
     """Part of a light that reaches a point: nine taps around it in the light's depth map."""
@@ -90,6 +94,7 @@ def _lit_fraction(heights, frame, low, texel_m, spread, x, y, z):
     return count / 9.0
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True, fastmath=True)
 def shade_point(
     f,
@@ -185,6 +190,7 @@ def shade_point(
                 out[k] += shine * light_colour[m, k]
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def shade_image(
     window,
@@ -295,6 +301,7 @@ def shade_image(
                 image[r, s, k] = total[k]
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def _scramble(state):
     """One splitmix64 step: a well-mixed 64-bit word from a counter (Steele, Lea and Flood 2014)."""
@@ -304,6 +311,7 @@ def _scramble(state):
     return z ^ (z >> np.uint64(31))
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
 def blur(image, sigma_px, scratch):
     """Three-tap separable blur of standard deviation at most 0.7 px, in place; edges repeat."""
@@ -322,6 +330,7 @@ def blur(image, sigma_px, scratch):
                 image[r, s, k] = middle * scratch[r, s, k] + side * (scratch[above, s, k] + scratch[below, s, k])
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True, fastmath=True)
 def develop(image, gain, read_noise, shot_noise, tone, seed, out):
     """Sensor: gain (3,) for exposure and white balance, noise, tone curve (a table over [0, 4)), 8 bits."""

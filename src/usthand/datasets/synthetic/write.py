@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from usthand.capture.rig import MIRROR, Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
 from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
@@ -64,7 +64,7 @@ def make_capture(out: str | Path, config: SynthConfig, progress: bool = True) ->
     """Write a capture folder; it appears under its name only once it is complete.
 
     Raises:
-        UserError: if something is there already, or the configuration makes no sense.
+        UsthandError: if something is there already, or the configuration makes no sense.
     """
     _check(config)
     with whole_folder(out, "a capture") as partial:
@@ -76,11 +76,11 @@ def made_capture(folder: Path, config: SynthConfig, progress: bool = True) -> Pa
     """A capture of these settings: one that was made before, or a new one. The settings lie beside it, in FOLDER.json.
 
     Raises:
-        UserError: if the one that is there was made with others.
+        UsthandError: if the one that is there was made with others.
     """
     settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(vars(config), indent=2) + "\n"
     if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
-        raise UserError(
+        raise UsthandError(
             f"{folder} was made with other settings",
             "another run's capture is there",
             "choose another output folder, or remove it",
@@ -95,16 +95,20 @@ def made_capture(folder: Path, config: SynthConfig, progress: bool = True) -> Pa
 def _check(config: SynthConfig) -> None:
     if config.labels not in LEVELS:
         known = ", ".join(LEVELS)
-        raise UserError(f"no label level is called {config.labels!r}", "a typing error", f"choose one of {known}")
+        raise UsthandError(f"no label level is called {config.labels!r}", "a typing error", f"choose one of {known}")
     if config.side not in ("right", "left"):
-        raise UserError(f"no side is called '{config.side}'", "a typing error", "choose right or left")
+        raise UsthandError(f"no side is called '{config.side}'", "a typing error", "choose right or left")
     if config.objects not in OBJECTS:
         known = ", ".join(OBJECTS)
-        raise UserError(f"nothing is known of objects {config.objects!r}", "a typing error", f"choose one of {known}")
+        raise UsthandError(
+            f"nothing is known of objects {config.objects!r}", "a typing error", f"choose one of {known}"
+        )
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
-        raise UserError("a capture of nothing was asked for", "views, frames or fps is zero", "ask for at least one")
+        raise UsthandError("a capture of nothing was asked for", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
-        raise UserError(f"images of {config.size} px cannot be encoded", "H.264 wants an even size", "take 128 or 256")
+        raise UsthandError(
+            f"images of {config.size} px cannot be encoded", "H.264 wants an even size", "take 128 or 256"
+        )
 
 
 def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:

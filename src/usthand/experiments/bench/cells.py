@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 
 from usthand.capture.capture import Capture, open_capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.evaluation import metrics
 from usthand.evaluation.truth import load_truth
 from usthand.experiments.bench.methods import Method, method
@@ -106,7 +106,7 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device
     """Run a cell, or what is left of it, and write its numbers.
 
     Raises:
-        UserError: if the method is not compared at the cell's preset, or there is no such device.
+        UsthandError: if the method is not compared at the cell's preset, or there is no such device.
     """
     cell = cell.settled()
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
@@ -139,7 +139,7 @@ def _pretrained(chosen: Method, cache: Path) -> Path | None:
     """The run of a pretraining that has been made before; None for methods without.
 
     Raises:
-        UserError: if it has not been made, or started from other weights than the package's of today.
+        UsthandError: if it has not been made, or started from other weights than the package's of today.
     """
     if chosen.pretraining is None:
         return None
@@ -147,13 +147,13 @@ def _pretrained(chosen: Method, cache: Path) -> Path | None:
     config = folder / "run" / "best" / CONFIG
     again = f"run `usthand pretrain {folder} --method {chosen.pretraining}`"
     if not config.is_file():
-        raise UserError(
+        raise UsthandError(
             f"there is no pretraining in {folder}",
             "it takes over an hour, so it is made by a command of its own",
             again,
         )
     if json.loads(config.read_text()).get("shipped") != weights_digest():
-        raise UserError(
+        raise UsthandError(
             f"the pretraining in {folder} started from other weights than the package's",
             "these have changed since",
             f"remove its run and {again}",
@@ -167,7 +167,7 @@ def _trained(
     """The cell's training. Its best weights are kept: a cell whose numbers are wanted anew is only measured again."""
     preset = chosen.paper if cell.preset == "paper" else chosen.preset
     if preset is None:
-        raise UserError(
+        raise UsthandError(
             f"the method {cell.method!r} is not compared at the published sizes",
             "it starts from weights of the preset tiny",
             "leave --preset paper out",

@@ -35,7 +35,7 @@ def fill(
         preset, device: of the trained networks; see `usthand.training.loop`.
 
     Raises:
-        UserError: if there is no such table or device, or the document has no place for it.
+        UsthandError: if there is no such table or device, or the document has no place for it.
     """
     check_device(device)  # before captures are made
     console, began = Console(stderr=True), time.monotonic()

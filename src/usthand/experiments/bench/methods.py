@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from usthand.capture.capture import Capture
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.experiments.bench.knock_out import CHANGES, answer_changed
 from usthand.experiments.bench.regimes import SIDE
 from usthand.experiments.hamuco.model import HamucoLearner
@@ -186,8 +186,8 @@ def method(name: str) -> Method:
     """A method by its name.
 
     Raises:
-        UserError: if there is none.
+        UsthandError: if there is none.
     """
     if name not in METHODS:
-        raise UserError(f"there is no method {name!r}", f"there are {', '.join(METHODS)}", "choose one of these")
+        raise UsthandError(f"there is no method {name!r}", f"there are {', '.join(METHODS)}", "choose one of these")
     return METHODS[name]

@@ -13,7 +13,7 @@ import numpy as np
 
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
 from usthand.datasets.synthetic.write import SynthConfig, make_capture, project
@@ -78,10 +78,12 @@ def load_regime(name: str) -> Regime:
     """A regime by its name.
 
     Raises:
-        UserError: if there is none of that name.
+        UsthandError: if there is none of that name.
     """
     if name not in regime_names():
-        raise UserError(f"there is no regime {name!r}", f"there are {', '.join(regime_names())}", "choose one of these")
+        raise UsthandError(
+            f"there is no regime {name!r}", f"there are {', '.join(regime_names())}", "choose one of these"
+        )
     data = tomllib.loads((resources.files("usthand.experiments.bench") / "regimes" / f"{name}.toml").read_text())
     lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
     return Regime(name=name, **(data | lists))
@@ -97,7 +99,7 @@ def captures(regime: Regime, split: Split, labels: str, views: int, cache: Path,
         progress: called with (captures done, captures in all).
     """
     if labels not in LABEL_LEVELS:
-        raise UserError(
+        raise UsthandError(
             f"no label level is called {labels!r}", "a typing error", f"choose one of {', '.join(LABEL_LEVELS)}"
         )
     paths, seeds = [], regime.seeds(split)

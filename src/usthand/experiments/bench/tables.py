@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.experiments.bench.cells import KEYS, Cell, provenance, read_cell
 from usthand.experiments.bench.regimes import LABEL_LEVELS, regime_names
 
@@ -154,11 +154,11 @@ def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "t
     """A table by its name, of networks of one preset, over the table's own number of seeds if none are given.
 
     Raises:
-        UserError: if there is none.
+        UsthandError: if there is none.
     """
     seeds = tuple(range(SEEDS.get(name, 1))) if seeds is None else tuple(seeds)
     if preset == "paper" and name != "headline":
-        raise UserError(
+        raise UsthandError(
             f"there is no table {name!r} at the published sizes", "only the headline is", "say `usthand bench headline`"
         )
     if preset == "paper":
@@ -197,7 +197,7 @@ def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "t
         ),
     }
     if name not in makers:
-        raise UserError(f"there is no table {name!r}", f"there are {', '.join(makers)}", "choose one of these")
+        raise UsthandError(f"there is no table {name!r}", f"there are {', '.join(makers)}", "choose one of these")
     return Table(name, makers[name](), seeds)
 
 
@@ -268,7 +268,7 @@ def put_into(text: str, table: Table, data: dict) -> str:
     """A document with the table, its short form or both replaced, between the markers that it has of them.
 
     Raises:
-        UserError: if it has none.
+        UsthandError: if it has none.
     """
     labels, found = labels_of(table), False
     for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
@@ -278,7 +278,7 @@ def put_into(text: str, table: Table, data: dict) -> str:
             text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, made=made: made, text, flags=re.DOTALL)
     if not found:
         begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
-        raise UserError(
+        raise UsthandError(
             f"there is no place for the table {table.name!r}", "its markers are missing", f"add {begin} and {end}"
         )
     return text

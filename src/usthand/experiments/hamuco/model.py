@@ -200,7 +200,7 @@ class Hamuco(nn.Module):
         return self.decoder(sixd, shape, camera)
 
 
-# ---- losses: pure functions of a prediction and 2D labels --------------------------------------------------------------
+# ---- losses: pure functions of a prediction and 2D labels ----------------------------------------------------------
 
 
 def in_world(
@@ -220,7 +220,7 @@ def aligned_pairs(points: Float[Tensor, "B T V N 3"]) -> Float[Tensor, "B T V V 
 
 
 def mean_hands(pairs: Float[Tensor, "B T V V N 3"], view_mask: Bool[Tensor, "B T V"]) -> Float[Tensor, "B T V N 3"]:
-    """Mean over the views j that see the hand, laid on each view i."""
+    """Mean over the views j that see the hand, fitted_mesh on each view i."""
     weight = view_mask.to(pairs)[:, :, None, :, None, None]
     return (pairs * weight).sum(3) / weight.sum(3).clamp_min(1.0)
 
@@ -279,7 +279,7 @@ class HamucoLearner:
         return model(inputs).cross.uv_crop
 
 
-# ---- use ---------------------------------------------------------------------------------------------------------------
+# ---- use -----------------------------------------------------------------------------------------------------------
 
 
 def place(prediction: HamucoPrediction, inputs: Inputs) -> tuple[Float[Tensor, "B T J 3"], Float[Tensor, "B T N 3"]]:
@@ -289,7 +289,7 @@ def place(prediction: HamucoPrediction, inputs: Inputs) -> tuple[Float[Tensor, "
     joints are triangulated, and the hand is scaled and shifted onto them by least squares.
     """
     points = in_world(prediction.cross.points, prediction.crop_from_world)
-    # The mean is the same hand laid on each view: take it as the first view that sees the hand has it.
+    # The mean is the same hand fitted_mesh on each view: take it as the first view that sees the hand has it.
     first = inputs.view_mask.to(torch.uint8).argmax(-1)
     hands = mean_hands(aligned_pairs(points), inputs.view_mask)
     hand = torch.take_along_dim(hands, first[..., None, None, None], 2).squeeze(2)

@@ -57,10 +57,10 @@ def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
         frame=footage.frames,
         valid=valid,
         joint_valid=np.broadcast_to(valid[:, None], (count, 21)),
-        scale=hand.rig.scale,
+        unit_source=hand.rig.unit_source,
         metric=hand.rig.metric,
         method="hamuco",
-        joints="free",
+        joint_model="free",
         cameras=hand.rig.names,
     )
     return hand.as_captured(result)

@@ -3,16 +3,16 @@
 A detector looks at one image at a time: it confuses sides, sees one hand twice, and invents hands. What is one hand in
 space must agree over the views. Three steps:
 
-1. *Hypotheses*, per frame. Pairs of detections of two views are triangulated; the other views join with the
+1. *Candidates*, per frame. Pairs of detections of two views are triangulated; the other views join with the
    detection nearest to its projection, if near enough (`usthand.labels.association.candidates`).
-2. *Hands*, per frame: the best pair of hypotheses that share no detection and no place, and then, as long as there are
+2. *Hands*, per frame: the best pair of candidates that share no detection and no place, and then, as long as there are
    any, the next best. Two detections of one view that coincide are one detection: no two hands can have one each.
 3. *Sides*, over the sequence: the detector's votes and the hand's chirality (fingers bend to the palm) speak for a
    side, continuity in space ties the frames together; the cheapest labelling of one person's two hands is found exactly
    by dynamic programming. Where there are more hands than that, each is followed by itself (`usthand.labels.association.tracks`).
 
-Detections that join no hypothesis are dropped, unless the same hand in neighbouring frames vouches for them.
-Legend: T frames, V views, D detections in a view, S hypotheses, J joints. Thresholds are fractions of the hand's size
+Detections that join no candidate are dropped, unless the same hand in neighbouring frames vouches for them.
+Legend: T frames, V views, D detections in a view, S candidates, J joints. Thresholds are fractions of the hand's size
 in pixels or of the palm's length in space, so nothing depends on the unit of the rig.
 """
 
@@ -30,17 +30,17 @@ from usthand.geometry.cameras import Cameras
 from usthand.hand.skeleton import FINGER_TIPS, WRIST
 from usthand.labels.association.candidates import (
     AssociateConfig,
-    Hypotheses,
+    Candidates,
     Pack,
     distances,
-    find_hypotheses,
+    find_candidates,
     gather,
     median_palm,
     pack_detections,
     palm_length,
     plausible_score,
 )
-from usthand.labels.association.tracks import Tracks, follow
+from usthand.labels.association.tracks import HandTracks, follow
 from usthand.labels.labels import Detection, Labels, hand_side
 
 KNUCKLES = (5, 9, 13, 17)
@@ -68,10 +68,10 @@ def associate(
     """
     pack = pack_detections(detections, len(rig), config)
     cameras = rig.tensors(dtype=torch.float64)
-    hypotheses = find_hypotheses(cameras, pack, config, progress)
-    hands = _hands(hypotheses, pack, config)
+    candidates = find_candidates(cameras, pack, config, progress)
+    hands = _hands(candidates, pack, config)
     votes, there = _votes(hands, pack), hands.score > 0
-    tracks = follow(hands.points, there, votes, _bend(hands.points), median_palm(hypotheses), config.tracks)
+    tracks = follow(hands.points, there, votes, _bend(hands.points), median_palm(candidates), config.tracks)
     if tracks.several_people and config.max_hands > 2:
         names, which = _named(tracks)
     else:
@@ -92,14 +92,14 @@ def side_agreement(
     A detector that names sides as in a mirror agrees with next to none.
     """
     pack = pack_detections(detections, len(rig), config)
-    hands = _hands(find_hypotheses(rig.tensors(dtype=torch.float64), pack, config), pack, config)
+    hands = _hands(find_candidates(rig.tensors(dtype=torch.float64), pack, config), pack, config)
     bend = _bend(hands.points)
     detector = _votes(hands, pack) - bend
     clear = (hands.score > 0) & (np.abs(bend) > CLEAR_BEND) & (np.abs(detector) > CLEAR_BEND)
     return int((clear & (bend * detector > 0)).sum()), int(clear.sum())
 
 
-def _named(tracks: Tracks) -> tuple[list[str], Int[np.ndarray, "T N"]]:
+def _named(tracks: HandTracks) -> tuple[list[str], Int[np.ndarray, "T N"]]:
     """Names of the tracks, and which hand of each frame each is (-1 for none); both sides have a first one, even if empty."""
     names, columns = [], []
     for side, right in (("right", True), ("left", False)):
@@ -110,15 +110,15 @@ def _named(tracks: Tracks) -> tuple[list[str], Int[np.ndarray, "T N"]]:
     return names, np.stack(columns, axis=1)
 
 
-def _hands(hypotheses: Hypotheses, pack: Pack, config: AssociateConfig) -> Hypotheses:
-    """The best hypotheses of each frame, the first two as a pair, as (T, max_hands); score 0 where there is none."""
-    palm = median_palm(hypotheses)
-    plausible = Hypotheses(hypotheses.member, hypotheses.points, plausible_score(hypotheses))
-    return Hypotheses.join([_hands_of(plausible.frames(c), pack.frames(c), palm, config) for c in pack.chunks()])
+def _hands(candidates: Candidates, pack: Pack, config: AssociateConfig) -> Candidates:
+    """The best candidates of each frame, the first two as a pair, as (T, max_hands); score 0 where there is none."""
+    palm = median_palm(candidates)
+    plausible = Candidates(candidates.member, candidates.points, plausible_score(candidates))
+    return Candidates.join([_hands_of(plausible.frames(c), pack.frames(c), palm, config) for c in pack.chunks()])
 
 
-def _hands_of(hypotheses: Hypotheses, pack: Pack, palm: float, config: AssociateConfig) -> Hypotheses:
-    kept = hypotheses.take(_worth_pairing(hypotheses.member, hypotheses.score, config))
+def _hands_of(candidates: Candidates, pack: Pack, palm: float, config: AssociateConfig) -> Candidates:
+    kept = candidates.take(_worth_pairing(candidates.member, candidates.score, config))
     n_frames, n_kept = kept.score.shape
     group = np.where(kept.member >= 0, gather(pack.group, np.maximum(kept.member, 0)), -1)
     shared = ((group[:, :, None] == group[:, None]) & (group[:, :, None] >= 0)).any(axis=-1)
@@ -147,13 +147,13 @@ def _hands_of(hypotheses: Hypotheses, pack: Pack, palm: float, config: Associate
     chosen += [chosen[0]] * (width - len(chosen))
     score += [np.zeros(n_frames)] * (width - len(score))
     taken = kept.take(np.stack(chosen, axis=1))
-    return Hypotheses(taken.member, taken.points, np.stack(score, axis=1))
+    return Candidates(taken.member, taken.points, np.stack(score, axis=1))
 
 
 def _one_hand_twice(
-    hands: Hypotheses, votes: Float[np.ndarray, "T S"], palm: float, config: AssociateConfig
+    hands: Candidates, votes: Float[np.ndarray, "T S"], palm: float, config: AssociateConfig
 ) -> Bool[np.ndarray, "T S S"]:
-    """Pairs of hypotheses that are one hand: joints in one place, or palms in one place without the marks of two hands.
+    """Pairs of candidates that are one hand: joints in one place, or palms in one place without the marks of two hands.
 
     Two hands that touch have opposite sides and are about equally well seen; a duplicate has neither.
     """
@@ -170,7 +170,7 @@ def _one_hand_twice(
 def _worth_pairing(
     member: Int[np.ndarray, "T S V"], score: Float[np.ndarray, "T S"], config: AssociateConfig
 ) -> Int[np.ndarray, "T K"]:
-    """The best hypotheses, and the best one of every detection, so that one clear hand cannot crowd out the other."""
+    """The best candidates, and the best one of every detection, so that one clear hand cannot crowd out the other."""
     best = np.argsort(-score, axis=1)[:, : max(2, config.kept_hypotheses)]
     depth = int(member.max(initial=0)) + 1
     own = [
@@ -179,8 +179,8 @@ def _worth_pairing(
     return np.concatenate([best, np.stack(own, axis=1)], axis=1)
 
 
-def _votes(hands: Hypotheses, pack: Pack) -> Float[np.ndarray, "T S"]:
-    """Log odds that a hypothesis is a right hand: mean vote of its views plus its chirality, each within +-2."""
+def _votes(hands: Candidates, pack: Pack) -> Float[np.ndarray, "T S"]:
+    """Log odds that a candidate is a right hand: mean vote of its views plus its chirality, each within +-2."""
     taken = np.where(hands.member >= 0, gather(pack.right_odds, np.maximum(hands.member, 0)), 0.0)
     mean = taken.sum(axis=-1) / np.maximum((hands.member >= 0).sum(axis=-1), 1)
     return np.where(hands.score > 0, np.clip(mean, -2, 2) + _bend(hands.points), 0.0)
@@ -204,8 +204,8 @@ def chirality(points_world_m: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, 
     return ((tips - knuckles) * normal).sum(axis=-1) / np.maximum(palm_length(points_world_m), 1e-9)
 
 
-def _sides(hands: Hypotheses, pack: Pack, config: AssociateConfig) -> Int[np.ndarray, " T"]:
-    """0 where the first hypothesis is the right hand (and the second the left), 1 where it is the other way round.
+def _sides(hands: Candidates, pack: Pack, config: AssociateConfig) -> Int[np.ndarray, " T"]:
+    """0 where the first candidate is the right hand (and the second the left), 1 where it is the other way round.
 
     Viterbi over the frames with at least one hand. Unary: the votes. Transition, per slot: squared motion in standard
     deviations, at most `switch_cost`; a slot that is filled in one frame only costs half of that.
@@ -240,7 +240,7 @@ def _transition(hands, centre, before: int, now: int, i: int, j: int, palm: floa
     spread = palm * config.tracks.palms_per_frame * np.sqrt(now - before)
     cost = 0.0
     for slot in (0, 1):
-        a, b = slot ^ i, slot ^ j  # hypothesis in this slot, before and now
+        a, b = slot ^ i, slot ^ j  # candidate in this slot, before and now
         filled = (hands.score[before, a] > 0, hands.score[now, b] > 0)
         if all(filled):
             cost += min(np.square((centre[now, b] - centre[before, a]) / spread).sum() / 2, config.switch_cost)
@@ -249,14 +249,14 @@ def _transition(hands, centre, before: int, now: int, i: int, j: int, palm: floa
     return cost
 
 
-def _two_sides(hands: Hypotheses, state: Int[np.ndarray, " T"]) -> Int[np.ndarray, "T 2"]:
+def _two_sides(hands: Candidates, state: Int[np.ndarray, " T"]) -> Int[np.ndarray, "T 2"]:
     """Which of the first two hands of each frame is the right and which the left; -1 for none."""
     ids = np.stack([state, 1 - state], axis=1)
     return np.where(np.take_along_axis(hands.score, ids, axis=1) > 0, ids, -1)
 
 
 def _slots(
-    hands: Hypotheses, which: Int[np.ndarray, "T N"]
+    hands: Candidates, which: Int[np.ndarray, "T N"]
 ) -> tuple[Int[np.ndarray, "T N V"], Float[np.ndarray, "T N J 3"]]:
     """Detections of each named hand in each frame and view, -1 for none, and the hands in space (NaN where none)."""
     ordered = hands.take(np.maximum(which, 0))

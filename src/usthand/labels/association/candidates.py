@@ -1,6 +1,6 @@
 """Hands in space from what detectors saw in single images: pairs of views as seeds, grown over the other views.
 
-First step of `usthand.labels.association.associate`. Legend: T frames, V views, D detections in a view, S hypotheses, J joints. Distances in
+First step of `usthand.labels.association.associate`. Legend: T frames, V views, D detections in a view, S candidates, J joints. Distances in
 the image are fractions of the hand's size in that view, lengths in space are palm lengths: nothing depends on the unit of
 the rig.
 """
@@ -27,7 +27,7 @@ CHUNK = 256  # detections of all views, in as many frames as that makes, are wor
 
 @dataclass(frozen=True)
 class AssociateConfig:
-    """Thresholds of the association: of the hypotheses here, and of the steps in `usthand.labels.association.associate` that follow."""
+    """Thresholds of the association: of the candidates here, and of the steps in `usthand.labels.association.associate` that follow."""
 
     max_hands: int = 8
     """Hands in view at once. 2 says that all belong to one person."""
@@ -36,21 +36,21 @@ class AssociateConfig:
     duplicate: float = 0.12
     """Two detections of one view nearer than this (mean joint distance, sizes of the hand) are one hand detected twice."""
     max_cost: float = 0.2
-    """Mean reprojection distance, as a fraction of the hand's size, up to which a detection belongs to a hypothesis."""
+    """Mean reprojection distance, as a fraction of the hand's size, up to which a detection belongs to a candidate."""
     distance_cap: float = 0.5
     """A single joint's distance counts at most this much: one swapped finger must not condemn a hand."""
     partners: int = 4
-    """Hypotheses start from every detection and this many detections of other views, the best fitting ones."""
+    """Candidates start from every detection and this many detections of other views, the best fitting ones."""
     kept_hypotheses: int = 12
-    """Best hypotheses of a frame among which the pair is sought, beside the best one of every detection."""
+    """Best candidates of a frame among which the pair is sought, beside the best one of every detection."""
     same_place: float = 0.35
-    """Two hypotheses nearer than this (mean joint distance, palm lengths) are one hand seen twice."""
+    """Two candidates nearer than this (mean joint distance, palm lengths) are one hand seen twice."""
     touching: float = 0.7
     """Hands whose joints' centres are nearer than this (palm lengths) must show that they are two, by opposite sides"""
     equal_score: float = 0.6
     """... and by scores of which the weaker is at least this share of the stronger."""
     side_weight: float = 0.15
-    """Gain of a pair of hypotheses whose sides, by vote, are opposite; a perfect view gains 1."""
+    """Gain of a pair of candidates whose sides, by vote, are opposite; a perfect view gains 1."""
     further_score: float = 0.8
     """A hand beyond the second needs this score (a perfect view gives 1): chance agreements of two views have less."""
     switch_cost: float = 8.0
@@ -89,7 +89,7 @@ class Pack:
 
 
 @dataclass(frozen=True)
-class Hypotheses:
+class Candidates:
     """Hands in space, per frame."""
 
     member: Int[np.ndarray, "T S V"]
@@ -98,16 +98,16 @@ class Hypotheses:
     score: Float[np.ndarray, "T S"]
     """Sum over member views of 1 - cost / max_cost; 0 if impossible."""
 
-    def take(self, ids: Int[np.ndarray, "T K"]) -> Hypotheses:
+    def take(self, ids: Int[np.ndarray, "T K"]) -> Candidates:
         rows = np.arange(len(ids))[:, None]
-        return Hypotheses(self.member[rows, ids], self.points[rows, ids], self.score[rows, ids])
+        return Candidates(self.member[rows, ids], self.points[rows, ids], self.score[rows, ids])
 
-    def frames(self, frames: slice) -> Hypotheses:
-        return Hypotheses(self.member[frames], self.points[frames], self.score[frames])
+    def frames(self, frames: slice) -> Candidates:
+        return Candidates(self.member[frames], self.points[frames], self.score[frames])
 
     @staticmethod
-    def join(parts: Sequence[Hypotheses]) -> Hypotheses:
-        return Hypotheses(*(np.concatenate([getattr(p, f) for p in parts]) for f in Hypotheses.__dataclass_fields__))
+    def join(parts: Sequence[Candidates]) -> Candidates:
+        return Candidates(*(np.concatenate([getattr(p, f) for p in parts]) for f in Candidates.__dataclass_fields__))
 
 
 def pack_detections(detections: Sequence[Sequence[Sequence[Detection]]], n_views: int, config: AssociateConfig) -> Pack:
@@ -158,9 +158,9 @@ def _shared_odds(odds: np.ndarray, group: np.ndarray, present: np.ndarray) -> Fl
     return (member * odds[..., None, :]).sum(axis=-1) / np.maximum(member.sum(axis=-1), 1)
 
 
-def find_hypotheses(
+def find_candidates(
     cameras: Cameras, pack: Pack, config: AssociateConfig, progress: Callable[[int, int], None] | None = None
-) -> Hypotheses:
+) -> Candidates:
     """Pairs of detections of two views as seeds, grown over the other views and refined once."""
     parts, n_frames = [], len(pack.present)
     for frames in pack.chunks():
@@ -169,7 +169,7 @@ def find_hypotheses(
         parts.append(_grow(cameras, part, xy, _seeds(cameras, part, xy, config), config))
         if progress:
             progress(min(frames.stop, n_frames), n_frames)
-    return Hypotheses.join(parts)
+    return Candidates.join(parts)
 
 
 def _seeds(cameras: Cameras, pack: Pack, xy: np.ndarray, config: AssociateConfig) -> Int[np.ndarray, "T S V"]:
@@ -208,7 +208,7 @@ def _seeds(cameras: Cameras, pack: Pack, xy: np.ndarray, config: AssociateConfig
 
 def _grow(
     cameras: Cameras, pack: Pack, xy: np.ndarray, member: Int[np.ndarray, "T S V"], config: AssociateConfig
-) -> Hypotheses:
+) -> Candidates:
     possible = gather(pack.present, np.maximum(member, 0)) | (member < 0)
     alive = possible.all(axis=-1)
     points = _triangulate(cameras, pack, xy, member, None)
@@ -223,7 +223,7 @@ def _grow(
             points = _triangulate(cameras, pack, xy, member, own)
     gain = np.where(member >= 0, 1 - best_cost / config.max_cost, 0.0)
     enough = (member >= 0).sum(axis=-1) >= 2
-    return Hypotheses(member, points, np.where(alive & enough, gain.sum(axis=-1), 0.0))
+    return Candidates(member, points, np.where(alive & enough, gain.sum(axis=-1), 0.0))
 
 
 def _undistorted(cameras: Cameras, pack: Pack) -> Float[np.ndarray, "T V D J 2"]:
@@ -279,9 +279,9 @@ def skeleton_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*
     return np.linalg.norm(points[..., end, :] - points[..., start, :], axis=-1).sum(axis=-1)
 
 
-def median_palm(hypotheses: Hypotheses) -> float:
+def median_palm(candidates: Candidates) -> float:
     """Palm length of the hands that most views agree on, in the rig's unit."""
-    return _typical(palm_length(hypotheses.points), hypotheses.score)
+    return _typical(palm_length(candidates.points), candidates.score)
 
 
 def _typical(length: Float[np.ndarray, "T S"], score: Float[np.ndarray, "T S"]) -> float:
@@ -289,11 +289,11 @@ def _typical(length: Float[np.ndarray, "T S"], score: Float[np.ndarray, "T S"]) 
     return float(np.median(length[sure])) if sure.any() else 1.0
 
 
-def plausible_score(hypotheses: Hypotheses) -> Float[np.ndarray, "T S"]:
+def plausible_score(candidates: Candidates) -> Float[np.ndarray, "T S"]:
     """Scores with hands of impossible size put to zero: chance agreements of two views lie at odd depths, and joints that
     have nothing to do with each other make long bones."""
-    score = hypotheses.score
-    for length in (palm_length(hypotheses.points), skeleton_length(hypotheses.points)):
-        ratio = np.maximum(length, 1e-9) / _typical(length, hypotheses.score)
+    score = candidates.score
+    for length in (palm_length(candidates.points), skeleton_length(candidates.points)):
+        ratio = np.maximum(length, 1e-9) / _typical(length, candidates.score)
         score = score * np.clip(2 - 2 * np.abs(np.log2(ratio)), 0, 1)
     return score

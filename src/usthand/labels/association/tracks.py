@@ -45,7 +45,7 @@ class TrackConfig:
 
 
 @dataclass(frozen=True)
-class Tracks:
+class HandTracks:
     """Hands of every frame, named by track; tracks that are too short are gone."""
 
     track: Int[np.ndarray, "T K"]
@@ -56,7 +56,7 @@ class Tracks:
     """Whether the hands cannot be one person's."""
 
     def order(self) -> list[int]:
-        """Tracks, the most seen first."""
+        """HandTracks, the most seen first."""
         frames = [(self.track == n).any(axis=1) for n in range(len(self.right))]
         return sorted(range(len(frames)), key=lambda n: (-frames[n].sum(), frames[n].argmax()))
 
@@ -68,8 +68,8 @@ def follow(
     bend: Float[np.ndarray, "T K"],
     palm: float,
     config: TrackConfig = TrackConfig(),
-) -> Tracks:
-    """Tracks of the hands that are `there`.
+) -> HandTracks:
+    """HandTracks of the hands that are `there`.
 
     Args:
         points: joints in space, any unit.
@@ -91,7 +91,7 @@ def follow(
         np.array([values[track == n].mean() for n in range(len(kept))]).reshape(len(kept)) for values in (votes, bend)
     )
     several = _three_at_once(track, least) or _two_of_one_side(track, mean_votes, mean_bend, least, config)
-    return Tracks(track, mean_votes > 0, several)
+    return HandTracks(track, mean_votes > 0, several)
 
 
 def _link(

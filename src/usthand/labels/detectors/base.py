@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from usthand.labels.labels import Detection
 
 
+@runtime_checkable
 class Detector(Protocol):
     """Finds hands in single images; it knows neither the rig nor the other views.
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.labels.detectors.mediapipe_worker import HEADER
 from usthand.labels.labels import Detection
 
@@ -70,7 +70,7 @@ class MediaPipe:
         max_hands: most hands per image and look.
 
     Raises:
-        UserError: no Python with mediapipe is found, or the process dies.
+        UsthandError: no Python with mediapipe is found, or the process dies.
     """
 
     name = "mediapipe"
@@ -86,13 +86,13 @@ class MediaPipe:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, env=environment
             )
         except OSError as error:
-            raise UserError(
+            raise UsthandError(
                 f"cannot start {command[0]}", str(error), f"set {PYTHON_VARIABLE} or run `make detector`"
             ) from error
         self._answer()
 
     def detect(self, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Iterator[list[Detection]]:
-        """Hands in each RGB frame of one video; raises `UserError` if the process dies."""
+        """Hands in each RGB frame of one video; raises `UsthandError` if the process dies."""
         for index, rgb in enumerate(frames):
             height, width = rgb.shape[:2]
             try:
@@ -131,13 +131,13 @@ class MediaPipe:
         except json.JSONDecodeError:
             raise self._death() from None
 
-    def _death(self) -> UserError:
+    def _death(self) -> UsthandError:
         self._process.kill()
         self._process.wait()
         self._stderr.seek(0)
         lines = self._stderr.read().decode(errors="replace").strip().splitlines()
         last = lines[-1].strip().rstrip(".") if lines else f"exit code {self._process.returncode}"
-        return UserError(
+        return UsthandError(
             "the MediaPipe process ended before its work was done", last, "run `make detector` to install it anew"
         )
 
@@ -146,12 +146,12 @@ def find_python() -> Path:
     """The interpreter that runs MediaPipe.
 
     In this order: the environment variable `USTHAND_MEDIAPIPE_PYTHON`, this interpreter if it has mediapipe,
-    `.venv-mediapipe` in the current folder, `.venv-mediapipe` beside this environment. Raises `UserError` if none is.
+    `.venv-mediapipe` in the current folder, `.venv-mediapipe` beside this environment. Raises `UsthandError` if none is.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
         if not Path(named).is_file():
-            raise UserError(
+            raise UsthandError(
                 f"{PYTHON_VARIABLE} names {named}, which does not exist",
                 "it was moved or mistyped",
                 "run `make detector` and unset it",
@@ -163,7 +163,7 @@ def find_python() -> Path:
         python = folder / ".venv-mediapipe" / "bin" / "python"
         if python.is_file():
             return python
-    raise UserError(
+    raise UsthandError(
         "MediaPipe is not installed",
         "it needs an environment of its own, since it pins numpy<2",
         f"run `make detector`, or set {PYTHON_VARIABLE} to a Python that has mediapipe==0.10.21",

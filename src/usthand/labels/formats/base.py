@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import N_JOINTS
 from usthand.labels.labels import Detection
 
@@ -48,11 +48,11 @@ def hand(
     of the joints below which there is no hand.
 
     Raises:
-        UserError: if there are not 21 joints.
+        UsthandError: if there are not 21 joints.
     """
     uv = np.asarray(uv_px, dtype=np.float64)
     if uv.ndim != 2 or uv.shape[0] != N_JOINTS or uv.shape[1] < 2:
-        raise UserError(
+        raise UsthandError(
             f"{where} has a hand of shape {uv.shape}",
             f"a hand has {N_JOINTS} joints of 2 numbers",
             "write the file again",
@@ -74,31 +74,31 @@ def triples(values: Any, where: Path, key: str, count: int = N_JOINTS) -> Float[
     """(x, y, confidence) triples from a flat list; None for an empty one.
 
     Raises:
-        UserError: if there is another number of them.
+        UsthandError: if there is another number of them.
     """
     numbers = np.asarray(values if values is not None else [], dtype=np.float64).reshape(-1)
     if numbers.size == 0:
         return None
     if numbers.size != 3 * count:
-        raise UserError(
+        raise UsthandError(
             f"{where} has {numbers.size} numbers in {key}", f"{count} points have {3 * count}", "write the file again"
         )
     return numbers.reshape(count, 3)
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file; raises `UserError` if it is damaged."""
+    """The content of a JSON file; raises `UsthandError` if it is damaged."""
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
+        raise UsthandError(
             f"{path} is not JSON ({error})", "it was cut short or is another file", "write it again"
         ) from error
 
 
-def unreadable(path: Path, what: str) -> UserError:
+def unreadable(path: Path, what: str) -> UsthandError:
     """The complaint about a file whose layout is none that the reader knows."""
-    return UserError(
+    return UsthandError(
         f"{path} does not look like {what}",
         "it is of another program or version",
         "see docs/labels.md for the layouts read",
@@ -109,14 +109,14 @@ def frame_number(path: Path, fallback: int | None = None) -> int:
     """The last run of digits in a file's name: 12 of "cam_0_000000000012_keypoints.json" and of "image0012.json".
 
     Raises:
-        UserError: if the name has no digits and there is no fallback.
+        UsthandError: if the name has no digits and there is no fallback.
     """
     digits = re.findall(r"\d+", path.stem)
     if digits:
         return int(digits[-1])
     if fallback is not None:
         return fallback
-    raise UserError(
+    raise UsthandError(
         f"{path} has no frame number in its name", "it holds one frame, and nothing says which", "rename it"
     )
 
@@ -128,10 +128,10 @@ def camera_files(root: Path, cameras: Sequence[str], endings: tuple[str, ...]) -
     `cam_0_000000000012_keypoints.json`.
 
     Raises:
-        UserError: if a camera has no files; the sentence names the cameras and what was found.
+        UsthandError: if a camera has no files; the sentence names the cameras and what was found.
     """
     if not root.is_dir():
-        raise UserError(
+        raise UsthandError(
             f"{root} is not a folder" if root.exists() else f"there is no {root}",
             "labels of this format are a folder with one file or subfolder per camera",
             "give that folder",
@@ -146,7 +146,7 @@ def camera_files(root: Path, cameras: Sequence[str], endings: tuple[str, ...]) -
             found.setdefault(_owner(entry.stem, cameras), []).append(entry)
     missing = [name for name in cameras if name not in found]
     if missing:
-        raise UserError(
+        raise UsthandError(
             f"{root} has no labels of camera {', '.join(missing)}",
             f"the rig's cameras are {', '.join(cameras)} and the labels are of {_listed(found) or 'nothing'}",
             "rename the folders or files after the cameras of rig.toml",

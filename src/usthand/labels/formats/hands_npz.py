@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from usthand.capture.rig import Camera
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.labels.formats.base import BODY_SIDE, UNKNOWN_CONFIDENCE, View, gather, hand, read_json, unreadable
 
 ENDINGS = (".npz", ".json")
@@ -37,16 +37,16 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """One camera's own file. Raises `UserError` for another layout."""
+    """One camera's own file. Raises `UsthandError` for another layout."""
     return _views(path, camera.name).get(camera.name, {})
 
 
 def read_all(path: Path, cameras: Sequence[str]) -> dict[str, View]:
-    """All cameras from one file. Raises `UserError` for another layout, or if a detection's camera is not of the rig."""
+    """All cameras from one file. Raises `UsthandError` for another layout, or if a detection's camera is not of the rig."""
     views = _views(path, None)
     strangers = sorted(set(views) - set(cameras))
     if strangers:
-        raise UserError(
+        raise UsthandError(
             f"{path} has hands of camera {', '.join(strangers)}",
             f"the rig's cameras are {', '.join(cameras)} and the file's are {', '.join(sorted(views))}",
             "write the names of rig.toml",
@@ -59,7 +59,7 @@ def _views(path: Path, camera: str | None) -> dict[str, View]:
     for entry in _json_entries(path) if path.suffix == ".json" else _npz_entries(path):
         name = str(entry.get("camera", camera or ""))
         if not name:
-            raise UserError(
+            raise UsthandError(
                 f"{path} does not say which camera saw a hand",
                 "it has no `camera`",
                 "add it, or write a file per camera",
@@ -99,7 +99,7 @@ def _side(entry: dict, path: Path) -> str:
         return "right" if float(entry["is_right"]) > 0.5 else "left"
     side = str(entry.get("side", "")).lower()
     if side not in ("right", "left"):
-        raise UserError(
+        raise UsthandError(
             f"{path} has a hand whose side is {side!r}", "a hand needs is_right or side", "write one of these"
         )
     return side

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import N_JOINTS
 from usthand.labels.formats.base import UNKNOWN_CONFIDENCE, View, gather, hand
 
@@ -33,12 +33,12 @@ def read(path: Path, cameras: Sequence[str]) -> dict[str, View]:
     """The hands of every camera; a port belongs to the camera whose name ends in its number.
 
     Raises:
-        UserError: columns are missing, a value is no number, or ports and cameras do not match.
+        UsthandError: columns are missing, a value is no number, or ports and cameras do not match.
     """
     hands: dict[tuple[int, int, str], np.ndarray] = {}
     ports: set[int] = set()
     if not looks_like(path):
-        raise UserError(
+        raise UsthandError(
             f"{path} lacks one of the columns {', '.join(COLUMNS)}", "it is another table", "give xy_HOLISTIC.csv"
         )
     with path.open(newline="") as file:
@@ -47,7 +47,7 @@ def read(path: Path, cameras: Sequence[str]) -> dict[str, View]:
                 instant, port, point = (int(float(row[name])) for name in COLUMNS[:3])
                 uv = [float(row[name] or "nan") for name in COLUMNS[3:]]
             except (TypeError, ValueError):
-                raise UserError(
+                raise UsthandError(
                     f"line {line} of {path} has a value that is no number", "the table is damaged", "export it again"
                 ) from None
             ports.add(port)
@@ -66,7 +66,7 @@ def _camera_of_port(ports: set[int], cameras: Sequence[str], path: Path) -> dict
     numbers = {name: re.findall(r"\d+$", name) for name in cameras}
     by_number = {int(found[0]): name for name, found in numbers.items() if found}
     if ports != set(by_number) or len(by_number) != len(cameras):
-        raise UserError(
+        raise UsthandError(
             f"the ports of {path} do not match the rig",
             f"it has ports {', '.join(map(str, sorted(ports))) or 'none'} and the rig's cameras are {', '.join(cameras)}",
             "name the cameras in rig.toml after their ports, cam_0 for port 0, or remove those without labels",

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from usthand.capture.rig import Camera
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.labels.formats.base import (
     BODY_SIDE,
     NO_SIDE,
@@ -62,7 +62,7 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """All hands of a file, with anatomical sides. Raises `UserError` for another layout."""
+    """All hands of a file, with anatomical sides. Raises `UsthandError` for another layout."""
     data = read_json(path)
     frames = _frames(data)
     if frames and not looks_like(data) and any(one for _, one in frames):
@@ -144,7 +144,7 @@ def _side(said: Any, path: Path) -> tuple[str, float]:
             return "right", NO_SIDE
     side = said.strip().lower()
     if side not in OTHER:
-        raise UserError(f"{path} has a hand whose side is {said!r}", "a hand is Left or Right", "write one of these")
+        raise UsthandError(f"{path} has a hand whose side is {said!r}", "a hand is Left or Right", "write one of these")
     return OTHER[side], float(np.clip(BODY_SIDE if score is None else score, NO_SIDE, 1.0))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from usthand.capture.rig import Camera
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import BONES, INTERHAND_TO_OPENPOSE, N_JOINTS
 from usthand.labels.formats.base import (
     LEAST_CONFIDENCE,
@@ -52,7 +52,7 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """The hands of one video's or image's predictions. Raises `UserError` for another layout or number of points."""
+    """The hands of one video's or image's predictions. Raises `UsthandError` for another layout or number of points."""
     data = read_json(path)
     if not looks_like(data) and data != []:
         raise unreadable(path, WHAT)
@@ -86,7 +86,7 @@ def _hands(instance: dict, order: tuple[int, ...], path: Path) -> list[Detection
             hand(uv[ids + start], trust[ids + start], side, least=LEAST_CONFIDENCE, where=path)
             for side, start in (("right", 0), ("left", N_JOINTS))
         ]
-    raise UserError(
+    raise UsthandError(
         f"{path} has instances of {len(uv)} points",
         f"hands are read from {N_JOINTS} (one hand), {2 * N_JOINTS} (both) or {N_WHOLEBODY} (whole body)",
         "run MMPose with a hand or whole-body model",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from usthand.capture.rig import Camera
-from usthand.common.errors import UserError
+from usthand.common.errors import UsthandError
 from usthand.labels.formats.base import View, frame_number, gather, hand, read_json, triples, unreadable
 from usthand.labels.formats.wholebody import N_WHOLEBODY, wholebody_hands
 from usthand.labels.labels import Labels
@@ -28,7 +28,7 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """Both hands of all people in one frame. Raises `UserError` for another layout, and for normalised coordinates."""
+    """Both hands of all people in one frame. Raises `UsthandError` for another layout, and for normalised coordinates."""
     people = _people(path)
     found = []
     for person in people:
@@ -76,7 +76,7 @@ def _people(path: Path) -> list[dict]:
 def _check_pixels(values: np.ndarray, path: Path) -> None:
     known = values[values[:, 2] > 0, :2]
     if len(known) and np.abs(known).max() <= 1.5:
-        raise UserError(
+        raise UsthandError(
             f"{path} has coordinates between {known.min():.2f} and {known.max():.2f}",
             "they are normalised, not pixels",
             "run OpenPose again with --keypoint_scale 0",

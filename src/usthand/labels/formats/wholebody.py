@@ -40,7 +40,7 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """Both hands of all people in all frames of one camera. Raises `UserError` for another layout."""
+    """Both hands of all people in all frames of one camera. Raises `UsthandError` for another layout."""
     data = read_json(path)
     if not looks_like(data):
         if data in ([], {"annotations": []}):
