@@ -1,4 +1,4 @@
-# Two commands matter: `make demo` and `make test`. Both work in a fresh clone with Python 3.10 or newer and no GPU.
+# Two commands matter: `make demo` and `make test`. Both work in a fresh clone with Python 3.11 or newer and no GPU.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,8 +6,9 @@ DEMO_OUT ?= runs/demo
 # For instance PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu", to be sure of torch's small CPU build.
 PIP_FLAGS ?=
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+CHECKED := src tests benchmarks examples tools
 
-.PHONY: demo test quick lint detector clean
+.PHONY: demo test quick lint docs detector clean
 
 demo: $(VENV)/.installed
 	$(BIN)/usthand demo --out $(DEMO_OUT)
@@ -19,7 +20,13 @@ quick: $(VENV)/.installed-test lint
 	$(BIN)/python -m pytest -m "not slow"
 
 lint: $(VENV)/.installed-test
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check $(CHECKED)
+	$(BIN)/ruff check $(CHECKED)
+	$(BIN)/lint-imports
+	$(BIN)/basedpyright
+
+docs: $(VENV)/.installed-test
+	$(BIN)/mkdocs build --strict
 
 # torch by itself first: named with its exact version, its CPU build is taken where one is at hand.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -42,4 +49,4 @@ detector: .venv-mediapipe/.installed
 	touch $@
 
 clean:
-	rm -rf runs .venv .venv-mediapipe
+	rm -rf runs site .venv .venv-mediapipe
