@@ -41,9 +41,8 @@ def test_nothing_that_learns_loads_truth():
         "training.loop reconstruction.reconstruct fit.fit experiments.hamuco.model experiments.hamuco.reconstruct"
     )
     imports = ", ".join(f"usthand.{name}" for name in learning.split())
-    told = printed_by(
-        f"import sys, {imports}; print([m for m in sys.modules if m.startswith(('usthand.evaluation', 'usthand.datasets'))])"
-    )
+    loaded = "[m for m in sys.modules if m.startswith(('usthand.evaluation', 'usthand.datasets'))]"
+    told = printed_by(f"import sys, {imports}; print({loaded})")
     assert told == "[]"
 
 

@@ -14,7 +14,8 @@ import usthand
 
 ROOT = Path(__file__).resolve().parents[1]
 PROMISED = """
-    Camera Capture CreateConfig FitConfig ImportConfig Labels OverlayConfig ReconstructConfig Result Rig TrainConfig UsthandError
+    Camera Capture CreateConfig FitConfig ImportConfig Labels OverlayConfig ReconstructConfig Result Rig TrainConfig
+    UsthandError
     check_capture create_capture detect_labels evaluate fit_labels import_labels load_calibration load_hand load_labels
     load_result open_capture reconstruct train triangulate write_overlays
 """.split()
@@ -24,7 +25,7 @@ IMPORT_S = 0.05
 
 
 def test_the_public_names_are_those_that_were_promised():
-    """A name that comes or goes is a decision: it changes this list, the page `docs/python-api.md` and the changelog."""
+    """A name that comes or goes is a decision: this list, `docs/python-api.md` and the changelog change with it."""
     assert usthand.__all__ == sorted(PROMISED)
     assert set(dir(usthand)) >= set(PROMISED)
     with pytest.raises(AttributeError, match="no attribute 'reconstruct_all'"):
@@ -58,7 +59,12 @@ def test_every_door_is_narrow_and_has_an_example(name):
 
 def test_the_import_is_light_and_loads_no_torch():
     """The best of five fresh processes, each timing the import alone."""
-    code = "import sys, time; t = time.perf_counter(); import usthand; print(time.perf_counter() - t, 'torch' in sys.modules)"
+    code = """
+import sys, time
+began = time.perf_counter()
+import usthand
+print(time.perf_counter() - began, "torch" in sys.modules)
+"""
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(5)]
     seconds, torch = zip(*(run.stdout.split() for run in runs), strict=True)
     assert set(torch) == {"False"}
