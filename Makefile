@@ -6,6 +6,8 @@ DEMO_OUT ?= runs/demo
 # For instance PIP_FLAGS="--extra-index-url https://download.pytorch.org/whl/cpu", to be sure of torch's small CPU build.
 PIP_FLAGS ?=
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
+# A process a core, each with one thread: most tests are many small products, which threads only slow down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 CHECKED := src tests benchmarks examples tools
 
 .PHONY: demo test quick lint docs detector clean
@@ -14,10 +16,10 @@ demo: $(VENV)/.installed
 	$(BIN)/usthand demo --out $(DEMO_OUT)
 
 test: demo $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 quick: $(VENV)/.installed-test lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check $(CHECKED)

@@ -7,7 +7,7 @@ import usthand
 
 capture = usthand.open_capture("clip")
 for answer in ("network", "head", "final"):
-    # network: the mesh fitted to the network's points; head: its own hand head; final: the sequence fit on all evidence.
+    # The mesh fitted to the network's points, the mesh of its hand head, and the sequence fit on all evidence.
     config = usthand.ReconstructConfig(answer=answer)
     result = usthand.reconstruct(capture, side="right", config=config)
     numbers = usthand.evaluate(result, capture)
