@@ -13,7 +13,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from usthand.capture.calibration.read import FORMATS, find_calibration, read_calibration, recognise
+from usthand.capture.calibration.read import FORMATS, find_calibration, load_calibration, recognise
 from usthand.capture.rig import Camera, Rig, load_rig, save_rig
 from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project
@@ -102,11 +102,11 @@ def write_anipose(path: Path, rig: Rig, unit_m: float, metadata: str = "", fishe
 def test_caliscope(tmp_path):
     """cam_10 comes after cam_2, although its string comes before."""
     rig = make_rig(names=("cam_0", "cam_2", "cam_10"))
-    assert_same(read_calibration(write_caliscope(tmp_path, rig)), rig)
+    assert_same(load_calibration(write_caliscope(tmp_path, rig)), rig)
     assert recognise(tmp_path / "config.toml") == "caliscope"
     assert_same(load_rig(tmp_path / "config.toml"), rig)
     short = write_caliscope(tmp_path, rig, ("cameras.0", "cameras.2", "cameras.10"))
-    assert_same(read_calibration(short), rig)
+    assert_same(load_calibration(short), rig)
 
 
 @pytest.mark.parametrize("lens", [("pinhole", FIVE), ("fisheye", FISHEYE)])
@@ -114,10 +114,10 @@ def test_anipose(tmp_path, lens):
     """Eleven cameras, so that their keys sort wrongly; rotation vectors; no metre."""
     rig = make_rig(lens, 11)
     path = write_anipose(tmp_path, rig, 0.0254, fisheye=lens[0] == "fisheye")
-    found = read_calibration(path)
+    found = load_calibration(path)
     assert recognise(path) == "anipose" and not found.metric and "board" in found.unit_source
     assert_same(found, rig, 0.0254)
-    scaled = read_calibration(path, scale=0.0254)
+    scaled = load_calibration(path, scale=0.0254)
     assert scaled.metric and "0.0254 m" in scaled.unit_source and "--scale" in scaled.unit_source
     assert_same(scaled, rig)
 
@@ -125,18 +125,18 @@ def test_anipose(tmp_path, lens):
 def test_freemocap_is_in_millimetres(tmp_path):
     rig = make_rig(names=("Camera_000", "Camera_001", "Camera_002"))
     path = write_anipose(tmp_path, rig, 1e-3, "charuco_square_size = 58.0\n")
-    found = read_calibration(path)
+    found = load_calibration(path)
     assert recognise(path) == "freemocap" and found.metric and "millimetres" in found.unit_source
     assert_same(found, rig)
     assert_same(load_rig(path), rig)
     path = write_anipose(tmp_path, rig, 1e-3, world_position=[1.0, 2.0, 3.0])
     assert recognise(path) == "freemocap"
-    assert_same(read_calibration(path), rig)
+    assert_same(load_calibration(path), rig)
 
 
 def test_a_freemocap_board_of_unit_squares_has_no_scale(tmp_path):
     rig = make_rig()
-    found = read_calibration(write_anipose(tmp_path, rig, 0.058, "charuco_square_size = 1\n"))
+    found = load_calibration(write_anipose(tmp_path, rig, 0.058, "charuco_square_size = 1\n"))
     assert not found.metric and "given as 1" in found.unit_source
     assert_same(found, rig, 0.058)
 
@@ -144,8 +144,8 @@ def test_a_freemocap_board_of_unit_squares_has_no_scale(tmp_path):
 def test_our_own_is_read_too(tmp_path):
     rig = make_rig(("fisheye624", META))
     save_rig(rig, tmp_path / "rig.toml")
-    assert_same(read_calibration(tmp_path / "rig.toml"), rig)
-    doubled = read_calibration(tmp_path / "rig.toml", scale=2.0)
+    assert_same(load_calibration(tmp_path / "rig.toml"), rig)
+    doubled = load_calibration(tmp_path / "rig.toml", scale=2.0)
     assert_same(doubled, rig, 0.5)
 
 
@@ -180,18 +180,18 @@ def test_easymocap(tmp_path, leave):
     """Names with leading zeros stay as they are; R_ is a vector, Rot_ a matrix, and either suffices."""
     rig = make_rig(names=("01", "02", "08"))
     path = write_easymocap(tmp_path, rig, 0.1, True, leave)
-    found = read_calibration(path)
+    found = load_calibration(path)
     assert recognise(path) == recognise(path / "intri.yml") == "easymocap" and not found.metric
     assert_same(found, rig, 0.1)
-    assert_same(read_calibration(path / "extri.yml", scale=0.1), rig)
+    assert_same(load_calibration(path / "extri.yml", scale=0.1), rig)
 
 
 def test_easymocap_takes_sizes_from_the_videos(tmp_path):
     rig = make_rig()
     path = write_easymocap(tmp_path, rig, 1.0, False)
     with pytest.raises(UsthandError, match="does not say the size of camera 'cam_0'"):
-        read_calibration(path)
-    assert_same(read_calibration(path, sizes={name: SIZE for name in rig.names}), rig)
+        load_calibration(path)
+    assert_same(load_calibration(path, sizes={name: SIZE for name in rig.names}), rig)
 
 
 def test_easymocap_as_opencv_itself_writes_it(tmp_path):
@@ -205,7 +205,7 @@ def test_easymocap_as_opencv_itself_writes_it(tmp_path):
             for key, attribute in parts.items():
                 storage.write(f"{key}_{c.name}", np.atleast_2d(getattr(c, attribute)))
         storage.release()
-    assert_same(read_calibration(tmp_path, sizes={name: SIZE for name in rig.names}), rig)
+    assert_same(load_calibration(tmp_path, sizes={name: SIZE for name in rig.names}), rig)
 
 
 def test_easymocap_whose_rotations_disagree(tmp_path):
@@ -216,7 +216,7 @@ def test_easymocap_whose_rotations_disagree(tmp_path):
     old = ", ".join(f"{v:.17g}" for v in rig.cameras[0].rotation.ravel())
     (tmp_path / "extri.yml").write_text(text.replace(old, ", ".join(f"{v:.17g}" for v in turned.ravel())))
     with pytest.raises(UsthandError, match="R_cam_0 and Rot_cam_0 are different"):
-        read_calibration(tmp_path)
+        load_calibration(tmp_path)
 
 
 # ---- Kalibr --------------------------------------------------------------------------------------------------------
@@ -253,7 +253,7 @@ def test_kalibr_is_a_chain_from_cam0(tmp_path, model, lens):
         pose = np.linalg.inv(world_from_cam(c)) @ first
         moved.append(replace(c, rotation=pose[:3, :3], translation=pose[:3, 3]))
     path = write_kalibr(tmp_path, Rig(tuple(moved)), model)
-    found = read_calibration(path)
+    found = load_calibration(path)
     assert recognise(path) == "kalibr" and found.metric
     assert_same(found, Rig(tuple(moved)))
 
@@ -270,17 +270,17 @@ REFUSED_BY_KALIBR = {
 def test_what_kalibr_has_and_we_have_not(tmp_path, fact):
     rig = make_rig(("pinhole", FIVE[:4]))
     with pytest.raises(UsthandError, match=fact):
-        read_calibration(write_kalibr(tmp_path, rig, "radtan", **REFUSED_BY_KALIBR[fact]))
+        load_calibration(write_kalibr(tmp_path, rig, "radtan", **REFUSED_BY_KALIBR[fact]))
 
 
 def test_a_broken_chain(tmp_path):
     path = write_kalibr(tmp_path, make_rig(("pinhole", FIVE[:4])), "radtan")
     path.write_text(path.read_text().replace("cam1:", "cam4:"))
     with pytest.raises(UsthandError, match="cam2 but no cam1"):
-        read_calibration(path)
+        load_calibration(path)
     path.write_text(path.read_text().replace("cam4:", "cam1:").replace("T_cn_cnm1", "T_cam_imu"))
     with pytest.raises(UsthandError, match="cam1 lacks T_cn_cnm1"):
-        read_calibration(path)
+        load_calibration(path)
 
 
 # ---- headsets ------------------------------------------------------------------------------------------------------
@@ -353,7 +353,7 @@ def test_fisheye624(tmp_path, layout, fields):
     rig = make_rig(("fisheye624", META), square=fields == 15, names=("214-1", "1201-1", "1201-2"))
     (tmp_path / "cameras.json").write_text(json.dumps(layout(rig, fields)))
     assert recognise(tmp_path / "cameras.json") == "fisheye624"
-    found = read_calibration(tmp_path / "cameras.json")
+    found = load_calibration(tmp_path / "cameras.json")
     assert found.metric
     assert_same(found, rig)
 
@@ -364,7 +364,7 @@ def test_metas_tangential_terms_are_opencvs_the_other_way_round(tmp_path):
     k[6] = 0.02
     rig = make_rig(("fisheye624", k), 1, names=("214-1",))
     (tmp_path / "cameras.json").write_text(json.dumps(hot3d_models(rig, 16)))
-    camera = read_calibration(tmp_path / "cameras.json").cameras[0]
+    camera = load_calibration(tmp_path / "cameras.json").cameras[0]
     still = Rig((replace(camera, rotation=np.eye(3), translation=np.zeros(3)),))
     uv = project(still.tensors(torch.float64), torch.tensor([[np.tan(0.5), 0.0, 1.0]], dtype=torch.float64))[0][
         0, 0
@@ -378,7 +378,7 @@ def test_aria_sizes_by_label(tmp_path):
     data = aria(rig, 15)
     del data["ImageSizes"]
     (tmp_path / "calib.json").write_text(json.dumps(data))
-    found = read_calibration(tmp_path / "calib.json")
+    found = load_calibration(tmp_path / "calib.json")
     assert [(c.width, c.height) for c in found.cameras] == [(640, 480), (2880, 2880)]
 
 
@@ -390,7 +390,7 @@ def test_fisheye624_with_other_lenses_and_counts(tmp_path):
     ):
         (tmp_path / "c.json").write_text(json.dumps([{**entry, **change} for entry in hot3d_models(rig, 15)]))
         with pytest.raises(UsthandError, match=fact):
-            read_calibration(tmp_path / "c.json")
+            load_calibration(tmp_path / "c.json")
 
 
 def umetrack(rig: Rig, drift: str) -> dict:
@@ -421,7 +421,7 @@ def test_umetrack_is_in_millimetres_and_may_walk(tmp_path, drift):
     """A headset that moves is a rig all the same; the world is then its first camera's frame."""
     rig = make_rig(("fisheye624", np.r_[META[:8], np.zeros(4)]))
     (tmp_path / "r.json").write_text(json.dumps(umetrack(rig, drift)))
-    found = read_calibration(tmp_path / "r.json")
+    found = load_calibration(tmp_path / "r.json")
     assert recognise(tmp_path / "r.json") == "umetrack" and found.metric
     if drift == "walks":
         first, moved = world_from_cam(rig.cameras[0]), []
@@ -436,7 +436,7 @@ def test_umetrack_cameras_that_come_apart(tmp_path):
     rig = make_rig(("fisheye624", np.r_[META[:8], np.zeros(4)]))
     (tmp_path / "r.json").write_text(json.dumps(umetrack(rig, "comes apart")))
     with pytest.raises(UsthandError, match="move against each other"):
-        read_calibration(tmp_path / "r.json")
+        load_calibration(tmp_path / "r.json")
 
 
 # ---- structure from motion -----------------------------------------------------------------------------------------
@@ -480,11 +480,11 @@ def test_nerfstudio(tmp_path, lens, shared):
     """OpenGL's axes, camera->world, half a pixel, and intrinsics for all or for each."""
     rig = make_rig(lens)
     rig = one_lens(rig) if shared else rig
-    found = read_calibration(write_nerfstudio(tmp_path, rig, shared))
+    found = load_calibration(write_nerfstudio(tmp_path, rig, shared))
     assert recognise(tmp_path) == recognise(tmp_path / "transforms.json") == "nerfstudio"
     assert not found.metric and "arbitrary" in found.unit_source
     assert_same(found, rig)
-    assert_same(read_calibration(tmp_path, scale=2.5), rig, 1 / 2.5)
+    assert_same(load_calibration(tmp_path, scale=2.5), rig, 1 / 2.5)
 
 
 def test_a_nerf_with_a_field_of_view_only(tmp_path):
@@ -492,7 +492,7 @@ def test_a_nerf_with_a_field_of_view_only(tmp_path):
     frames = [{"file_path": f"./{c.name}.png", "transform_matrix": opengl(c)} for c in rig.cameras]
     data = {"camera_angle_x": 2 * np.arctan(0.5), "w": 640, "h": 480, "frames": frames}
     (tmp_path / "transforms.json").write_text(json.dumps(data))
-    found = read_calibration(tmp_path).cameras[0]
+    found = load_calibration(tmp_path).cameras[0]
     assert np.abs(found.matrix - [[640, 0, 319.5], [0, 640, 239.5], [0, 0, 1]]).max() < 1e-9
 
 
@@ -503,7 +503,7 @@ def test_a_nerf_with_a_field_of_view_only(tmp_path):
 def test_what_nerfstudio_has_and_we_have_not(tmp_path, change, fact):
     write_nerfstudio(tmp_path, one_lens(make_rig()), True, **change)
     with pytest.raises(UsthandError, match=fact):
-        read_calibration(tmp_path)
+        load_calibration(tmp_path)
 
 
 COLMAP_LENSES = {
@@ -566,9 +566,9 @@ def test_colmap(tmp_path, kind, binary):
     path = write_colmap(tmp_path / "sparse" / "0", rig, kind, binary)
     if kind in ("FOV", "THIN_PRISM_FISHEYE"):
         with pytest.raises(UsthandError, match=f"has the model {kind}"):
-            read_calibration(path)
+            load_calibration(path)
         return
-    found = read_calibration(tmp_path)
+    found = load_calibration(tmp_path)
     assert (
         recognise(tmp_path) == recognise(path / f"images.{'bin' if binary else 'txt'}") == "colmap" and not found.metric
     )
@@ -597,21 +597,21 @@ def test_several_images_of_a_camera(tmp_path, kind):
         return write_nerfstudio(tmp_path, which, False, files)
 
     folders = [f"images/{c.name.split('_')[0]}/000{i % 2}.jpg" for i, c in enumerate(twice.cameras)]
-    found = read_calibration(write(twice, folders, [1, 1, 2, 2, 3, 3]))
+    found = load_calibration(write(twice, folders, [1, 1, 2, 2, 3, 3]))
     assert_same(found, rig)  # one of each folder, named by it
     flat = [f"images/{c.name.split('_')[0]}_000{i % 2}.jpg" for i, c in enumerate(twice.cameras)]
     assert_same(
-        read_calibration(write(twice, flat, [1, 1, 2, 2, 3, 3])), rig
+        load_calibration(write(twice, flat, [1, 1, 2, 2, 3, 3])), rig
     )  # one of each lens, named by what is common
-    chosen = read_calibration(tmp_path, images=("left_0000", "right_0001.jpg"))
+    chosen = load_calibration(tmp_path, images=("left_0000", "right_0001.jpg"))
     assert chosen.names == ("left_0000", "right_0001")
     with pytest.raises(UsthandError, match="has 0 images 'centre'"):
-        read_calibration(tmp_path, images=("centre",))
+        load_calibration(tmp_path, images=("centre",))
     with pytest.raises(UsthandError, match="camera of images/left moves"):
-        read_calibration(write(frames_of(rig, 0.5), folders, [1, 1, 2, 2, 3, 3]))
+        load_calibration(write(frames_of(rig, 0.5), folders, [1, 1, 2, 2, 3, 3]))
     # One lens for all and every image elsewhere: each is a camera.
     same = Rig(tuple(replace(c, matrix=rig.cameras[0].matrix) for c in rig.cameras))
-    assert_same(read_calibration(write(same, None, [1, 1, 1])), same)
+    assert_same(load_calibration(write(same, None, [1, 1, 1])), same)
 
 
 # ---- DexYCB --------------------------------------------------------------------------------------------------------
@@ -637,11 +637,11 @@ def test_dexycb_is_camera_to_master(tmp_path):
     inner = path / "extrinsics_20200702_151821"
     for given in (path, inner, inner / "extrinsics.yml"):
         assert recognise(given) == "dexycb"
-        assert_same(read_calibration(given), rig)
+        assert_same(load_calibration(given), rig)
     write_dexycb(tmp_path / "calibration", rig, "20200813_143449")
     with pytest.raises(UsthandError, match="has 2 sessions"):
-        read_calibration(path)
-    assert_same(read_calibration(inner), rig)
+        load_calibration(path)
+    assert_same(load_calibration(inner), rig)
 
 
 # ---- all -----------------------------------------------------------------------------------------------------------
@@ -652,13 +652,13 @@ def test_tiny_numbers_are_numbers_in_yaml(tmp_path):
     rig = make_rig(("pinhole", np.array([1e-05, -2e-07, 0, 0])), 2, names=("cam0", "cam1"))
     path = write_kalibr(tmp_path, rig, "radtan")
     assert "1e-05" in path.read_text()
-    assert (read_calibration(path).cameras[0].distortion == rig.cameras[0].distortion).all()
+    assert (load_calibration(path).cameras[0].distortion == rig.cameras[0].distortion).all()
 
 
 def test_yaml_runs_nothing(tmp_path):
     (tmp_path / "camchain.yaml").write_text("cam0: !!python/object/apply:os.mkdir ['made']\n")
     with pytest.raises(UsthandError):
-        read_calibration(tmp_path / "camchain.yaml")
+        load_calibration(tmp_path / "camchain.yaml")
     assert not Path("made").exists()
 
 
@@ -691,32 +691,32 @@ def test_broken_files_end_in_one_sentence(tmp_path, name):
     text, fact = BROKEN[name]
     (tmp_path / name).write_text(text)
     with pytest.raises(UsthandError, match=fact):
-        read_calibration(tmp_path / name)
+        load_calibration(tmp_path / name)
 
 
 def test_what_is_not_there_or_not_said_rightly(tmp_path):
     with pytest.raises(UsthandError, match="there is no"):
-        read_calibration(tmp_path / "nothing.toml")
+        load_calibration(tmp_path / "nothing.toml")
     with pytest.raises(UsthandError, match="no calibration format"):
-        read_calibration(tmp_path)
+        load_calibration(tmp_path)
     rig = make_rig()
     path = write_caliscope(tmp_path, rig)
     with pytest.raises(UsthandError, match="no format 'opencv'"):
-        read_calibration(path, "opencv")
+        load_calibration(path, "opencv")
     with pytest.raises(UsthandError, match="not of the format usthand"):
-        read_calibration(path, "usthand")
+        load_calibration(path, "usthand")
     with pytest.raises(UsthandError, match="only nerfstudio and COLMAP"):
-        read_calibration(path, images=("a",))
+        load_calibration(path, images=("a",))
     for scale in (0.0, -1.0, float("nan")):
         with pytest.raises(UsthandError, match="is no length"):
-            read_calibration(path, scale=scale)
+            load_calibration(path, scale=scale)
     (tmp_path / "cut").mkdir()
     write_colmap(tmp_path / "cut", make_rig(("pinhole", FIVE[:4])), "OPENCV", True)
     for file in ("images.bin", "cameras.bin"):
         whole = (tmp_path / "cut" / file).read_bytes()
         (tmp_path / "cut" / file).write_bytes(whole[: len(whole) // 2])
         with pytest.raises(UsthandError, match="cannot be read"):
-            read_calibration(tmp_path / "cut")
+            load_calibration(tmp_path / "cut")
         (tmp_path / "cut" / file).write_bytes(whole)
 
 
@@ -732,7 +732,7 @@ def test_a_value_that_is_not_finite_is_refused_in_every_format(tmp_path):
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         folder.mkdir()
         with pytest.raises(UsthandError, match="not finite"):
-            read_calibration(write(folder))
+            load_calibration(write(folder))
 
 
 def test_the_command_line_has_all_formats():
@@ -744,7 +744,7 @@ def test_the_command_line_has_all_formats():
 def test_the_real_calibration(shared_data):
     """pyxy3d's four webcams: metres, and camera->world would put the cameras elsewhere."""
     path = shared_data / "webcams4" / "config.toml"
-    rig = read_calibration(path)
+    rig = load_calibration(path)
     assert recognise(path) == "caliscope" and rig.metric and find_calibration(path).format == "Caliscope"
     centres = np.array([c.centre_world for c in rig.cameras])
     assert 0.3 < np.linalg.norm(np.ptp(centres, axis=0)) < 3

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Float, UInt8
 from usthand.capture.resample import Planes
 
 COARSE = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1)}
-"""Pixels per chroma sample, across and down, in the formats whose planes are used as they are; others become RGB first."""
+"""Pixels per chroma sample, across and down, in formats whose planes are used as they are; others become RGB first."""
 # FFmpeg's numbers of colour spaces, with the weights of red and blue in luma. It takes what is not stated (2) for BT.601.
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114)}
 FULL_RANGE = 2  # FFmpeg's number for luma from 0 to 255, not 16 to 235
@@ -46,9 +46,11 @@ class ImagePicture:
     read: Callable[[], UInt8[np.ndarray, "H W 3"]]
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image."""
         return self.read()
 
     def planes(self) -> Planes:
+        """The image as planes."""
         return planes_of(self.read())
 
 
@@ -59,9 +61,11 @@ class VideoPicture:
     frame: av.VideoFrame
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image."""
         return self.frame.to_ndarray(**TO_RGB)
 
     def planes(self) -> Planes:
+        """The planes as they were decoded, where their format is a usual one."""
         frame, name = self.frame, self.frame.format.name
         if name not in COARSE or frame.colorspace not in LUMA_WEIGHTS or frame.interlaced_frame:
             return planes_of(self.rgb())

@@ -1,7 +1,7 @@
-"""Any calibration as a rig. The formats, each in its own file with its direction, axes, units and lenses:
+"""Any calibration as a rig. Each format has a file of its own, which says its direction, axes, units and lenses.
 
 usthand                      our own rig.toml (`usthand.capture.rig`)
-caliscope anipose freemocap  TOML (`tables`)
+caliscope anipose freemocap  TOML (`caliscope_anipose`)
 easymocap                    intri.yml and extri.yml
 kalibr                       camchain YAML
 fisheye624, umetrack         Meta's headsets, JSON (`headset`)
@@ -58,9 +58,9 @@ _READERS: dict[str, Callable[[Path], Calibration]] = {
 }
 
 
-def read_calibration(
+def load_calibration(
     path: str | Path,
-    fmt: Format = "auto",
+    format: str = "auto",
     scale: float | None = None,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     images: Sequence[str] = (),
@@ -68,30 +68,37 @@ def read_calibration(
     """A calibration file or folder as a checked rig.
 
     Args:
-        fmt: One of `FORMATS`; auto recognises it by its keys and files.
+        path: The file or folder.
+        format: One of `FORMATS`; auto recognises it by its keys and files.
         scale: Metres per unit of the file, for those without a true scale, or to overrule the file.
             Without it `Rig.metric` is False for those.
         sizes: Width and height (px) by camera name, where the file does not say (EasyMocap).
         images: nerfstudio and COLMAP: names of the images to take as cameras.
 
     Raises:
-        UsthandError: if it is not there, of no known format, incomplete, or a camera is impossible.
+        UsthandError: If it is not there, of no known format, incomplete, or a camera is impossible.
+
+    Example:
+        >>> rig = load_calibration("calibration.toml", scale=0.025)  # an Anipose file whose unit is a square of 25 mm
+        >>> print(rig.names, rig.unit_source)
     """
-    return build_rig(find_calibration(path, fmt, images), scale, sizes)
+    return build_rig(find_calibration(path, format, images), scale, sizes)
 
 
-def find_calibration(path: str | Path, fmt: Format = "auto", images: Sequence[str] = ()) -> Calibration | Rig:
-    """What `read_calibration` makes its rig of: for callers that must know the cameras' names first.
+def find_calibration(path: str | Path, format: str = "auto", images: Sequence[str] = ()) -> Calibration | Rig:
+    """What `load_calibration` makes its rig of, for callers that must know the cameras' names first.
 
     Raises:
-        UsthandError: as `read_calibration`, short of what only the finished rig shows.
+        UsthandError: As `load_calibration`, short of what only the finished rig shows.
     """
     path = Path(path)
-    if fmt not in FORMATS:
-        raise UsthandError(f"there is no format {fmt!r}", f"the formats are {', '.join(FORMATS)}", "choose one of them")
+    if format not in FORMATS:
+        raise UsthandError(
+            f"there is no format {format!r}", f"the formats are {', '.join(FORMATS)}", "choose one of them"
+        )
     if not path.exists():
         raise UsthandError(f"there is no {path}", "the calibration is somewhere else", "check the path")
-    chosen = recognise(path) if fmt == "auto" else fmt
+    chosen = recognise(path) if format == "auto" else format
     if images and chosen not in NAMED_IMAGES:
         raise UsthandError(
             f"{path} is of the format {chosen}", "only nerfstudio and COLMAP list images", "leave out --images"
@@ -119,7 +126,7 @@ def recognise(path: Path) -> str:
     """The format of a file or folder, by its keys and files.
 
     Raises:
-        UsthandError: if it is none that we know.
+        UsthandError: If it is none that we know.
     """
     found = _recognise_folder(path) if path.is_dir() else _recognise_file(path)
     if found is None:
