@@ -221,10 +221,9 @@ def place_image(image: Image.Image, x: float, y: float, scale: float, size: tupl
     if left < right and top < bottom:
         # Corners of the pixels lie half a pixel before their centres, in the canvas as in the image.
         edges = [(edge - 0.5 - at) / scale + 0.5 for edge, at in ((left, x), (top, y), (right, x), (bottom, y))]
-        box = tuple(
-            min(max(edge, 0.0), float(end)) for edge, end in zip(edges, image.size * 2, strict=True)
-        )  # rounding
-        canvas.paste(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box), (left, top))
+        # Rounding may lead out of the image.
+        a, b, c, d = (min(max(edge, 0.0), float(end)) for edge, end in zip(edges, image.size * 2, strict=True))
+        canvas.paste(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, (a, b, c, d)), (left, top))
     return canvas
 
 
@@ -304,10 +303,11 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
     images = folder / name
     if images.is_dir():
         found = ImagePaths.in_folder(images, IMAGE_SUFFIXES)
-        if found:
-            with Image.open(found[0]) as image:
+        first = found[0] if found else None
+        if first is not None:
+            with Image.open(first) as image:
                 if image.size != size:
-                    raise _wrong_size(found[0], *image.size, *size)
+                    raise _wrong_size(first, *image.size, *size)
             return Source(images, len(found), size, found)
     listed = folder / f"{name}.txt"
     if listed.is_file():

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import av
+from av.container import InputContainer
+from av.error import FFmpegError
 
 from usthand.capture.video import count_packets, damaged
 from usthand.common.files import whole_file
@@ -44,13 +46,13 @@ def probe_video(path: Path, remember: bool = False) -> VideoHeader:
             count = stream.frames or (_remembered_count(path, container) if remember else count_packets(container))
             rate = float(stream.average_rate) if stream.average_rate else None
             return VideoHeader(stream.width, stream.height, count, rate)
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise damaged(path, error) from None
     except IndexError:
         raise damaged(path, ValueError("no video stream")) from None
 
 
-def _remembered_count(video: Path, container: av.container.InputContainer) -> int:
+def _remembered_count(video: Path, container: InputContainer) -> int:
     """Number of packets, counted only once if the folder may be written to."""
     memory, status = video.parent / COUNTS, video.stat()
     entry = {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}

@@ -38,7 +38,8 @@ def _taps(origin: int, side: int, out: int, length: int, coarse: int) -> Taps:
     """Which samples of a plane make each of `out` pixels of a square of `side` that begins at `origin`.
 
     First sample and number of samples, which stand for `coarse` pixels each; their weights; and the sum of the weights,
-    which is 1 except where the image (`length`) ends. A triangle of the half width max(side / out, 1) around the pixel's centre, as in Pillow's `Resample.c`.
+    which is 1 except where the image (`length`) ends. The weights are a
+    triangle of the half width max(side / out, 1) around the pixel's centre, as in Pillow's `Resample.c`.
     """
     scale = side / out
     reach = max(scale, 1.0)

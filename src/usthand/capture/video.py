@@ -16,6 +16,8 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
 from jaxtyping import Int, UInt8
 
 from usthand.capture.frames import VideoPicture
@@ -41,7 +43,7 @@ def damaged(path: Path, error: Exception) -> UsthandError:
     )
 
 
-def count_packets(container: av.container.InputContainer) -> int:
+def count_packets(container: InputContainer) -> int:
     """Number of frames, by reading the whole file."""
     return sum(1 for packet in container.demux(video=0) if packet.size)
 
@@ -71,11 +73,11 @@ def decode(path: Path, start: int, stop: int, threads: int = 0) -> Iterator[tupl
                 frame += 1
         if frame < stop:
             yield from _from_beginning(path, frame, stop, threads)
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise damaged(path, error) from None
 
 
-def _open(path: Path, threads: int) -> av.container.InputContainer:
+def _open(path: Path, threads: int) -> InputContainer:
     container = av.open(str(path))
     stream = container.streams.video[0]
     stream.thread_type, stream.thread_count = "AUTO" if threads != 1 else "NONE", threads

@@ -74,7 +74,7 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
 def _array_of_buffer(
     buffer: bytes | bytearray | pickle.PickleBuffer, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]
 ) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order).copy(order="A")
+    return np.frombuffer(memoryview(buffer), dtype).reshape(shape, order=order).copy(order="A")
 
 
 def _array_of_storage(content: bytes) -> np.ndarray:

@@ -47,10 +47,10 @@ def _entry(inner: Path, outer: Path, intri: dict, extri: dict, name: str) -> dic
     keys(inner, "it", intri, [f"K_{name}"])
     keys(outer, "it", extri, [f"T_{name}"])
     distortion = intri.get(f"dist_{name}", intri.get(f"D_{name}"))
-    size = [intri.get(f"W_{name}"), intri.get(f"H_{name}")]
+    width, height = intri.get(f"W_{name}"), intri.get(f"H_{name}")
     return {
         "name": name,
-        "size": None if None in size else [int(float(n)) for n in size],
+        "size": None if width is None or height is None else (int(float(width)), int(float(height))),
         "matrix": _matrix(inner, f"K_{name}", intri[f"K_{name}"], 3, 3),
         "distortion": [] if distortion is None else _matrix(inner, f"the distortion of {name}", distortion, -1),
         "model": "pinhole",

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -45,16 +44,17 @@ Format = Literal[
 ]
 FORMATS: Final[tuple[str, ...]] = get_args(Format)
 _MISSHAPEN = (TypeError, ValueError, LookupError, AttributeError, struct.error)
-NAMED_IMAGES = ("nerfstudio", "colmap")
 
 _READERS: dict[str, Callable[[Path], Calibration]] = {
     "easymocap": read_easymocap,
     "kalibr": read_kalibr,
     "fisheye624": read_fisheye624,
     "umetrack": read_umetrack,
+    "dexycb": read_dexycb,
+}
+_IMAGE_READERS: dict[str, Callable[[Path, Sequence[str]], Calibration]] = {
     "nerfstudio": read_nerfstudio,
     "colmap": read_colmap,
-    "dexycb": read_dexycb,
 }
 
 
@@ -99,15 +99,13 @@ def find_calibration(path: str | Path, format: str = "auto", images: Sequence[st
     if not path.exists():
         raise UsthandError(f"there is no {path}", "the calibration is somewhere else", "check the path")
     chosen = recognise(path) if format == "auto" else format
-    if images and chosen not in NAMED_IMAGES:
+    if images and chosen not in _IMAGE_READERS:
         raise UsthandError(
             f"{path} is of the format {chosen}", "only nerfstudio and COLMAP list images", "leave out --images"
         )
-    if chosen in _READERS:
-        reader = _READERS[chosen]
-        reader = partial(reader, images=images) if chosen in NAMED_IMAGES else reader
+    if chosen in _READERS or chosen in _IMAGE_READERS:
         try:
-            found = reader(path)
+            found = _READERS[chosen](path) if chosen in _READERS else _IMAGE_READERS[chosen](path, images)
         except _MISSHAPEN as error:  # what a reader did not foresee is still the file's fault, and no traceback
             cause = "a value is missing or misshapen, or the file is cut short"
             raise bad_calibration(path, f"cannot be read ({type(error).__name__}: {error})", cause) from error
