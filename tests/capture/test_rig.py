@@ -110,7 +110,7 @@ def test_metres_are_kept_and_other_units_converted():
     assert metric.in_metres(0.1) is metric
     converted = replace(metric, metric=False).in_metres(0.1, "a guess")
     assert converted.metric and converted.unit_source == "a guess"
-    assert (converted.cameras[1].centre_world == 0.1 * metric.cameras[1].centre_world).all()
+    np.testing.assert_allclose(converted.cameras[1].centre_world, 0.1 * metric.cameras[1].centre_world, rtol=1e-12)
 
 
 def test_caliscope_is_read_in_order_of_number(tmp_path):
