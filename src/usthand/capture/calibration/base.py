@@ -53,6 +53,26 @@ def natural(key: str) -> tuple[tuple[int, int | str], ...]:
     return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
 
 
+def camera_entry(
+    name: str | None,
+    size: object,
+    matrix: Float[np.ndarray, "3 3"],
+    lens: tuple[str, object],
+    cam_from_world: tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]],
+) -> dict[str, Any]:
+    """An entry of `Calibration.cameras`.
+
+    Args:
+        name: The camera's; None where it is found later.
+        size: Width and height, px; None where the file does not say.
+        matrix: Intrinsics, px.
+        lens: Model and coefficients.
+        cam_from_world: Rotation and translation.
+    """
+    entry = dict(zip(("model", "distortion", "rotation", "translation"), (*lens, *cam_from_world), strict=True))
+    return {"name": name, "size": size, "matrix": matrix, **entry}
+
+
 def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> Float[np.ndarray, "3 3"]:
     """Intrinsics of a camera without skew, px."""
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]], float)

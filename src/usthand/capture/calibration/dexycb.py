@@ -11,7 +11,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from usthand.capture.calibration.base import Calibration, bad_calibration, inverted, natural, pinhole_matrix
+from usthand.capture.calibration.base import (
+    Calibration,
+    bad_calibration,
+    camera_entry,
+    inverted,
+    natural,
+    pinhole_matrix,
+)
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 
 SIZE = (640, 480)
@@ -60,13 +67,5 @@ def _entry(file: Path, intrinsics: Path, serial: str, pose: object) -> dict[str,
     colour = keys(inner, "color", colour, ["fx", "fy", "ppx", "ppy"])
     centre = numbers(inner, "color", [colour[key] for key in ("fx", "fy", "ppx", "ppy")], 4)
     world_from_cam = numbers(file, f"the pose of {serial}", pose, 3, 4)
-    rotation, translation = inverted(world_from_cam[:, :3], world_from_cam[:, 3])
-    return {
-        "name": serial,
-        "size": SIZE,
-        "matrix": pinhole_matrix(*centre),
-        "distortion": [],
-        "model": "pinhole",
-        "rotation": rotation,
-        "translation": translation,
-    }
+    cam_from_world = inverted(world_from_cam[:, :3], world_from_cam[:, 3])
+    return camera_entry(serial, SIZE, pinhole_matrix(*centre), ("pinhole", []), cam_from_world)

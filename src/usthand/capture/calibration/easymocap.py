@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from usthand.capture.calibration.base import Calibration, bad_calibration
+from usthand.capture.calibration.base import Calibration, bad_calibration, camera_entry
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 from usthand.geometry.rotations import rotation_matrix
 
@@ -48,15 +48,11 @@ def _entry(inner: Path, outer: Path, intri: dict, extri: dict, name: str) -> dic
     keys(outer, "it", extri, [f"T_{name}"])
     distortion = intri.get(f"dist_{name}", intri.get(f"D_{name}"))
     width, height = intri.get(f"W_{name}"), intri.get(f"H_{name}")
-    return {
-        "name": name,
-        "size": None if width is None or height is None else (int(float(width)), int(float(height))),
-        "matrix": _matrix(inner, f"K_{name}", intri[f"K_{name}"], 3, 3),
-        "distortion": [] if distortion is None else _matrix(inner, f"the distortion of {name}", distortion, -1),
-        "model": "pinhole",
-        "rotation": _rotation(outer, extri, name),
-        "translation": _matrix(outer, f"T_{name}", extri[f"T_{name}"], 3),
-    }
+    size = None if width is None or height is None else (int(float(width)), int(float(height)))
+    lens = ("pinhole", [] if distortion is None else _matrix(inner, f"the distortion of {name}", distortion, -1))
+    matrix = _matrix(inner, f"K_{name}", intri[f"K_{name}"], 3, 3)
+    pose = (_rotation(outer, extri, name), _matrix(outer, f"T_{name}", extri[f"T_{name}"], 3))
+    return camera_entry(name, size, matrix, lens, pose)
 
 
 def _rotation(path: Path, extri: dict, name: str) -> np.ndarray:

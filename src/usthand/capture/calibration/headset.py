@@ -27,7 +27,14 @@ from typing import Any
 
 import numpy as np
 
-from usthand.capture.calibration.base import Calibration, bad_calibration, inverted, pinhole_matrix, rotation_from_wxyz
+from usthand.capture.calibration.base import (
+    Calibration,
+    bad_calibration,
+    camera_entry,
+    inverted,
+    pinhole_matrix,
+    rotation_from_wxyz,
+)
 from usthand.capture.calibration.documents import keys, numbers, read_json
 
 MM = 1e-3
@@ -144,15 +151,7 @@ def _fisheye624(
         )
     focal = params[:1].repeat(2) if len(params) == 15 else params[:2]
     centre = params[-14:-12]
-    return {
-        "name": name,
-        "size": size,
-        "matrix": pinhole_matrix(*focal, *centre),
-        "distortion": params[-12:],
-        "model": "fisheye624",
-        "rotation": pose[0],
-        "translation": pose[1],
-    }
+    return camera_entry(name, size, pinhole_matrix(*focal, *centre), ("fisheye624", params[-12:]), pose)
 
 
 # ---- UmeTrack ------------------------------------------------------------------------------------------------------
@@ -216,12 +215,5 @@ def _umetrack_camera(path: Path, number: int, entry: object, cam_from_world: np.
             path, f"{name} has the lens {entry['DistortionModel']}", "UmeTrack's own are PinholePlane and FishEye62"
         )
     inner = numbers(path, name, [entry[key] for key in ("fx", "fy", "cx", "cy")], 4)
-    return {
-        "name": name,
-        "size": (entry["ImageSizeX"], entry["ImageSizeY"]),
-        "matrix": pinhole_matrix(*inner),
-        "distortion": distortion,
-        "model": model,
-        "rotation": cam_from_world[:3, :3],
-        "translation": cam_from_world[:3, 3],
-    }
+    size, pose = (entry["ImageSizeX"], entry["ImageSizeY"]), (cam_from_world[:3, :3], cam_from_world[:3, 3])
+    return camera_entry(name, size, pinhole_matrix(*inner), (model, distortion), pose)

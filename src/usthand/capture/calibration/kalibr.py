@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from usthand.capture.calibration.base import Calibration, bad_calibration, natural, pinhole_matrix
+from usthand.capture.calibration.base import Calibration, bad_calibration, camera_entry, natural, pinhole_matrix
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 
 MODELS = {"radtan": "pinhole", "equidistant": "fisheye", "equi": "fisheye", "none": "pinhole"}
@@ -59,12 +59,6 @@ def _entry(path: Path, name: str, entry: dict[str, Any], pose: np.ndarray) -> di
     coefficients = np.zeros(0)
     if lens != "none":
         coefficients = numbers(path, f"distortion_coeffs of {name}", entry.get("distortion_coeffs"), 4)
-    return {
-        "name": name,
-        "size": numbers(path, f"resolution of {name}", entry["resolution"], 2).astype(int),
-        "matrix": pinhole_matrix(*numbers(path, f"intrinsics of {name}", entry["intrinsics"], 4)),
-        "distortion": coefficients,
-        "model": MODELS[lens],
-        "rotation": pose[:3, :3],
-        "translation": pose[:3, 3],
-    }
+    size = numbers(path, f"resolution of {name}", entry["resolution"], 2).astype(int)
+    matrix = pinhole_matrix(*numbers(path, f"intrinsics of {name}", entry["intrinsics"], 4))
+    return camera_entry(name, size, matrix, (MODELS[lens], coefficients), (pose[:3, :3], pose[:3, 3]))

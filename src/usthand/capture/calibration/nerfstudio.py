@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from usthand.capture.calibration.base import Calibration, bad_calibration, inverted, pinhole_matrix
+from usthand.capture.calibration.base import Calibration, bad_calibration, camera_entry, inverted, pinhole_matrix
 from usthand.capture.calibration.documents import keys, numbers, read_json
 from usthand.capture.calibration.views import PosedImage, one_view_each
 
@@ -65,7 +65,7 @@ def _entry(path: Path, name: str, data: dict[str, Any], pose: object) -> dict[st
     world_from_cam = numbers(path, f"transform_matrix of {name}", pose, -1, 4)[:3]
     if world_from_cam.shape != (3, 4):
         raise bad_calibration(path, f"transform_matrix of {name} cannot be read", "it should be 4 x 4 numbers")
-    rotation, translation = inverted(world_from_cam[:, :3] @ OPENCV_FROM_OPENGL, world_from_cam[:, 3])
+    cam_from_world = inverted(world_from_cam[:, :3] @ OPENCV_FROM_OPENGL, world_from_cam[:, 3])
     keys(path, name, data, ["w", "h"])
     width, height = numbers(path, f"the size of {name}", [data["w"], data["h"]], 2)
     fx = data.get("fl_x") or _focal(data.get("camera_angle_x"), width)
@@ -73,15 +73,8 @@ def _entry(path: Path, name: str, data: dict[str, Any], pose: object) -> dict[st
     if not fx:
         raise bad_calibration(path, f"{name} has no focal length", "neither fl_x nor camera_angle_x is there")
     centre = np.array([data.get("cx", width / 2), data.get("cy", height / 2)], float) - CORNER
-    model, distortion = _lens(path, name, data)
-    return {
-        "size": (int(width), int(height)),
-        "matrix": pinhole_matrix(fx, fy, *centre),
-        "distortion": distortion,
-        "model": model,
-        "rotation": rotation,
-        "translation": translation,
-    }
+    size, matrix = (int(width), int(height)), pinhole_matrix(fx, fy, *centre)
+    return camera_entry(None, size, matrix, _lens(path, name, data), cam_from_world)
 
 
 def _focal(angle: float | None, length: float) -> float:
