@@ -170,22 +170,13 @@ def init(
         copy: Copy the videos instead of linking them.
         images: Images to take as cameras, where a COLMAP or nerfstudio calibration has several of each.
     """
-    from usthand.capture.create import create_capture
+    from usthand.capture.create import CreateConfig, create_capture
     from usthand.output.overlay import progress_bar
 
-    made = create_capture(
-        videos,
-        calibration,
-        out,
-        format,
-        scale,
-        dict(_pairs("--names", names)),
-        {name: _whole("--offset", frames) for name, frames in _pairs("--offset", offset)},
-        fps,
-        copy,
-        images,
-        progress_bar("copying" if copy else "linking"),
-    )
+    offsets = {name: _whole("--offset", frames) for name, frames in _pairs("--offset", offset)}
+    config = CreateConfig(format, scale, dict(_pairs("--names", names)), offsets, fps, copy, images)
+    bar = progress_bar("copying" if copy else "linking")
+    made = create_capture(videos, calibration, out, config, lambda done, total, task="", note="": bar(done, total))
     for camera in made.capture.rig.cameras:
         part = made.footage[camera.name]
         print(f"{camera.name:<12} {part.path}  {camera.width}x{camera.height}, {camera.model}, {part.n_frames} frames")

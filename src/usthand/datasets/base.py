@@ -17,10 +17,12 @@ import torch
 
 from usthand.capture.capture import ImageRef
 from usthand.capture.rig import Rig, save_rig
+from usthand.capture.settings import CaptureSettings, save_settings
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.evaluation.truth import Truth, save_truth
-from usthand.geometry.cameras import Cameras, project, triangulate
+from usthand.geometry.cameras import Cameras, project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import FINGERS, SIDES
 from usthand.labels.labels import Labels
@@ -89,9 +91,8 @@ def write_recording(recording: Recording, out: Path) -> Path:
 
 def _fill(folder: Path, recording: Recording) -> None:
     save_rig(recording.rig, folder / "rig.toml")
-    lines = [f"fps = {float(recording.fps)}"]
-    lines += [f'{key} = "{getattr(recording, key)}"' for key in ("dataset", "protocol", "split")]
-    (folder / "capture.toml").write_text("\n".join(lines) + "\n")
+    origin = {key: getattr(recording, key) for key in ("dataset", "protocol", "split")}
+    save_settings(folder / "capture.toml", CaptureSettings(float(recording.fps), origin))
     for view, name in enumerate(recording.rig.names):
         rows = (_line(row[view]) + "\n" for row in recording.images)
         (folder / f"{name}.txt").write_text("".join(rows), "utf-8")

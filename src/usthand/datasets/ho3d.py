@@ -177,7 +177,7 @@ def _read_views(root: Path, listed: Mapping[str, tuple[str, set[str]]]) -> _View
             if np.size(_entry(meta, "handJoints3D", path)) == 3:
                 wrist[t, v] = _numbers(meta, "handJoints3D", (3,), path) * OPENCV_FROM_OPENGL
                 continue
-            if meta["handJoints3D"] is None:  # not annotated
+            if _entry(meta, "handJoints3D", path) is None:  # not annotated
                 continue
             known[t, v] = True
             joints[t, v] = _numbers(meta, "handJoints3D", (21, 3), path)[list(MANO_TO_OPENPOSE)] * OPENCV_FROM_OPENGL

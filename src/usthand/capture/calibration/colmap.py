@@ -1,9 +1,10 @@
 """COLMAP: a sparse model's cameras and images, as .txt or .bin.
 
-World->camera quaternion (w x y z) and translation, OpenCV axes, arbitrary unit. Pixel CORNERS lie at integers (the first pixel's
-centre is at 0.5, 0.5): half a pixel is taken off cx and cy. Lenses: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV,
-FULL_OPENCV are OpenCV's pinhole; OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE, RADIAL_FISHEYE OpenCV's fisheye;
-RAD_TAN_THIN_PRISM_FISHEYE is FISHEYE624. FOV and THIN_PRISM_FISHEYE have other formulas and are refused.
+World->camera quaternion (w x y z) and translation, OpenCV axes, arbitrary unit. Pixel CORNERS lie at integers (the
+first pixel's centre is at 0.5, 0.5): half a pixel is taken off cx and cy. Lenses: SIMPLE_PINHOLE, PINHOLE,
+SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV are OpenCV's pinhole; OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE,
+RADIAL_FISHEYE OpenCV's fisheye; RAD_TAN_THIN_PRISM_FISHEYE is FISHEYE624. FOV and THIN_PRISM_FISHEYE have other
+formulas and are refused.
 In images.txt every second line lists points, and may be empty.
 Source: scripts/python/read_write_model.py, src/colmap/sensor/models.h, FAQ on OpenCV's calibrations.
 """
@@ -17,7 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from usthand.capture.calibration.base import Calibration, bad_calibration, pinhole_matrix, rotation_from_wxyz
+from usthand.capture.calibration.base import (
+    Calibration,
+    bad_calibration,
+    camera_entry,
+    pinhole_matrix,
+    rotation_from_wxyz,
+)
 from usthand.capture.calibration.documents import numbers, read_text
 from usthand.capture.calibration.views import PosedImage, one_view_each
 
@@ -30,8 +37,9 @@ class ColmapModel(NamedTuple):
 
     focals: int
     coefficients: int
-    ours: str
-    padded: int
+    ours: str = ""
+    """Our model; empty where we have none."""
+    padded: int = 0
     """To so many coefficients, with zeros."""
 
 
@@ -41,27 +49,15 @@ MODELS = {
     "SIMPLE_RADIAL": ColmapModel(1, 1, "pinhole", 4),
     "RADIAL": ColmapModel(1, 2, "pinhole", 4),
     "OPENCV": ColmapModel(2, 4, "pinhole", 4),
+    "OPENCV_FISHEYE": ColmapModel(2, 4, "fisheye", 4),
     "FULL_OPENCV": ColmapModel(2, 8, "pinhole", 8),
+    "FOV": ColmapModel(2, 1),
     "SIMPLE_RADIAL_FISHEYE": ColmapModel(1, 1, "fisheye", 4),
     "RADIAL_FISHEYE": ColmapModel(1, 2, "fisheye", 4),
-    "OPENCV_FISHEYE": ColmapModel(2, 4, "fisheye", 4),
+    "THIN_PRISM_FISHEYE": ColmapModel(2, 8),
     "RAD_TAN_THIN_PRISM_FISHEYE": ColmapModel(2, 12, "fisheye624", 12),
 }
-BINARY_MODELS = {
-    0: ("SIMPLE_PINHOLE", 3),
-    1: ("PINHOLE", 4),
-    2: ("SIMPLE_RADIAL", 4),
-    3: ("RADIAL", 5),
-    4: ("OPENCV", 8),
-    5: ("OPENCV_FISHEYE", 8),
-    6: ("FULL_OPENCV", 12),
-    7: ("FOV", 5),
-    8: ("SIMPLE_RADIAL_FISHEYE", 4),
-    9: ("RADIAL_FISHEYE", 5),
-    10: ("THIN_PRISM_FISHEYE", 12),
-    11: ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
-}
-"""(name, number of parameters) by the id in cameras.bin."""
+"""By the name in cameras.txt, in order of the id in cameras.bin."""
 
 Lenses = dict[int, tuple[str, tuple[int, int], list[float]]]
 Images = list[tuple[str, int, list[float], list[float]]]
@@ -79,10 +75,11 @@ def read_colmap(path: Path, images: Sequence[str] = ()) -> Calibration:
     """Cameras of a model's folder, or of the folder of one of its files.
 
     Args:
+        path: The folder or file.
         images: Names of the images to take as cameras; see `one_view_each` for what is taken without.
 
     Raises:
-        UsthandError: if a file is missing or damaged, or the camera model is not one of ours.
+        UsthandError: If a file is missing or damaged, or the camera model is not one of ours.
     """
     folder = find_colmap(path if path.is_dir() else path.parent)
     if folder is None:
@@ -109,25 +106,20 @@ def _entry(
     if camera not in lenses:
         raise bad_calibration(path, f"image {name} is of camera {camera}", "cameras does not list it")
     kind, size, params = lenses[camera]
-    if kind not in MODELS:
+    if kind not in MODELS or not MODELS[kind].ours:
         raise bad_calibration(
             path,
             f"camera {camera} has the model {kind}",
-            f"known are {', '.join(MODELS)}",
+            f"known are {', '.join(name for name, model in MODELS.items() if model.ours)}",
             "run COLMAP with --ImageReader.camera_model OPENCV or OPENCV_FISHEYE",
         )
     model = MODELS[kind]
     params = numbers(path, f"the parameters of camera {camera}", params, model.focals + 2 + model.coefficients)
     focal, centre = np.broadcast_to(params[: model.focals], 2), params[model.focals : model.focals + 2] - CORNER
     distortion = params[model.focals + 2 :]
-    return {
-        "size": size,
-        "matrix": pinhole_matrix(*focal, *centre),
-        "model": model.ours,
-        "distortion": np.pad(distortion, (0, model.padded - len(distortion))),
-        "rotation": rotation_from_wxyz(quaternion),
-        "translation": np.array(translation, float),
-    }
+    lens = (model.ours, np.pad(distortion, (0, model.padded - len(distortion))))
+    pose = (rotation_from_wxyz(quaternion), np.array(translation, float))
+    return camera_entry(None, size, pinhole_matrix(*focal, *centre), lens, pose)
 
 
 # ---- text ----------------------------------------------------------------------------------------------------------
@@ -158,7 +150,8 @@ def _cameras_binary(data: bytes) -> Lenses:
     (count,), at, lenses = struct.unpack_from("<Q", data), 8, {}
     for _ in range(count):
         camera, kind, width, height = struct.unpack_from("<iiQQ", data, at)
-        name, parameters = BINARY_MODELS[kind]
+        name, model = list(MODELS.items())[kind]
+        parameters = model.focals + 2 + model.coefficients
         lenses[camera] = (name, (width, height), list(struct.unpack_from(f"<{parameters}d", data, at + 24)))
         at += 24 + 8 * parameters
     return lenses
