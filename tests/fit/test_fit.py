@@ -14,8 +14,9 @@ from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.fit.fit import FitConfig, fit_labels, fit_observations, raw_triangulation
 from usthand.fit.kinematics import rotation
+from usthand.fit.observations import Observations
 from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
-from usthand.labels.labels import Labels, Observations
+from usthand.labels.labels import Labels
 
 FAST = FitConfig(rounds=5, joint_model="rigid")
 

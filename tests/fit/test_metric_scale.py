@@ -20,10 +20,10 @@ from usthand.evaluation.metrics import steadiness
 from usthand.fit.fit import FitConfig, fit_labels
 from usthand.fit.kinematics import articulation
 from usthand.fit.metric_scale import scaled_by_hand
+from usthand.fit.observations import Observations
 from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import right_hand
 from usthand.hand.result import load_result
-from usthand.labels.labels import Observations
 from usthand.reconstruction.reconstruct import reconstruct_both
 from usthand.training.checkpoint import SHIPPED
 from usthand.training.loop import train

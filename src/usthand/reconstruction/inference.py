@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from usthand.data.windows import CropConfig, Footage, make_batch
-from usthand.labels.labels import Observations
+from usthand.fit.observations import Observations
 from usthand.network.model import UstHand
 from usthand.network.point_cloud import affine_apply, affine_inverse
 
