@@ -40,7 +40,7 @@ class Observations:
 
     @staticmethod
     def from_labels(labels: Labels, sigma_px: float | np.ndarray | None = None) -> Observations:
-        """Labels with an isotropic precision of (c / sigma_px)^2 each; c is the confidence, at least `CONFIDENCE_FLOOR`.
+        """Labels with isotropic precisions (c / sigma_px)^2; c is the confidence, at least `CONFIDENCE_FLOOR`.
 
         Args:
             labels: A detector's labels.

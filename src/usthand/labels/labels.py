@@ -98,7 +98,7 @@ class Labels:
         Raises:
             UsthandError: If there is no such camera.
         """
-        self._index(camera)
+        self._check_known(camera)
         return self.subset([name for name in self.cameras if name != camera])
 
     def subset(self, names: Sequence[str]) -> Labels:
@@ -107,21 +107,14 @@ class Labels:
         Raises:
             UsthandError: If a camera is unknown.
         """
-        ids = [self._index(name) for name in names]
-        return replace(self, uv_px=self.uv_px[:, ids], confidence=self.confidence[:, ids], cameras=tuple(names))
+        for name in names:
+            self._check_known(name)
+        return self.aligned(names)
 
     def save(self, path: Path | str) -> None:
         """Write as versioned npz, making the folder if need be."""
         with whole_file(path) as partial, partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                version=LABELS_VERSION,
-                uv_px=self.uv_px,
-                confidence=self.confidence,
-                cameras=np.array(self.cameras),
-                side=self.side,
-                detector=self.detector,
-            )
+            np.savez_compressed(file, version=LABELS_VERSION, **vars(self))
 
     def aligned(self, names: Sequence[str]) -> Labels:
         """The named views, in the order given; one that the labels do not know becomes a view without labels."""
@@ -130,14 +123,10 @@ class Labels:
         confidence = self.confidence[:, index] * np.array(known)[:, None]
         return replace(self, uv_px=self.uv_px[:, index], confidence=confidence, cameras=tuple(names))
 
-    def _index(self, camera: str) -> int:
+    def _check_known(self, camera: str) -> None:
         if camera not in self.cameras:
-            raise UsthandError(
-                f"the labels have no camera '{camera}'",
-                f"they hold {', '.join(self.cameras)}",
-                "name one of these cameras",
-            )
-        return self.cameras.index(camera)
+            known = f"they hold {', '.join(self.cameras)}"
+            raise UsthandError(f"the labels have no camera '{camera}'", known, "name one of these cameras")
 
 
 def hand_side(hand: str) -> str:
@@ -248,13 +237,10 @@ def hand_size_px(labels: Labels) -> Float[np.ndarray, "T V"]:
     high = np.where(mask, labels.uv_px, -np.inf).max(axis=2)
     seen = labels.mask.sum(axis=2) >= N_JOINTS // 2
     side_px = np.where(seen, np.where(seen[..., None], high - low, 0.0).max(axis=-1), 0.0)
-    size = np.zeros(len(labels.cameras))
-    for view in range(len(size)):
-        if seen[:, view].any():
-            size[view] = np.median(side_px[seen[:, view], view])
+    size = np.array([np.median(px[there]) if there.any() else 0.0 for px, there in zip(side_px.T, seen.T, strict=True)])
     if (size > 0).any():
-        size = np.where(size > 0, size, np.median(size[size > 0]))
-    return np.broadcast_to(np.maximum(size, MIN_HAND_PX), labels.uv_px.shape[:2]).copy()
+        size[size <= 0] = np.median(size[size > 0])
+    return np.tile(np.maximum(size, MIN_HAND_PX), (labels.n_frames, 1))
 
 
 def _check_arrays(uv: np.ndarray, confidence: np.ndarray, cameras: Sequence[str], side: str) -> None:

@@ -53,7 +53,7 @@ def label_quality(rig: Rig, labels: Labels) -> LabelQuality:
     uv, weight = (torch.from_numpy(one.astype(np.float64)) for one in (labels.uv_px, mask))
     points = triangulate(rig.tensors(dtype=torch.float64), uv, weight).numpy()
     solid = mask.sum(axis=1) >= 2
-    seen = mask.any(axis=-1)
+    seen = mask.sum(axis=-1) > 0
     length = _bone_mm(points, solid, WRIST, MIDDLE_MCP)
     distance, _ = reprojection_px(rig, points, labels.uv_px)
     return LabelQuality(
