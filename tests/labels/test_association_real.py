@@ -47,7 +47,7 @@ def as_given(rig: Rig, detections: list[list[list[Detection]]], side: str) -> La
 
 
 def pair_residuals_px(rig: Rig, one: np.ndarray, other: np.ndarray, views: tuple[int, int]) -> np.ndarray:
-    """For hands (N, 21, 2) in two views: the median distance of a hand's joints from where two-view triangulation puts them.
+    """For hands (N, 21, 2) in two views: the median distance of a hand's joints from their two-view triangulation.
 
     Joints that one of the two lacks (zero) take no part; infinite if fewer than eight are left.
     """
@@ -99,7 +99,7 @@ def test_real_views_agree_once_told_apart(holistic, told_apart):
 
 
 def test_no_real_duplicate_is_kept(holistic, told_apart):
-    """No view's two hands of a frame coincide, where the detector's do in hundreds; camera 2's false right hands are gone."""
+    """No view's two hands of a frame coincide, as hundreds of the detector's do; camera 2 has no false right hands."""
     _, detections = holistic
     given = [
         (t, v)
@@ -117,7 +117,7 @@ def test_no_real_duplicate_is_kept(holistic, told_apart):
 
 
 def test_camera_two_sees_the_hands_that_the_others_place(holistic, told_apart):
-    """Its labels of either hand lie where the other cameras' labels of that hand put it, and not where the other hand is."""
+    """Its labels of either hand lie where the other cameras see that hand, and not where the other hand is."""
     rig, _ = holistic
     for side, other in (("right", "left"), ("left", "right")):
         labels, wrong = told_apart[side], told_apart[other]
@@ -132,8 +132,10 @@ def test_camera_two_sees_the_hands_that_the_others_place(holistic, told_apart):
 
 
 def test_most_real_hands_are_kept(holistic, told_apart):
-    """Of the hands that can be confirmed, nine in ten: a duplicate counts once, and a hand without any other view's hand
-    that agrees with it within 8 px, of whatever side, not at all."""
+    """Nine in ten of the hands that can be confirmed: by another view's hand of either side, within 8 px.
+
+    A duplicate counts once.
+    """
     rig, detections = holistic
     pairs: dict[tuple[int, int], list[tuple[int, int, int]]] = {}
     for t, frame in enumerate(detections):

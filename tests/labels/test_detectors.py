@@ -358,8 +358,8 @@ def test_no_hand_at_all(footage):
     assert not (folder / "labels").exists()
 
 
-def test_unknown_names(footage):
-    folder, views = footage
+def test_unknown_detector(footage):
+    folder, _ = footage
     with pytest.raises(UsthandError, match="detector 'openpose' is unknown"):
         detect_labels(open_capture(folder), "openpose")
 

@@ -30,7 +30,7 @@ from usthand.labels.labels import load_labels
 
 
 def test_several_people_in_openpose_files(capture, tmp_path):
-    """Two people, in another order in every file: four files of labels, of which the report tells; right-2 reads one."""
+    """Two people, in another order in every file: four files of labels, named in the report; right-2 reads one."""
     rig = capture.rig
     hands = {name: exact_uv(rig, joints) for name, joints in people(N_FRAMES).items()}
     rng = np.random.default_rng(0)

@@ -52,7 +52,7 @@ def test_labels_of_one_view_have_no_residual(rig, labels):
 
 def test_distance_and_side_of_the_camera(rig):
     joints = moving_hands()["right"]
-    distance, in_front = reprojection_px(rig, joints, exact_uv(rig, joints) + [3.0, 4.0])
+    distance, in_front = reprojection_px(rig, joints, exact_uv(rig, joints) + np.array([3.0, 4.0]))
     np.testing.assert_allclose(distance, 5.0, atol=1e-9)
     assert in_front.all()
-    assert not reprojection_px(rig, joints + [0, 0, 5.0], exact_uv(rig, joints))[1].all()
+    assert not reprojection_px(rig, joints + np.array([0, 0, 5.0]), exact_uv(rig, joints))[1].all()

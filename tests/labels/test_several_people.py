@@ -27,7 +27,7 @@ def seen_by(rig: Rig, hands: dict[str, np.ndarray]) -> list[list[list[Detection]
 def whose(labels: dict[str, Labels], rig: Rig, hands: dict[str, np.ndarray]) -> dict[str, set[str]]:
     """For each file of labels, the hands whose exact projection its labels are; "nobody" for others.
 
-    Within 10 px in the mean over the joints: of the most noise that a test adds (3.6 px) it is 2.9 px, give or take 0.3.
+    Within 10 px in the mean over the joints: the most noise that a test adds (3.6 px) makes it 2.9 +- 0.3 px.
     """
     uv = {name: exact_uv(rig, joints) for name, joints in hands.items()}
     found = {}

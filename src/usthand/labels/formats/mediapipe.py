@@ -11,8 +11,8 @@ One file a camera, a list of frames or {"frames": [...]}; or one file a frame. A
 The handedness is that of a selfie: in a plain image "Left" names a right hand. mp.solutions.hands documents it; newer
 versions of Tasks have reversed it, which `usthand import-labels --swap-sides` corrects.
 
-A point is {"x", "y"} or [x, y, ...]. MediaPipe counts from an image's corner: u = x * width - 0.5. Coordinates in pixels
-are taken as they are. MediaPipe states no confidence of single joints.
+A point is {"x", "y"} or [x, y, ...]. MediaPipe counts from an image's corner: u = x * width - 0.5. Coordinates in
+pixels are taken as they are. MediaPipe states no confidence of single joints.
 """
 
 from __future__ import annotations
