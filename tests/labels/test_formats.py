@@ -83,7 +83,7 @@ def test_wholebody_annotations_by_file_name(seen, capture, tmp_path):
 
 
 def test_holistic_csv(seen, capture, tmp_path):
-    """Half a pixel of rounding, without bias: the mean of 700 joints is within three standard errors, .29 px / sqrt(n)."""
+    """Half a pixel of rounding, no bias: the mean of 700 joints is within three standard errors, .29 px / sqrt(n)."""
     numbered = Rig(tuple(replace(camera, name=f"cam_{k}") for k, camera in enumerate(seen.rig.cameras)))
     seen, capture = replace(seen, rig=numbered), replace(capture, rig=numbered)
     write_holistic_csv(seen, tmp_path / "in")

@@ -263,25 +263,18 @@ def _lone_detections(
     cameras: Cameras, pack: Pack, slots: np.ndarray, points: np.ndarray, config: AssociateConfig
 ) -> Int[np.ndarray, "T N V"]:
     """Unused detections near the same hand as triangulated in a neighbouring frame; -1 elsewhere."""
-    n_frames, n_slots, n_views = slots.shape
     lone = np.full_like(slots, -1)
     known = np.isfinite(points[:, :, 0, 0])
-    for t in range(n_frames):
-        for slot in range(n_slots):
-            if known[t, slot]:
-                continue
-            near = [k for k in np.flatnonzero(known[:, slot]) if abs(k - t) <= config.lone_frames]
-            if not near:
-                continue
-            nearest = min(near, key=lambda k: abs(k - t))
-            distance = distances(cameras, pack.frames(slice(t, t + 1)), points[nearest, slot][None, None])[0, 0]
-            cost = np.minimum(distance, config.distance_cap).mean(axis=-1)
-            for v in range(n_views):
-                taken = [d for d in (*slots[t, :, v], *lone[t, :, v]) if d >= 0]
-                used = {pack.group[t, v, d] for d in taken}
-                free = [
-                    d for d in range(cost.shape[1]) if pack.group[t, v, d] not in used and cost[v, d] < config.lone_cost
-                ]
-                if free:
-                    lone[t, slot, v] = min(free, key=lambda d: cost[v, d])
+    for t, slot in np.argwhere(~known):
+        near = np.flatnonzero(known[:, slot])
+        away = np.abs(near - t)
+        if not len(near) or away.min() > config.lone_frames:
+            continue
+        hand = points[near[away.argmin()], slot]
+        distance = distances(cameras, pack.frames(slice(t, t + 1)), hand[None, None])[0, 0]
+        for v, cost in enumerate(np.minimum(distance, config.distance_cap).mean(axis=-1)):
+            used = [pack.group[t, v, d] for d in (*slots[t, :, v], *lone[t, :, v]) if d >= 0]
+            cost = np.where(np.isin(pack.group[t, v], used), np.inf, cost)
+            if cost.min() < config.lone_cost:
+                lone[t, slot, v] = cost.argmin()
     return lone
