@@ -30,7 +30,7 @@ def detect_labels(
         detector: "mediapipe", or a `Detector` of your own.
         overwrite: Replace labels that are there, also those of hands that are no longer seen.
         max_hands: Most hands that the detector looks for in one image.
-        progress: Told of every image ("detecting hands"), then of every frame ("telling hands apart").
+        progress: Called for every image ("detecting hands"), then of every frame ("telling hands apart").
 
     Returns:
         The labels written, by hand: "right", "left", and with several people "right-2" and so on. Each has `uv_px`

@@ -62,7 +62,7 @@ def import_labels(
         capture: At least two cameras.
         source: A folder with one file or subfolder per camera, or one file that holds all cameras.
         config: How the files are read.
-        progress: Told of every file ("reading labels"), then of every frame ("telling hands apart").
+        progress: Called for every file ("reading labels"), then of every frame ("telling hands apart").
 
     Returns:
         The labels written, by hand: "right", "left", and with several people "right-2" and so on. Each has `uv_px`

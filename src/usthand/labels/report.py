@@ -102,7 +102,7 @@ def write_labels(
         detections: [frame][view], views in the order of the rig, as many frames as the capture.
         detector: What made the detections.
         max_hands: Most hands in view at once; 2 says that all are one person's.
-        progress: Told of every frame.
+        progress: Called for every frame.
         notes: Sentences for the report.
 
     Raises:

@@ -64,7 +64,7 @@ def associate(
         detections: [frame][view], views in the order of `rig`.
         config: Thresholds.
         detector: What made the detections; written into the labels.
-        progress: Told of the frames done ("telling hands apart").
+        progress: Called for the frames done ("telling hands apart").
 
     Returns:
         {"right": Labels, "left": Labels}; a hand that never appears has no label in any frame. With the hands of
