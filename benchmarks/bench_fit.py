@@ -22,11 +22,13 @@ from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import Truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import fit_labels, raw_triangulation
+from usthand.fit.observations import Observations
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
 from usthand.geometry.robust_triangulation import interpolate_gaps, triangulate_robust, undistorted_views
 from usthand.hand.io import load_hand
-from usthand.labels.labels import Labels, Observations
+from usthand.labels.labels import Labels
 
 SIZE_PX, HAND_PX, HAND_M, DISTANCE_M, FPS = 256, 110, 0.18, 0.6, 30.0
 FINGER_RADIUS_M = 0.012

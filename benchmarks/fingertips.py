@@ -20,10 +20,10 @@ import torch
 import tyro
 from scipy.stats import chi2
 from tyro.conf import Positional
-from usthand.geometry.triangulation import triangulate
 
 from usthand import Result, Rig, load_result, open_capture
 from usthand.geometry.cameras import project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.mesh_joints import mesh_joints
 from usthand.hand.skeleton import FINGER_TIPS
 

@@ -22,7 +22,8 @@ from tyro.conf import Positional
 from usthand.capture.capture import Capture, open_capture
 from usthand.data.prepare import without_camera
 from usthand.evaluation import metrics
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import fit_labels, raw_triangulation
+from usthand.fit.sequence import FitConfig
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.reconstruction.reconstruct import reconstruct_both

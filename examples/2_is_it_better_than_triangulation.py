@@ -1,6 +1,6 @@
 """Plain triangulation, the same smoothed, and the sequence fit, judged without truth: by a camera that took no part.
 
-    python examples/2_is_it_better_than_triangulation.py      (after example 1)
+python examples/2_is_it_better_than_triangulation.py      (after example 1)
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
 """What a covariance says, and whether it can be trusted: regions that should hold 50 and 90 % of the joints, counted.
 
-    python examples/3_uncertainty.py      (after example 1)
+python examples/3_uncertainty.py      (after example 1)
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
 """The network with the weights that come with usthand: no training, three results.
 
-    python examples/4_without_training.py      (after example 1)
+python examples/4_without_training.py      (after example 1)
 """
 
 import usthand

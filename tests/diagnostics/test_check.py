@@ -13,13 +13,13 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from support.check_captures import Made, make, wide_rig
+from usthand.capture.probe import VideoHeader
 from usthand.capture.rig import Camera, Rig, load_rig, save_rig
 from usthand.cli import main
 from usthand.common.errors import UsthandError
 from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import CAP, Case, ViewRays, make_view, pair_agreement
 from usthand.diagnostics.check import CheckReport, check_capture, make_case
-from usthand.capture.probe import VideoHeader
 from usthand.diagnostics.folder import CaptureFacts, read_facts
 from usthand.diagnostics.time_faults import estimate_timing
 from usthand.diagnostics.write import as_json, as_text, write_fixes

@@ -12,11 +12,12 @@ from scipy.spatial.transform import Rotation
 
 from support.fit_scene import error_mm, labels_of, make_scene
 from usthand.fit.detector_offsets import estimate_deviation
-from usthand.fit.fit import FitConfig, fit_labels, fit_observations
+from usthand.fit.fit import fit_labels, fit_observations
 from usthand.fit.joint_model_selection import busiest_window
 from usthand.fit.objective import LabelTerm, PointTerm, earlier_correlation
+from usthand.fit.observations import Observations
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
-from usthand.labels.labels import Observations
 
 FAST = FitConfig(rounds=5)
 

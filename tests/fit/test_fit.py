@@ -12,10 +12,12 @@ import torch
 from support.fit_scene import Scene, error_mm, labels_of, make_scene
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
-from usthand.fit.fit import FitConfig, fit_labels, fit_observations, raw_triangulation
+from usthand.fit.fit import fit_labels, fit_observations, raw_triangulation
+from usthand.fit.observations import Observations
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
 from usthand.geometry.rotations import rotation_matrix
-from usthand.labels.labels import Labels, Observations
+from usthand.labels.labels import Labels
 
 FAST = FitConfig(rounds=5, joint_model="rigid")
 

@@ -17,13 +17,14 @@ from usthand.capture.rig import Rig, save_rig
 from usthand.data.prepare import consensus_labels, fit_hand, load_hand_2d
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import steadiness
-from usthand.fit.fit import FitConfig, fit_labels
+from usthand.fit.fit import fit_labels
 from usthand.fit.kinematics import articulation
 from usthand.fit.metric_scale import scaled_by_hand
+from usthand.fit.observations import Observations
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import right_hand
 from usthand.hand.result import load_result
-from usthand.labels.labels import Observations
 from usthand.reconstruction.reconstruct import reconstruct_both
 from usthand.training.checkpoint import SHIPPED
 from usthand.training.loop import train

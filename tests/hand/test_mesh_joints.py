@@ -12,7 +12,8 @@ from support.fit_scene import error_mm, labels_of, make_scene
 from usthand.common.errors import UsthandError
 from usthand.evaluation.metrics import evaluate_mesh_joints
 from usthand.evaluation.truth import Truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import fit_labels, raw_triangulation
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
 from usthand.hand.mesh_joints import mesh_joints
 

@@ -1,4 +1,4 @@
-"""The MediaPipe detector against a stand-in worker, the merging of two looks, and `label_capture`."""
+"""The MediaPipe detector against a stand-in worker, the merging of two looks, and `detect_labels`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
 from usthand.geometry.cameras import project
 from usthand.labels.association.associate import associate
-from usthand.labels.detection import label_capture, summary
+from usthand.labels.detection import detect_labels
 from usthand.labels.detectors import mediapipe as mediapipe_module
 from usthand.labels.detectors.mediapipe import (
     PYTHON_VARIABLE,
@@ -30,6 +30,7 @@ from usthand.labels.detectors.mediapipe import (
 )
 from usthand.labels.detectors.mediapipe_worker import read_exactly
 from usthand.labels.labels import Detection, load_labels
+from usthand.labels.quality import label_quality
 
 FAKE_WORKER = """
 import json, struct, sys
@@ -166,7 +167,7 @@ def python_in(folder: Path) -> Path:
     return python
 
 
-def test_no_mediapipe_names_the_command_that_mends_it(nowhere):
+def test_no_mediapipe_names_the_command_that_fixes_it(nowhere):
     with pytest.raises(UsthandError) as error:
         find_python()
     assert "MediaPipe is not installed" in str(error.value) and "make detector" in str(error.value)
@@ -277,54 +278,51 @@ def footage(tmp_path) -> tuple[Path, list[list[list[Detection]]]]:
     return tmp_path, views
 
 
-def test_label_capture_writes_what_was_seen(footage, capsys):
+def test_detected_labels_are_written_and_reported(footage, capsys):
     folder, views = footage
-    detector = Known(views)
-    written = label_capture(open_capture(folder), detector)
-    assert detector.closed
+    detector, told = Known(views), []
+    written = detect_labels(open_capture(folder), detector, progress=lambda *state: told.append(state))
+    assert detector.closed and list(written) == ["right", "left"] and not written.people
+    assert told[0] == (1, 15, "detecting hands", "camera v0") and told[-1] == (5, 5, "telling hands apart")
+    head, *rows = written.rows()
+    assert "residual" in head[-2] and [row[0] for row in rows] == ["right", "left"]
+    assert rows[0][1:] == ("100%", "100%", "100%", "0.0", "90.0 +- 0.0")
     for side in ("right", "left"):
         loaded = load_labels(open_capture(folder), side)
         np.testing.assert_array_equal(loaded.uv_px, written[side].uv_px)
         assert loaded.detector == "known" and loaded.mask.all()
-        facts = summary(open_capture(folder).rig, loaded)
-        assert facts["residual_px"] < 1e-3
-        assert facts["palm_mm"] == pytest.approx(90, abs=0.1) and facts["palm_spread_mm"] < 0.1
-    assert "residual" in capsys.readouterr().out
+        quality = label_quality(open_capture(folder).rig, loaded)
+        assert quality.residual_px < 1e-3 and quality.two_view_share == 1.0
+        assert quality.palm_mm == pytest.approx(90, abs=0.1) and quality.palm_spread_mm < 0.1
+    assert capsys.readouterr().out == ""
 
 
-def test_label_capture_of_one_side(footage):
-    folder, views = footage
-    label_capture(open_capture(folder), Known(views), sides=["left"], progress=False)
-    assert open_capture(folder).label_sides() == ("left",)
-
-
-def test_a_hand_that_is_not_there_is_not_written(footage, capsys):
+def test_a_hand_that_is_not_there_is_not_written(footage):
     folder, views = footage
     alone = [[[one for one in hands if one.side == "right"] for hands in view] for view in views]
-    assert list(label_capture(open_capture(folder), Known(alone), progress=False)) == ["right"]
+    assert list(detect_labels(open_capture(folder), Known(alone))) == ["right"]
     assert open_capture(folder).label_sides() == ("right",)
-    assert capsys.readouterr().out == ""
 
 
 def test_nothing_is_written_over_unless_asked(footage):
     folder, views = footage
-    label_capture(open_capture(folder), Known(views), progress=False)
+    detect_labels(open_capture(folder), Known(views))
     before = (folder / "labels" / "right.npz").read_bytes()
     with pytest.raises(UsthandError, match=r"exists.*--overwrite"):
-        label_capture(open_capture(folder), Known(views), progress=False)
+        detect_labels(open_capture(folder), Known(views))
     assert (folder / "labels" / "right.npz").read_bytes() == before
-    label_capture(open_capture(folder), Known(views), progress=False, overwrite=True)
+    detect_labels(open_capture(folder), Known(views), overwrite=True)
 
 
 def test_overwriting_leaves_no_labels_of_an_earlier_run(footage):
     folder, views = footage
-    label_capture(open_capture(folder), Known(views), progress=False)
+    detect_labels(open_capture(folder), Known(views))
     alone = [[[one for one in hands if one.side == "left"] for hands in view] for view in views]
-    label_capture(open_capture(folder), Known(alone), progress=False, overwrite=True)
+    detect_labels(open_capture(folder), Known(alone), overwrite=True)
     assert open_capture(folder).label_sides() == ("left",)
 
 
-def test_people_that_a_detector_sees_get_a_file_each(footage, capsys):
+def test_people_that_a_detector_sees_get_a_file_each(footage):
     """Two people, four hands; made again with one of them there, no file of the other is left."""
     folder, views = footage
     rig = open_capture(folder).rig
@@ -338,14 +336,14 @@ def test_people_that_a_detector_sees_get_a_file_each(footage, capsys):
         [hands + [Detection(turned[s][t, v], np.ones(21), s, 0.95) for s in turned] for t, hands in enumerate(view)]
         for v, view in enumerate(views)
     ]
-    label_capture(open_capture(folder), Known(both), max_hands=4)
+    written = detect_labels(open_capture(folder), Known(both), max_hands=4)
     assert open_capture(folder).label_hands() == ("right", "right-2", "left", "left-2")
-    assert "4 hands" in capsys.readouterr().out
+    assert "4 hands" in written.people and "--side right-2" in written.people
     for hand in ("right-2", "left-2"):
         assert load_labels(open_capture(folder), hand).mask.all()
     with pytest.raises(UsthandError, match=r"exists.*--overwrite"):
-        label_capture(open_capture(folder), Known(both), sides=["left"], progress=False)
-    label_capture(open_capture(folder), Known(views), overwrite=True, progress=False)
+        detect_labels(open_capture(folder), Known(both))
+    detect_labels(open_capture(folder), Known(views), overwrite=True)
     assert open_capture(folder).label_hands() == ("right", "left")
 
 
@@ -353,19 +351,17 @@ def test_no_hand_at_all(footage):
     folder, views = footage
     nobody = [[[] for _ in view] for view in views]
     with pytest.raises(UsthandError, match="saw no hand in any image"):
-        label_capture(open_capture(folder), Known(nobody), progress=False)
+        detect_labels(open_capture(folder), Known(nobody))
     one_view = [views[0], *nobody[1:]]
     with pytest.raises(UsthandError, match="saw 10 hands in single images"):
-        label_capture(open_capture(folder), Known(one_view), progress=False)
+        detect_labels(open_capture(folder), Known(one_view))
     assert not (folder / "labels").exists()
 
 
-def test_unknown_names(footage):
-    folder, views = footage
+def test_unknown_detector(footage):
+    folder, _ = footage
     with pytest.raises(UsthandError, match="detector 'openpose' is unknown"):
-        label_capture(open_capture(folder), "openpose")
-    with pytest.raises(UsthandError, match="side 'both' is unknown"):
-        label_capture(open_capture(folder), Known(views), sides=["both"])
+        detect_labels(open_capture(folder), "openpose")
 
 
 # ---- MediaPipe itself ----------------------------------------------------------------------------------------------
@@ -392,6 +388,6 @@ def test_mediapipe_on_the_real_clip(shared_data, tmp_path):
     labels = associate(capture.rig, list(zip(*views, strict=True)))
     for one in labels.values():
         assert (one.mask.any(axis=-1).mean(axis=0) > 0.9).all()
-        facts = summary(capture.rig, one)
-        assert facts["residual_px"] < 6
-        assert 80 < facts["palm_mm"] < 105
+        quality = label_quality(capture.rig, one)
+        assert quality.residual_px < 6
+        assert 80 < quality.palm_mm < 105

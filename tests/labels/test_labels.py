@@ -9,17 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from support.label_files import told
+from support.type_checks import unchecked
 from usthand.common.errors import UsthandError
-from usthand.labels.labels import (
-    CONFIDENCE_FLOOR,
-    SIGMA_FRACTION,
-    Labels,
-    Observations,
-    hand_side,
-    hand_size_px,
-    load_labels,
-    load_npz,
-)
+from usthand.labels.labels import Labels, hand_side, hand_size_px, load_labels, load_npz
 
 NAMES = ("front", "left_of_me", "top")
 
@@ -43,14 +36,6 @@ def capture_of(folder: Path, names: tuple[str, ...] = NAMES, n_frames: int = 5) 
         present=np.ones((n_frames, len(names)), bool),
         labels_path=lambda side: folder / "labels" / f"{side}.npz",
     )
-
-
-def told(error: pytest.ExceptionInfo, *words: str) -> None:
-    """The message is one sentence that holds the words and a command or a clear act."""
-    sentence = str(error.value)
-    assert "\n" not in sentence and sentence.endswith(".")
-    for word in words:
-        assert word in sentence, f"{word!r} is not in {sentence!r}"
 
 
 def same(a: Labels, b: Labels) -> bool:
@@ -80,6 +65,13 @@ def test_mirroring_twice_is_nothing_and_once_is_the_other_side(labels):
     np.testing.assert_allclose(once.mirrored(widths).uv_px, labels.uv_px, atol=2e-4)  # float32 at 1e3 px
 
 
+def test_aligned_labels_have_the_views_asked_for(labels):
+    """Known views move; a view that the labels do not know has no label, and none of another view's positions."""
+    aligned = labels.aligned(["new", "top", "front"])
+    assert aligned.cameras == ("new", "top", "front") and not aligned.mask[:, 0].any() and not aligned.uv_px[:, 0].any()
+    assert same(aligned.subset(["front", "top"]), labels.subset(["front", "top"]))
+
+
 def test_subset_and_without_go_by_name(labels):
     assert same(labels.subset(["top", "front"]).subset(["front"]), labels.subset(["front"]))
     assert labels.without("front").cameras == ("left_of_me", "top")
@@ -98,7 +90,7 @@ def test_nan_is_refused_with_its_place(labels):
 
 @pytest.mark.parametrize("shape", [(5, 3, 20, 2), (5, 2, 21, 2), (3, 21, 2)])
 def test_wrong_shape_is_refused(labels, shape):
-    with pytest.raises(UsthandError) as error:
+    with unchecked(), pytest.raises(UsthandError) as error:
         replace(labels, uv_px=np.zeros(shape))
     told(error, "shape", str(shape))
 
@@ -226,32 +218,6 @@ def test_file_of_the_other_hand(labels, tmp_path):
     with pytest.raises(UsthandError) as error:
         load_labels(capture, "left")
     told(error, "right hand")
-
-
-# ---- observations --------------------------------------------------------------------------------------------------
-
-
-def test_precision_is_confidence_over_sigma_squared(labels):
-    seen = Observations.from_labels(labels, sigma_px=4.0)
-    c = float(labels.confidence[0, 0, 0])
-    np.testing.assert_allclose(seen.precision[0, 0, 0], np.eye(2) * (c / 4) ** 2, rtol=1e-6)
-    assert (seen.precision[~labels.mask] == 0).all()
-    assert (seen.uv_px[~labels.mask] == 0).all()
-
-
-def test_a_faint_label_is_not_nothing(labels):
-    faint = replace(labels, confidence=np.where(labels.mask, 1e-6, 0))
-    precision = Observations.from_labels(faint, sigma_px=1.0).precision
-    np.testing.assert_allclose(precision[0, 0, 0, 0, 0], CONFIDENCE_FLOOR**2)
-
-
-def test_default_sigma_is_a_fraction_of_the_hand(labels):
-    """Twice the hand in pixels, a quarter of the precision; one view without labels changes nothing in the others."""
-    double = replace(labels, uv_px=labels.uv_px * 2)
-    once, twice = (Observations.from_labels(each).precision for each in (labels, double))
-    np.testing.assert_allclose(twice, once / 4, rtol=1e-5)
-    sigma = SIGMA_FRACTION * hand_size_px(labels)[0, 1]
-    np.testing.assert_allclose(once[0, 1, 0, 0, 0], (labels.confidence[0, 1, 0] / sigma) ** 2, rtol=1e-5)
 
 
 def test_hand_size_is_steady_and_survives_missing_views(labels):

@@ -18,7 +18,9 @@ from usthand.common.errors import UsthandError
 
 if TYPE_CHECKING:
     from usthand.capture.capture import Capture
+    from usthand.common.progress import Progress
     from usthand.hand.result import Result
+    from usthand.labels.report import LabelReport
 
 Side = Literal["right", "left"]
 Format = Literal[
@@ -237,11 +239,42 @@ def label(
         max_hands: Most hands in view at once; 4 for two people, whose further hands go to right-2.npz and left-2.npz.
     """
     from usthand.capture.capture import open_capture
-    from usthand.labels.detection import label_capture
+    from usthand.labels.detection import detect_labels
 
     opened = open_capture(capture)
     _tell_overlap(opened)
-    label_capture(opened, detector, overwrite=overwrite, max_hands=max_hands)
+    _show_labels(detect_labels(opened, detector, overwrite, max_hands, _bar("detecting hands")))
+
+
+def _bar(label: str) -> Progress:
+    """The bar of a command with several tasks, which shows the first alone."""
+    from usthand.output.overlay import progress_bar
+
+    show, first = progress_bar(label), []
+
+    def progress(done: int, total: int, task: str = "", note: str = "") -> None:
+        first.append(task) if not first else None
+        if task == first[0]:
+            show(done, total)
+
+    return progress
+
+
+def _show_labels(report: LabelReport) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console, (head, *rows) = Console(), report.rows()
+    for note in report.notes:
+        console.print(note, soft_wrap=True)
+    table = Table(title="labels")
+    for k, name in enumerate(head):
+        table.add_column(name, justify="right" if k else "left")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+    if report.people:
+        console.print(report.people, soft_wrap=True)
 
 
 def import_labels(
@@ -265,12 +298,12 @@ def import_labels(
         max_hands: Most hands in view at once; 2 says that all are one person's.
     """
     from usthand.capture.capture import open_capture
+    from usthand.labels.importing import ImportConfig
     from usthand.labels.importing import import_labels as read
-    from usthand.output.overlay import progress_bar
 
-    opened, bar = open_capture(capture), progress_bar("reading labels")
+    opened, config = open_capture(capture), ImportConfig(format, overwrite, first_frame, swap_sides, max_hands)
     _tell_overlap(opened)
-    read(opened, source, format, overwrite, first_frame, swap_sides, max_hands, bar)
+    _show_labels(read(opened, source, config, _bar("reading labels")))
 
 
 def check(capture: Positional[CapturePath], json: bool = False, fix: bool = False) -> None:
@@ -327,7 +360,8 @@ def fit(
     """
     from usthand.capture.capture import open_capture
     from usthand.data.prepare import choose_side, without_camera
-    from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+    from usthand.fit.fit import fit_labels, raw_triangulation
+    from usthand.fit.sequence import FitConfig
     from usthand.hand.io import load_hand
     from usthand.labels.labels import load_labels
     from usthand.output.overlay import progress_bar

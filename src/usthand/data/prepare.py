@@ -18,13 +18,15 @@ from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.data.windows import CropConfig, Footage, make_footage
-from usthand.fit.fit import FitConfig, fit_labels
+from usthand.fit.fit import fit_labels
 from usthand.fit.kinematics import articulation
 from usthand.fit.metric_scale import in_own_unit, scaled_by_hand
+from usthand.fit.observations import Observations
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import right_hand
 from usthand.hand.result import Result
-from usthand.labels.labels import Labels, Observations, load_labels, load_npz
+from usthand.labels.labels import Labels, load_labels, load_npz
 
 CONSENSUS = "consensus"
 ROUGH_ROUNDS = 2

@@ -22,14 +22,10 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.evaluation.truth import Truth, save_truth
 from usthand.geometry.cameras import Cameras, project
-from usthand.geometry.triangulation import triangulate
 from usthand.hand.model import HandModel
-from usthand.hand.skeleton import FINGERS, SIDES
+from usthand.hand.skeleton import SIDES
 from usthand.labels.labels import Labels
-
-MM_PER_M = 1000.0
-PALM = (FINGERS["index"][0], FINGERS["little"][0])
-"""The palm's width goes from knuckle to knuckle of these two: 55 to 80 mm in adults."""
+from usthand.labels.quality import label_quality, median_or_none, palm_width_mm, reprojection_px
 
 
 @dataclass(frozen=True)
@@ -177,37 +173,24 @@ def _check_hand(recording: Recording, hand: HandData, cameras: Cameras) -> dict[
     numbers: dict[str, float | int | None] = dict.fromkeys(("residual_px", "truth_px", "inside", "palm_mm"))
     labels, truth = hand.annotated or hand.labels, hand.truth
     known = np.zeros(len(recording.images), bool)
-    seen = None if labels is None else labels.mask & recording.present[..., None]
     if labels is not None:
-        solid = seen.sum(1) >= 2
-        known |= solid.any(-1)
-        points = triangulate(cameras, _tensor(labels.uv_px), _tensor(seen)).numpy()
-        numbers["residual_px"] = _distance_px(cameras, points, labels, seen & solid[:, None])
-        numbers["palm_mm"] = _palm_mm(points, solid)
+        labels = replace(labels, confidence=labels.confidence * recording.present[..., None])
+        known |= (labels.mask.sum(1) >= 2).any(-1)
+        quality = label_quality(recording.rig, labels)
+        numbers["residual_px"], numbers["palm_mm"] = quality.residual_px, quality.palm_width_mm
     if truth is not None:
         joints, valid = np.asarray(truth.joints_world_m, np.float64), truth.valid
         known |= valid
-        numbers["palm_mm"] = _palm_mm(joints, np.repeat(valid[:, None], joints.shape[1], 1))
+        numbers["palm_mm"] = palm_width_mm(joints, np.repeat(valid[:, None], joints.shape[1], 1))
         numbers["inside"] = _share_inside(recording, cameras, joints, valid)
         if labels is not None:
-            numbers["truth_px"] = _distance_px(cameras, joints, labels, seen & valid[:, None, None])
+            distance, _ = reprojection_px(recording.rig, joints, labels.uv_px)
+            numbers["truth_px"] = median_or_none(distance[labels.mask & valid[:, None, None]])
     return {"frames": int(known.sum()), **numbers}
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, np.float64))
-
-
-def _distance_px(cameras: Cameras, points_world_m: np.ndarray, labels: Labels, seen: np.ndarray) -> float | None:
-    uv = project(cameras, _tensor(points_world_m))[0].numpy()
-    distance = np.linalg.norm(uv - labels.uv_px, axis=-1)[seen]
-    return float(np.median(distance)) if len(distance) else None
-
-
-def _palm_mm(points_world_m: np.ndarray, known: np.ndarray) -> float | None:
-    both = known[:, PALM[0]] & known[:, PALM[1]]
-    width = np.linalg.norm(points_world_m[:, PALM[0]] - points_world_m[:, PALM[1]], axis=-1)[both]
-    return float(np.median(width) * MM_PER_M) if len(width) else None
 
 
 def _share_inside(recording: Recording, cameras: Cameras, joints: np.ndarray, valid: np.ndarray) -> float | None:

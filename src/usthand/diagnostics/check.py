@@ -89,14 +89,9 @@ def check_capture(facts: CaptureFacts, on_progress: Callable[[int, int], None] |
 
 def make_case(rig: Rig, labels: tuple[Labels, ...]) -> Case:
     """Labels of one or both hands side by side, views in the rig's order."""
-    uv, present = [], []
-    for one in labels:
-        columns = [one.cameras.index(name) if name in one.cameras else None for name in rig.names]
-        here = np.array([c is not None for c in columns])
-        index = [c or 0 for c in columns]
-        uv.append(one.uv_px[:, index].astype(float))
-        present.append(one.mask[:, index] & here[None, :, None])
-    return Case(rig.cameras, np.concatenate(uv, axis=2), np.concatenate(present, axis=2))
+    views = [one.aligned(rig.names) for one in labels]
+    uv = np.concatenate([one.uv_px for one in views], axis=2).astype(float)
+    return Case(rig.cameras, uv, np.concatenate([one.mask for one in views], axis=2))
 
 
 def _worthwhile(facts: CaptureFacts) -> tuple[Labels, ...]:
@@ -326,11 +321,7 @@ def _labels(work: Work) -> tuple[Labels, ...]:
     base = make_case(work.facts.rig, work.labels)
     for n, one in enumerate(work.labels):
         part = slice(n * N_JOINTS, (n + 1) * N_JOINTS)
-        columns = [one.cameras.index(name) if name in one.cameras else None for name in work.names]
-        confidence = np.stack(
-            [one.confidence[:, c] if c is not None else np.zeros_like(one.confidence[:, 0]) for c in columns], axis=1
-        )
-        confidence = np.where(base.present[:, :, part], confidence, 0)
+        confidence = np.where(base.present[:, :, part], one.aligned(work.names).confidence, 0)
         # Where an order was fixed the confidences go with their joints; they are found by what became of their places.
         confidence = _follow(work, confidence, n)
         result.append(replace(one, uv_px=work.kept.uv_px[:, :, part], confidence=confidence, cameras=work.names))

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from usthand.capture.probe import VideoHeader
 from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import FLOOR
 from usthand.diagnostics.candidate_faults import CandidateFault
 from usthand.diagnostics.findings import Finding, who
-from usthand.capture.probe import VideoHeader
 from usthand.diagnostics.hand_faults import MIN_HAND_PX, MIN_SEEN, MIN_TWO_VIEWS
 from usthand.diagnostics.search import begin, measure
 from usthand.diagnostics.work import EVIDENCE_FRAMES, Work

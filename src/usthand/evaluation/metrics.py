@@ -20,6 +20,7 @@ truth: a frame without it is measured by no number, and is no fault of the metho
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,11 +29,11 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial import cKDTree
 
 from usthand.common.errors import UsthandError
-from usthand.geometry.cameras import project
 from usthand.geometry.rotations import align_similarity
 from usthand.hand.mesh_joints import mesh_joints
 from usthand.hand.result import MM_PER_M, Result
 from usthand.hand.skeleton import BONES, JOINTS, PALM_BONES
+from usthand.labels.quality import reprojection_px
 
 if TYPE_CHECKING:
     from usthand.capture.rig import Rig
@@ -250,10 +251,9 @@ def label_residuals_px(
             "give the capture that the result was made from",
         )
     views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
-    uv, depth = project(rig.tensors(dtype=torch.float64), torch.from_numpy(result.joints_world_m[rows]))
-    uv, depth = uv.numpy()[:, views], depth.numpy()[:, views]
-    seen = labels.mask[numbers] & (depth > 0)
-    distance = np.linalg.norm(uv - labels.uv_px[numbers].astype(np.float64), axis=-1)
+    chosen = replace(rig, cameras=tuple(rig.cameras[view] for view in views))
+    distance, in_front = reprojection_px(chosen, result.joints_world_m[rows], labels.uv_px[numbers])
+    seen = labels.mask[numbers] & in_front
     return np.where(seen, distance, 0.0), seen, numbers
 
 

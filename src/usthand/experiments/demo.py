@@ -16,7 +16,8 @@ from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.evaluation import metrics
 from usthand.evaluation.reliability import spearman
 from usthand.evaluation.truth import Truth, load_truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import fit_labels, raw_triangulation
+from usthand.fit.sequence import FitConfig
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, load_labels
 from usthand.output.overlay import progress_bar

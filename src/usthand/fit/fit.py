@@ -23,6 +23,7 @@ from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.metric_scale import in_own_unit, scaled_by_hand
 from usthand.fit.objective import PointTerm
+from usthand.fit.observations import Observations
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, Fitter, Progress
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
@@ -34,7 +35,7 @@ from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.io import right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
-from usthand.labels.labels import Labels, Observations
+from usthand.labels.labels import Labels
 
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
 MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames

@@ -10,9 +10,9 @@ import torch
 from usthand.capture.rig import Rig
 from usthand.fit.initialisation import metres_per_unit
 from usthand.fit.kinematics import Articulation
+from usthand.fit.observations import Observations
 from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
 from usthand.hand.result import Result
-from usthand.labels.labels import Observations
 
 USUAL_REACH_M = (
     0.5  # of cameras from their middle; any number does that keeps depths and steps far from the bounds on them

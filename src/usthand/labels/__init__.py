@@ -1,0 +1,1 @@
+"""2D pseudo-labels: detected or imported, told apart over the views, stored and measured."""

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import Any, Literal
 
 from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
-from usthand.hand.skeleton import SIDES
+from usthand.common.progress import Progress, silent
 from usthand.labels.association.associate import side_agreement
 from usthand.labels.association.candidates import AssociateConfig
-from usthand.labels.detection import check_views, refuse_existing_labels, write_labels
 from usthand.labels.formats import hands_npz, holistic_csv, mediapipe, mmpose, openpose, wholebody
 from usthand.labels.formats.base import View, camera_files, read_json
-from usthand.labels.labels import Detection, Labels
+from usthand.labels.labels import Detection
+from usthand.labels.report import LabelReport, check_writable, write_labels
 
 PER_CAMERA = {
     "openpose": openpose,
@@ -27,7 +25,7 @@ PER_CAMERA = {
     "mmpose": mmpose,
     "hands-npz": hands_npz,
 }
-"""Formats of files per camera, each a module with `looks_like`, `read`, `ENDINGS` and `WHAT`; the surest signs first."""
+"""Formats of files per camera, each a module with `looks_like`, `read`, `ENDINGS` and `WHAT`; the clearest first."""
 FORMATS = (*PER_CAMERA, "holistic-csv")
 SUFFIXES = (".json", ".npz", ".csv")
 
@@ -39,56 +37,68 @@ MIRRORED_BELOW = 0.2
 """Share of them that agree with the detector's sides below which it names sides as in a mirror."""
 
 
+@dataclass(frozen=True)
+class ImportConfig:
+    """How other programs' files are read."""
+
+    format: str = "auto"
+    """One of `FORMATS`, or "auto" to tell by the files' content."""
+    overwrite: bool = False
+    """Replace labels that are there."""
+    first_frame: int = 0
+    """What the files call frame 0 of the videos."""
+    swap_sides: Literal["auto", "yes", "no"] = "auto"
+    """Right for left; "auto" swaps where the hands' own bend contradicts nearly all of the detector's sides."""
+    max_hands: int = AssociateConfig.max_hands
+    """Most hands in view at once; 2 says that all are one person's."""
+
+
 def import_labels(
-    capture: Capture,
-    source: str | Path,
-    format: str = "auto",
-    overwrite: bool = False,
-    first_frame: int = 0,
-    swap_sides: str = "auto",
-    max_hands: int = AssociateConfig.max_hands,
-    progress: Callable[[int, int], None] | None = None,
-    quiet: bool = False,
-) -> dict[str, Labels]:
+    capture: Capture, source: str | Path, config: ImportConfig = ImportConfig(), progress: Progress = silent
+) -> LabelReport:
     """Read 2D hands of every camera, tell them apart over the views, and write the labels of each hand.
 
     Args:
-        source: a folder with one file or subfolder per camera, or one file that holds all cameras.
-        format: one of `FORMATS`, or "auto" to tell by the files' content.
-        overwrite: write over labels that are there.
-        first_frame: what the files call frame 0 of the videos.
-        swap_sides: "yes", "no", or "auto": where the hands' own bend contradicts the detector's sides nearly always.
-        max_hands: most hands in view at once; 2 says that all are one person's.
-        progress: called with (files read, files in all).
-        quiet: print nothing.
+        capture: At least two cameras.
+        source: A folder with one file or subfolder per camera, or one file that holds all cameras.
+        config: How the files are read.
+        progress: Called for every file ("reading labels"), then of every frame ("telling hands apart").
 
     Returns:
-        {hand: Labels} as written: "right", "left", with several people also "right-2" and so on.
+        The labels written, by hand: "right", "left", and with several people "right-2" and so on. Each has `uv_px`
+        (T, V, 21, 2) in pixels and `confidence` (T, V, 21). `report.notes` says what was read.
 
     Raises:
-        UsthandError: labels exist, cameras or frame numbers do not match, a file is damaged or of no known layout, no hand was
-            found in two views at once.
+        UsthandError: If labels exist, cameras or frame numbers do not match, a file is damaged or of no known layout,
+            or no hand was found in two views at once.
+
+    Example:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> report = usthand.import_labels(capture, "openpose_json", usthand.ImportConfig(overwrite=True))
+        >>> right = report["right"]
     """
-    source, console = Path(source), Console(quiet=quiet)
-    refuse_existing_labels(capture, SIDES, overwrite, f"usthand import-labels {capture.path} {source} --overwrite")
-    check_views(capture)
-    chosen = find_format(source) if format == "auto" else format
+    source, rig = Path(source), capture.rig
+    check_writable(capture, config.overwrite, f"usthand import-labels {capture.path} {source} --overwrite")
+    chosen = find_format(source) if config.format == "auto" else config.format
     if chosen not in FORMATS:
         raise UsthandError(f"format '{chosen}' is unknown", f"there are {', '.join(FORMATS)}", "give one with --format")
-    views = read_views(source, chosen, capture.rig, progress)
-    detections = _by_frame(views, capture, first_frame, source)
-    if swap_sides == "yes" or (swap_sides == "auto" and _mirrored(capture.rig, detections, max_hands, console)):
+    views = read_views(source, chosen, rig, progress)
+    detections = _by_frame(views, capture, config.first_frame, source)
+    counts = ", ".join(f"{name} {sum(map(len, views[name].values()))}" for name in rig.names)
+    notes = [f"{chosen}: hands in single images of each camera: {counts}."]
+    mirrored = _mirrored(rig, detections, config.max_hands) if config.swap_sides == "auto" else ""
+    if mirrored or config.swap_sides == "yes":
         detections = [[[_other_side(one) for one in view] for view in frame] for frame in detections]
-    counts = ", ".join(f"{name} {sum(map(len, views[name].values()))}" for name in capture.rig.names)
-    console.print(f"{chosen}: hands in single images of each camera: {counts}.", soft_wrap=True)
-    return write_labels(capture, detections, chosen, SIDES, max_hands, console)
+        notes = [mirrored, *notes] if mirrored else notes
+    return write_labels(capture, detections, chosen, config.max_hands, progress, tuple(notes))
 
 
 def find_format(source: Path) -> str:
     """The format of a file, or of the first file in a folder that has one.
 
     Raises:
-        UsthandError: if there is no such file, or none whose layout is known.
+        UsthandError: If there is no such file, or none whose layout is known.
     """
     if not source.exists():
         raise UsthandError(f"there is no {source}", "a folder or file of labels is expected", "check the path")
@@ -113,13 +123,11 @@ def _format_of(path: Path) -> str | None:
     return next((name for name, module in PER_CAMERA.items() if data and module.looks_like(data)), None)
 
 
-def read_views(
-    source: Path, format: str, rig: Rig, progress: Callable[[int, int], None] | None = None
-) -> dict[str, View]:
+def read_views(source: Path, format: str, rig: Rig, progress: Progress = silent) -> dict[str, View]:
     """The hands of every camera of the rig, by frame number as the files count.
 
     Raises:
-        UsthandError: a camera has no files, or a file is damaged or of another layout.
+        UsthandError: If a camera has no files, or a file is damaged or of another layout.
     """
     if format == "holistic-csv":
         return holistic_csv.read(_single(source, "*.csv", holistic_csv.looks_like), rig.names)
@@ -136,8 +144,7 @@ def read_views(
             for number, hands in module.read(path, camera, 0 if alone else None).items():
                 views[camera.name].setdefault(number, []).extend(hands)
             done += 1
-            if progress:
-                progress(done, total)
+            progress(done, total, "reading labels")
     return views
 
 
@@ -155,13 +162,15 @@ def _single(source: Path, pattern: str, looks_like: Callable[[Path], bool]) -> P
 
 
 def _by_frame(views: dict[str, View], capture: Capture, first_frame: int, source: Path) -> list[list[list[Detection]]]:
-    """detections[frame][view]; raises `UsthandError` if the files count frames that the videos do not have.
+    """The detections as [frame][view].
 
-    The files count each camera's own frames, which the capture begins with an offset where one is stated.
+    The files count each camera's own frames, with which the capture begins at an offset where one is stated.
+
+    Raises:
+        UsthandError: If the files count frames that the videos do not have.
     """
-    names, n_frames = capture.rig.names, capture.n_frames
-    starts, lengths = _own_frames(capture)
-    for name, length in lengths.items():
+    own = _own_frames(capture)
+    for name, (_, length) in own.items():
         numbers = [number for number, hands in views[name].items() if hands]
         low, high, last = min(numbers, default=first_frame), max(numbers, default=first_frame), first_frame + length - 1
         if low < first_frame or high > last:
@@ -171,32 +180,30 @@ def _by_frame(views: dict[str, View], capture: Capture, first_frame: int, source
                 "the files count from another frame, or belong to other videos",
                 f"say what they call the videos' first frame, for instance --first-frame {start}",
             )
-    return [[views[name].get(first_frame + starts[name] + t, []) for name in names] for t in range(n_frames)]
+    return [
+        [views[name].get(first_frame + start + t, []) for name, (start, _) in own.items()]
+        for t in range(capture.n_frames)
+    ]
 
 
-def _own_frames(capture: Capture) -> tuple[dict[str, int], dict[str, int]]:
+def _own_frames(capture: Capture) -> dict[str, tuple[int, int]]:
     """Of each camera's file: the frame with which the capture begins, and its length."""
-    names = capture.rig.names
     if capture.overlap is None:
-        return dict.fromkeys(names, 0), dict.fromkeys(names, capture.n_frames)
-    spans = dict(zip(names, capture.overlap.spans, strict=True))
-    after = {name: capture.overlap.outside.get(name, (0, 0))[1] for name in names}
-    return {name: start for name, (start, _) in spans.items()}, {
-        name: stop + after[name] for name, (_, stop) in spans.items()
-    }
+        return dict.fromkeys(capture.rig.names, (0, capture.n_frames))
+    spans, outside = zip(capture.rig.names, capture.overlap.spans, strict=True), capture.overlap.outside
+    return {name: (start, stop + outside.get(name, (0, 0))[1]) for name, (start, stop) in spans}
 
 
-def _mirrored(rig: Rig, detections: list[list[list[Detection]]], max_hands: int, console: Console) -> bool:
+def _mirrored(rig: Rig, detections: list[list[list[Detection]]], max_hands: int) -> str:
+    """A sentence that the detector saw mirrored images, if it did; else empty."""
     step = max(1, len(detections) // JUDGED_FRAMES)
     agree, clear = side_agreement(rig, detections[::step], AssociateConfig(max_hands=max_hands))
     if clear < JUDGED_HANDS or agree >= MIRRORED_BELOW * clear:
-        return False
-    console.print(
-        f"Sides are swapped: only {agree} of {clear} clearly bent hands bend as the files' sides say, as if the images had "
-        "been mirrored (--swap-sides no keeps them).",
-        soft_wrap=True,
+        return ""
+    return (
+        f"Sides are swapped: only {agree} of {clear} clearly bent hands bend as the files' sides say, as if the images "
+        "had been mirrored (--swap-sides no keeps them)."
     )
-    return True
 
 
 def _other_side(one: Detection) -> Detection:

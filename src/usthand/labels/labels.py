@@ -1,6 +1,6 @@
 """2D pseudo-labels of one hand in every camera, on disk and in memory.
 
-A label is what a detector saw: 21 pixel positions and a confidence, per frame and camera. Missing joints have
+A label is what a detector found: 21 pixel positions with a confidence each, per frame and camera. Missing joints have
 confidence 0 and position 0, never NaN. Legend of the shapes: T frames, V views, J = 21 joints in OpenPose order.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from usthand.common.errors import UsthandError
+from usthand.common.files import whole_file
 from usthand.hand.skeleton import N_JOINTS, SIDES
 
 if TYPE_CHECKING:
@@ -25,21 +26,15 @@ if TYPE_CHECKING:
 LABELS_VERSION = 1
 
 ANNOTATION = "annotation"
-"""The `detector` of labels that are a data set's own 2D truth."""
-
-SIGMA_FRACTION = 0.025
-"""Standard deviation of a fully confident label in sizes of the hand, per axis (docs/notes/label-noise.md)."""
-
-CONFIDENCE_FLOOR = 0.05
-"""Least confidence that still counts, so that a present label never has a precision of nothing."""
+"""The `detector` of labels that are a data set's own 2D annotations."""
 
 MIN_HAND_PX = 8.0
-"""Smallest hand size that sets a label's noise: below it the detector's own resolution does."""
+"""Smallest hand size that sets a label's noise; below it the detector's resolution does."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One hand as a detector saw it in one image, before anybody knows which hand it is."""
+    """One hand as a detector found it in one image, before it is known which hand it is."""
 
     uv_px: Float[np.ndarray, "J 2"]
     """Pixel positions in the whole image, pixel centres at integers."""
@@ -48,7 +43,7 @@ class Detection:
     side: str
     """The detector's guess of the anatomical side, "left" or "right"."""
     score: float
-    """How sure it is of that side, in [0.5, 1]."""
+    """Probability of that side by the detector, in [0.5, 1]."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +59,14 @@ class Labels:
     side: str
     """"left" or "right": the anatomical side."""
     detector: str
-    """Who made the labels, e.g. "mediapipe"."""
+    """What made the labels, e.g. "mediapipe"."""
 
     def __post_init__(self) -> None:
-        """Bring the arrays to float32 and the missing joints to zero; raises `UsthandError` on wrong shapes or NaN."""
+        """Bring the arrays to float32 and the missing joints to zero.
+
+        Raises:
+            UsthandError: If the shapes do not match, the side is unknown or a number is not finite.
+        """
         uv = np.asarray(self.uv_px, dtype=np.float32)
         confidence = np.asarray(self.confidence, dtype=np.float32)
         _check_arrays(uv, confidence, self.cameras, self.side)
@@ -83,55 +82,58 @@ class Labels:
 
     @property
     def n_frames(self) -> int:
+        """The number of frames, T."""
         return self.uv_px.shape[0]
 
     def mirrored(self, widths: Sequence[int]) -> Labels:
-        """Labels of the mirrored images, u -> width - 1 - u, and so of the other side. `widths` (V,) in pixels."""
+        """Labels of the other side in the mirrored images, u -> width - 1 - u; `widths` (V,) in pixels."""
         last_column = np.asarray(widths, dtype=np.float32)[None, :, None] - 1
         uv = self.uv_px.copy()
         uv[..., 0] = last_column - uv[..., 0]
         return replace(self, uv_px=uv, side="left" if self.side == "right" else "right")
 
     def without(self, camera: str) -> Labels:
-        """All views but one; raises `UsthandError` if there is no such camera."""
-        self._index(camera)
+        """All views but one.
+
+        Raises:
+            UsthandError: If there is no such camera.
+        """
+        self._check_known(camera)
         return self.subset([name for name in self.cameras if name != camera])
 
     def subset(self, names: Sequence[str]) -> Labels:
-        """The named views, in the order given; raises `UsthandError` if one is unknown."""
-        ids = [self._index(name) for name in names]
-        return replace(self, uv_px=self.uv_px[:, ids], confidence=self.confidence[:, ids], cameras=tuple(names))
+        """The named views, in the order given; `aligned` also takes names that the labels do not know.
+
+        Raises:
+            UsthandError: If a camera is unknown.
+        """
+        for name in names:
+            self._check_known(name)
+        return self.aligned(names)
 
     def save(self, path: Path | str) -> None:
         """Write as versioned npz, making the folder if need be."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                version=LABELS_VERSION,
-                uv_px=self.uv_px,
-                confidence=self.confidence,
-                cameras=np.array(self.cameras),
-                side=self.side,
-                detector=self.detector,
-            )
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, version=LABELS_VERSION, **vars(self))
 
-    def _index(self, camera: str) -> int:
+    def aligned(self, names: Sequence[str]) -> Labels:
+        """The named views, in the order given; one that the labels do not know becomes a view without labels."""
+        known = [name in self.cameras for name in names]
+        index = [self.cameras.index(name) if name in self.cameras else 0 for name in names]
+        confidence = self.confidence[:, index] * np.array(known)[:, None]
+        return replace(self, uv_px=self.uv_px[:, index], confidence=confidence, cameras=tuple(names))
+
+    def _check_known(self, camera: str) -> None:
         if camera not in self.cameras:
-            raise UsthandError(
-                f"the labels have no camera '{camera}'",
-                f"they hold {', '.join(self.cameras)}",
-                "name one of these cameras",
-            )
-        return self.cameras.index(camera)
+            known = f"they hold {', '.join(self.cameras)}"
+            raise UsthandError(f"the labels have no camera '{camera}'", known, "name one of these cameras")
 
 
 def hand_side(hand: str) -> str:
     """The side of a hand by its name: "right", "left", or with several people a further one such as "right-2".
 
     Raises:
-        UsthandError: if the name is none of these.
+        UsthandError: If the name is none of these.
     """
     if not re.fullmatch(r"(right|left)(-([2-9]|[1-9]\d+))?", hand):
         raise UsthandError(
@@ -143,7 +145,11 @@ def hand_side(hand: str) -> str:
 
 
 def load_npz(path: Path | str) -> Labels:
-    """Read labels written by `Labels.save`; raises `UsthandError` if the file is missing, foreign or broken."""
+    """Read labels that `Labels.save` wrote.
+
+    Raises:
+        UsthandError: If the file is missing, damaged, of another program or of another version.
+    """
     path = Path(path)
     again = f"run `usthand label {path.parent.parent} --overwrite`"
     if not path.is_file():
@@ -167,13 +173,27 @@ def load_npz(path: Path | str) -> Labels:
 
 
 def load_labels(capture: Capture, side: str) -> Labels:
-    """Labels of one hand of a capture, aligned with `capture.rig.names` by camera name and with its frames.
+    """Labels of one hand of a capture, with the capture's frames and the views of `capture.rig.names`.
 
-    `side` is "right" or "left", or with several people the name of a further hand, "right-2". A camera of the rig that the
-    labels do not know becomes a view without labels, and so does a camera in a frame that it lacks (`Capture.present`):
-    nothing was seen there. Raises `UsthandError` when the file is
-    missing or broken, names a camera that the rig lacks, has another number of frames, holds NaN, has no label at
-    all or labels in one view only (nothing can be triangulated then).
+    A camera of the rig that the labels do not know becomes a view without labels. So does a camera in the frames that
+    it lacks (`Capture.present`).
+
+    Args:
+        capture: The capture.
+        side: "right" or "left", or with several people the name of a further hand, such as "right-2".
+
+    Returns:
+        Labels with `uv_px` (T, V, 21, 2) in pixels and `confidence` (T, V, 21).
+
+    Raises:
+        UsthandError: If the file is missing or damaged, names a camera that the rig lacks, has another number of
+            frames, or has labels in fewer than two views, from which nothing can be triangulated.
+
+    Example:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> labels = usthand.load_labels(capture, "right")
+        >>> right_index_tip_px = labels.uv_px[:, :, 8]
     """
     hand_side(side)
     path = Path(capture.labels_path(side))
@@ -200,63 +220,27 @@ def load_labels(capture: Capture, side: str) -> Labels:
             "the videos were cut or replaced after labelling",
             again,
         )
-    labels = _aligned(labels, capture.rig.names)
+    labels = labels.aligned(capture.rig.names)
     labels = replace(labels, confidence=labels.confidence * capture.present[..., None])
     _check_enough(labels, path, again)
     return labels
 
 
-@dataclass(frozen=True)
-class Observations:
-    """What a fit consumes: positions with their precision, per view and, optionally, in space."""
-
-    uv_px: Float[np.ndarray, "T V J 2"]
-    """Pixel positions, float64; 0 where missing."""
-    precision: Float[np.ndarray, "T V J 2 2"]
-    """Inverse covariance of `uv_px`, px^-2; all zero where missing."""
-    points_world_m: Float[np.ndarray, "T J 3"] | None = None
-    """Direct observations of the joints in the world frame, metres."""
-    points_precision: Float[np.ndarray, "T J 3 3"] | None = None
-    """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
-    predicts_model_joints: Bool[np.ndarray, "V"] | None = None
-    """Views that see the hand model's own joints even where the others see a detector's (`usthand.fit.detector_offsets`); none if None."""
-    sets_noise_scale: Bool[np.ndarray, "V"] | None = None
-    """Views whose residuals tell how large errors are, all views' (`usthand.fit.reweighting`); all if None. Precisions that were lowered
-    because errors go together say nothing of that."""
-
-    @staticmethod
-    def from_labels(labels: Labels, sigma_px: float | np.ndarray | None = None) -> Observations:
-        """Isotropic precision of each label: (c / sigma_px)^2, with its confidence c floored at `CONFIDENCE_FLOOR`.
-
-        `sigma_px` is the standard deviation of a fully confident label, a number or (T, V); by default
-        `SIGMA_FRACTION` of the hand's size in that view, so that a near camera is not trusted more than its detector
-        deserves.
-        """
-        sigma = SIGMA_FRACTION * hand_size_px(labels) if sigma_px is None else np.asarray(sigma_px, dtype=np.float64)
-        sigma = np.broadcast_to(sigma, labels.uv_px.shape[:2])[..., None]
-        trust = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
-        scalar = (trust / sigma) ** 2
-        return Observations(labels.uv_px.astype(np.float64), scalar[..., None, None] * np.eye(2))
-
-
 def hand_size_px(labels: Labels) -> Float[np.ndarray, "T V"]:
     """Size of the hand in each view, pixels: the longer side of the box around its labelled joints.
 
-    Its median over the sequence, since a single box shrinks with the pose (a fist, a hand seen edge-on) while the
-    detector's error does not. A view without labels takes the median of the others; never below `MIN_HAND_PX`.
+    It is the median over the sequence: a single box shrinks with the pose (a fist, a hand seen edge-on), while the
+    detector's error does not. A view without labels takes the median of the others. `MIN_HAND_PX` is the least.
     """
     mask = labels.mask[..., None]
     low = np.where(mask, labels.uv_px, np.inf).min(axis=2)
     high = np.where(mask, labels.uv_px, -np.inf).max(axis=2)
     seen = labels.mask.sum(axis=2) >= N_JOINTS // 2
     side_px = np.where(seen, np.where(seen[..., None], high - low, 0.0).max(axis=-1), 0.0)
-    size = np.zeros(len(labels.cameras))
-    for view in range(len(size)):
-        if seen[:, view].any():
-            size[view] = np.median(side_px[seen[:, view], view])
+    size = np.array([np.median(px[there]) if there.any() else 0.0 for px, there in zip(side_px.T, seen.T, strict=True)])
     if (size > 0).any():
-        size = np.where(size > 0, size, np.median(size[size > 0]))
-    return np.broadcast_to(np.maximum(size, MIN_HAND_PX), labels.uv_px.shape[:2]).copy()
+        size[size <= 0] = np.median(size[size > 0])
+    return np.tile(np.maximum(size, MIN_HAND_PX), (labels.n_frames, 1))
 
 
 def _check_arrays(uv: np.ndarray, confidence: np.ndarray, cameras: Sequence[str], side: str) -> None:
@@ -289,13 +273,3 @@ def _check_enough(labels: Labels, path: Path, again: str) -> None:
             "the hand cannot be placed in space from one camera",
             f"check that the other videos show the hand and {again}",
         )
-
-
-def _aligned(labels: Labels, names: Sequence[str]) -> Labels:
-    uv = np.zeros((labels.n_frames, len(names), N_JOINTS, 2), dtype=np.float32)
-    confidence = np.zeros((labels.n_frames, len(names), N_JOINTS), dtype=np.float32)
-    for view, name in enumerate(names):
-        if name in labels.cameras:
-            uv[:, view] = labels.uv_px[:, labels.cameras.index(name)]
-            confidence[:, view] = labels.confidence[:, labels.cameras.index(name)]
-    return Labels(uv, confidence, tuple(names), labels.side, labels.detector)

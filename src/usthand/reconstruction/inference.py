@@ -11,8 +11,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from usthand.data.windows import CropConfig, Footage, make_batch
+from usthand.fit.observations import Observations
 from usthand.geometry.affine import affine_apply, affine_inverse
-from usthand.labels.labels import Observations
 from usthand.network.model import UstHand
 
 CHUNK = 12  # frames that go through the network at once

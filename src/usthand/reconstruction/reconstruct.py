@@ -18,12 +18,13 @@ import torch
 from usthand.capture.capture import Capture
 from usthand.common.device import check_device
 from usthand.data.prepare import Hand2D, fit_hand, footage_of, load_hand_2d
-from usthand.fit.fit import FitConfig, fit_observations
+from usthand.fit.fit import fit_observations
+from usthand.fit.observations import Observations
+from usthand.fit.sequence import FitConfig
 from usthand.geometry.robust_triangulation import reprojection_mahalanobis2, undistorted_views
 from usthand.hand.io import load_hand, right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
-from usthand.labels.labels import Observations
 from usthand.reconstruction.inference import Estimates, estimate, observations
 from usthand.reconstruction.network_results import head_result, network_result
 from usthand.training.checkpoint import SHIPPED, load_checkpoint

@@ -24,7 +24,8 @@ from usthand.evaluation import metrics
 from usthand.evaluation.truth import load_truth
 from usthand.experiments.bench.methods import Method, method
 from usthand.experiments.bench.regimes import SIDE, capture_name, captures, load_regime
-from usthand.fit.fit import FitConfig, fit_labels
+from usthand.fit.fit import fit_labels
+from usthand.fit.sequence import FitConfig
 from usthand.labels.labels import load_labels
 from usthand.output.overlay import progress_bar
 from usthand.training.checkpoint import CONFIG, to_json, weights_digest

@@ -16,7 +16,8 @@ from usthand.experiments.bench.knock_out import CHANGES, answer_changed
 from usthand.experiments.bench.regimes import SIDE
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import fit_labels, raw_triangulation
+from usthand.fit.sequence import FitConfig
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.reconstruction.reconstruct import reconstruct_both

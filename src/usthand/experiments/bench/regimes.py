@@ -18,7 +18,7 @@ from usthand.common.files import whole_folder
 from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
 from usthand.datasets.synthetic.write import SynthConfig, make_capture, project
 from usthand.evaluation.truth import load_truth, save_truth
-from usthand.labels.detection import label_capture
+from usthand.labels.detection import detect_labels
 from usthand.labels.labels import Labels, load_npz
 
 try:
@@ -131,7 +131,7 @@ def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:
 
     def write(folder: Path) -> None:
         if level == DETECTOR:
-            label_capture(open_capture(folder), progress=False)
+            detect_labels(open_capture(folder))
             return
         truth = load_truth(source, SIDE)
         uv, in_image = project(capture.rig, np.asarray(truth.joints_world_m, np.float64))

@@ -1,0 +1,1 @@
+"""Which detection of which view is which hand, in every frame."""

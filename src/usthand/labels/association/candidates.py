@@ -1,13 +1,13 @@
-"""Hands in space from what detectors saw in single images: pairs of views as seeds, grown over the other views.
+"""Hands in space from detections in single images: pairs of views as seeds, grown over the other views.
 
-First step of `usthand.labels.association.associate`. Legend: T frames, V views, D detections in a view, S candidates, J joints. Distances in
-the image are fractions of the hand's size in that view, lengths in space are palm lengths: nothing depends on the unit of
-the rig.
+First step of `usthand.labels.association.associate`. Legend: T frames, V views, D detections in a view, S candidates,
+J joints. Distances in the image are fractions of the hand's size in that view, lengths in space are palm lengths, so
+nothing depends on the unit of the rig.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -15,43 +15,44 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from usthand.common.progress import Progress, silent
 from usthand.geometry.cameras import Cameras, project, to_camera, undistort
 from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
 from usthand.labels.association.tracks import TrackConfig
 from usthand.labels.labels import MIN_HAND_PX, Detection
 
-FAR = 1e3  # hand sizes
+FAR = 1e3  # in hand sizes; stands for no detection
 MIN_JOINTS = 8  # a detection with fewer joints cannot be told from another hand
-CHUNK = 256  # detections of all views, in as many frames as that makes, are worked on at once: bounds the memory
+CHUNK = 256  # detections of all views that are processed at once
 
 
 @dataclass(frozen=True)
 class AssociateConfig:
-    """Thresholds of the association: of the candidates here, and of the steps in `usthand.labels.association.associate` that follow."""
+    """Thresholds of the association: of the candidates, and of the steps that follow."""
 
     max_hands: int = 8
     """Hands in view at once. 2 says that all belong to one person."""
     max_detections: int = 12
-    """Detections kept per view and frame, the surest first."""
+    """Detections kept per view and frame, those of the highest score."""
     duplicate: float = 0.12
-    """Two detections of one view nearer than this (mean joint distance, sizes of the hand) are one hand detected twice."""
+    """Two detections of one view nearer than this (mean joint distance, sizes of the hand) are one hand."""
     max_cost: float = 0.2
     """Mean reprojection distance, as a fraction of the hand's size, up to which a detection belongs to a candidate."""
     distance_cap: float = 0.5
-    """A single joint's distance counts at most this much: one swapped finger must not condemn a hand."""
+    """Most that a single joint's distance counts: one swapped finger must not exclude a hand."""
     partners: int = 4
     """Candidates start from every detection and this many detections of other views, the best fitting ones."""
-    kept_hypotheses: int = 12
-    """Best candidates of a frame among which the pair is sought, beside the best one of every detection."""
+    kept_candidates: int = 12
+    """Best candidates of a frame among which the pair is searched, beside the best one of every detection."""
     same_place: float = 0.35
     """Two candidates nearer than this (mean joint distance, palm lengths) are one hand seen twice."""
     touching: float = 0.7
-    """Hands whose joints' centres are nearer than this (palm lengths) must show that they are two, by opposite sides"""
+    """Hands whose joints' centres are nearer than this (palm lengths) are two only if they have opposite sides"""
     equal_score: float = 0.6
-    """... and by scores of which the weaker is at least this share of the stronger."""
+    """... and the weaker score is at least this share of the stronger."""
     side_weight: float = 0.15
-    """Gain of a pair of candidates whose sides, by vote, are opposite; a perfect view gains 1."""
+    """Gain of a pair of candidates with opposite sides; a perfect view gains 1."""
     further_score: float = 0.8
     """A hand beyond the second needs this score (a perfect view gives 1): chance agreements of two views have less."""
     switch_cost: float = 8.0
@@ -74,16 +75,17 @@ class Pack:
     confidence: Float[np.ndarray, "T V D J"]
     present: Bool[np.ndarray, "T V D"]
     right_odds: Float[np.ndarray, "T V D"]
-    """Log odds of being a right hand, by the detector; where it saw one hand twice, the mean of both answers."""
+    """Log odds of being a right hand, by the detector; where it detected one hand twice, the mean of both."""
     size_px: Float[np.ndarray, "T V D"]
     group: Int[np.ndarray, "T V D"]
-    """The first detection of the view that this one coincides with: its own number, unless it is a duplicate."""
+    """The first detection of the view with which this one coincides: its own number, unless it is a duplicate."""
 
     def frames(self, frames: slice) -> Pack:
+        """Some of the frames."""
         return Pack(*(getattr(self, name)[frames] for name in Pack.__dataclass_fields__))
 
     def chunks(self) -> list[slice]:
-        """Runs of frames that are worked on at once."""
+        """Runs of frames that are processed at once, which bounds the memory."""
         n_frames, n_views, depth = self.present.shape
         length = max(1, CHUNK // (n_views * depth))
         return [slice(start, start + length) for start in range(0, max(n_frames, 1), length)]
@@ -100,19 +102,22 @@ class Candidates:
     """Sum over member views of 1 - cost / max_cost; 0 if impossible."""
 
     def take(self, ids: Int[np.ndarray, "T K"]) -> Candidates:
+        """The candidates of these numbers, K in each frame."""
         rows = np.arange(len(ids))[:, None]
         return Candidates(self.member[rows, ids], self.points[rows, ids], self.score[rows, ids])
 
     def frames(self, frames: slice) -> Candidates:
+        """Some of the frames."""
         return Candidates(self.member[frames], self.points[frames], self.score[frames])
 
     @staticmethod
     def join(parts: Sequence[Candidates]) -> Candidates:
+        """Runs of frames put together."""
         return Candidates(*(np.concatenate([getattr(p, f) for p in parts]) for f in Candidates.__dataclass_fields__))
 
 
 def pack_detections(detections: Sequence[Sequence[Sequence[Detection]]], n_views: int, config: AssociateConfig) -> Pack:
-    """Detections[frame][view] as arrays, the surest first; a detection with too few joints is left out."""
+    """Detections[frame][view] as arrays, by descending score; a detection with too few joints is left out."""
     n_frames = len(detections)
     depth = max([1, *(len(view) for frame in detections for view in frame)])
     shape = (n_frames, n_views, min(depth, config.max_detections))
@@ -128,7 +133,7 @@ def pack_detections(detections: Sequence[Sequence[Sequence[Detection]]], n_views
     seen = (confidence > 0)[..., None]
     span = np.where(seen, uv, -np.inf).max(axis=-2) - np.where(seen, uv, np.inf).min(axis=-2)
     size = np.maximum(np.where(present, span.max(axis=-1), 0.0), MIN_HAND_PX)
-    # A single box shrinks with the pose; the view's usual size is the fairer yardstick for a flat, edge-on hand.
+    # A single box shrinks with the pose: a hand seen edge-on is measured by the view's median.
     usual = np.array([np.median(size[:, v][present[:, v]]) if present[:, v].any() else 0.0 for v in range(n_views)])
     size = np.maximum(size, 0.7 * usual[None, :, None])
     group = _duplicates(uv, confidence > 0, present, size, config.duplicate)
@@ -138,7 +143,7 @@ def pack_detections(detections: Sequence[Sequence[Sequence[Detection]]], n_views
 def _duplicates(
     uv: np.ndarray, seen: np.ndarray, present: np.ndarray, size: np.ndarray, within: float
 ) -> Int[np.ndarray, "T V D"]:
-    """For each detection the first one of its view that it coincides with: two crops that a detector puts on one hand."""
+    """For each detection the first one of its view with which it coincides, as two crops of one hand do."""
     depth = uv.shape[2]
     group = np.broadcast_to(np.arange(depth), uv.shape[:3]).copy()
     for later in range(1, depth):
@@ -154,29 +159,26 @@ def _duplicates(
 
 
 def _shared_odds(odds: np.ndarray, group: np.ndarray, present: np.ndarray) -> Float[np.ndarray, "T V D"]:
-    """The mean over each group: a hand that was called right once and left once has no vote."""
+    """The mean over each group: a hand that was called right once and left once has log odds of 0."""
     member = (group[..., :, None] == group[..., None, :]) & present[..., None, :]
     return (member * odds[..., None, :]).sum(axis=-1) / np.maximum(member.sum(axis=-1), 1)
 
 
-def find_candidates(
-    cameras: Cameras, pack: Pack, config: AssociateConfig, progress: Callable[[int, int], None] | None = None
-) -> Candidates:
+def find_candidates(cameras: Cameras, pack: Pack, config: AssociateConfig, progress: Progress = silent) -> Candidates:
     """Pairs of detections of two views as seeds, grown over the other views and refined once."""
     parts, n_frames = [], len(pack.present)
     for frames in pack.chunks():
         part = pack.frames(frames)
         xy = _undistorted(cameras, part)
         parts.append(_grow(cameras, part, xy, _seeds(cameras, part, xy, config), config))
-        if progress:
-            progress(min(frames.stop, n_frames), n_frames)
+        progress(min(frames.stop, n_frames), n_frames, "telling hands apart")
     return Candidates.join(parts)
 
 
 def _seeds(cameras: Cameras, pack: Pack, xy: np.ndarray, config: AssociateConfig) -> Int[np.ndarray, "T S V"]:
-    """For every detection, its best partners in other views: the pairs that two-view triangulation fits best.
+    """For every detection its best partners in other views: the pairs with the least error of two-view triangulation.
 
-    All pairs would be quadratic in the views, and most of them say the same.
+    All pairs would be quadratic in the views, and most of them are redundant.
     """
     _, n_views, depth = pack.present.shape
     pairs = np.array(
@@ -186,9 +188,8 @@ def _seeds(cameras: Cameras, pack: Pack, xy: np.ndarray, config: AssociateConfig
     two = Cameras(*(field[views] for field in cameras))
     seen = torch.from_numpy(xy[:, which[0], which[1]])  # (T, S, 2, J, 2)
     weight = torch.from_numpy((pack.confidence[:, which[0], which[1]] > 0).astype(float))
-    scale = two.intrinsics[..., :2].mean(-1) / torch.from_numpy(
-        pack.size_px[:, which[0], which[1]]
-    )  # sizes per unit of xy
+    size = torch.from_numpy(pack.size_px[:, which[0], which[1]])
+    scale = two.intrinsics[..., :2].mean(-1) / size  # hand sizes per unit of xy
     precision = torch.diag_embed((weight * scale[..., None] ** 2)[..., None].expand(*seen.shape))
     points, _ = triangulate_xy(two, seen, precision, iterations=1)
     cam = to_camera(two, points)
@@ -234,7 +235,7 @@ def _undistorted(cameras: Cameras, pack: Pack) -> Float[np.ndarray, "T V D J 2"]
 
 
 def gather(values: np.ndarray, member: Int[np.ndarray, "T S V"]) -> np.ndarray:
-    """values (T, V, D, ...) at member (T, S, V) -> (T, S, V, ...)."""
+    """The (T, V, D, ...) `values` of each candidate's members, (T, S, V, ...)."""
     t, _, v = np.ogrid[: member.shape[0], : member.shape[1], : member.shape[2]]
     return values[t, v, member]
 
@@ -255,14 +256,14 @@ def _triangulate(
 
 
 def distances(cameras: Cameras, pack: Pack, points: Float[np.ndarray, "T S J 3"]) -> Float[np.ndarray, "T S V D J"]:
-    """Distance of each projected joint from each detection, in sizes of the hand; huge where there is no detection.
+    """Distance of each projected joint from each detection, in sizes of the hand; `FAR` where there is no detection.
 
-    A joint that the detection lacks takes the mean distance of the others, so that it neither helps nor harms.
+    A joint that the detection lacks takes the mean distance of the others, which leaves their mean as it is.
     """
     n_frames, n_seeds = points.shape[:2]
     uv, depth = project(cameras, torch.from_numpy(points.reshape(n_frames, -1, 3)))
     uv = uv.numpy().reshape(n_frames, -1, n_seeds, N_JOINTS, 2).transpose(0, 2, 1, 3, 4)
-    in_front = (depth.numpy().reshape(n_frames, -1, n_seeds, N_JOINTS) > 0).all(axis=-1).transpose(0, 2, 1)
+    in_front = depth.numpy().reshape(n_frames, -1, n_seeds, N_JOINTS).min(axis=-1).swapaxes(1, 2) > 0
     gap = np.linalg.norm(uv[:, :, :, None] - pack.uv_px[:, None], axis=-1) / pack.size_px[:, None, ..., None]
     known = (pack.confidence > 0)[:, None]
     mean = np.where(known, gap, 0.0).sum(axis=-1) / np.maximum(known.sum(axis=-1), 1)
@@ -271,28 +272,31 @@ def distances(cameras: Cameras, pack: Pack, points: Float[np.ndarray, "T S J 3"]
 
 
 def palm_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
+    """Distance from the wrist to the middle finger's knuckle, in the unit of the points."""
     return np.linalg.norm(points[..., MIDDLE_MCP, :] - points[..., WRIST, :], axis=-1)
 
 
 def skeleton_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
-    """The 20 bones laid end to end: the same for every pose of a hand."""
+    """Sum of the 20 bones' lengths: the same for every pose of a hand."""
     start, end = np.array(BONES).T
     return np.linalg.norm(points[..., end, :] - points[..., start, :], axis=-1).sum(axis=-1)
 
 
 def median_palm(candidates: Candidates) -> float:
-    """Palm length of the hands that most views agree on, in the rig's unit."""
+    """Median palm length of the hands with the highest scores, in the rig's unit."""
     return _typical(palm_length(candidates.points), candidates.score)
 
 
 def _typical(length: Float[np.ndarray, "T S"], score: Float[np.ndarray, "T S"]) -> float:
-    sure = score >= np.maximum(0.7 * score.max(axis=1, keepdims=True), 0.5)
-    return float(np.median(length[sure])) if sure.any() else 1.0
+    best = score >= np.maximum(0.7 * score.max(axis=1, keepdims=True), 0.5)
+    return float(np.median(length[best])) if best.any() else 1.0
 
 
 def plausible_score(candidates: Candidates) -> Float[np.ndarray, "T S"]:
-    """Scores with hands of impossible size put to zero: chance agreements of two views lie at odd depths, and joints that
-    have nothing to do with each other make long bones."""
+    """Scores that are zero for hands of impossible size.
+
+    Chance agreements of two views lie at odd depths, and joints of different hands make long bones.
+    """
     score = candidates.score
     for length in (palm_length(candidates.points), skeleton_length(candidates.points)):
         ratio = np.maximum(length, 1e-9) / _typical(length, candidates.score)

@@ -1,9 +1,9 @@
 """Hands followed over time: which hand of one frame is which hand of the next, for any number of hands.
 
-Two hands are one person's unless something says otherwise; three hands at once, or two that are both surely right hands,
-say so. Then every hand is followed by itself: nearest in space, joint by joint, over short gaps, and the side is decided
-once for the whole track. A track never leaps further than a hand moves, so it cannot pass from one person to another.
-Legend: T frames, K hands in a frame, J joints. Lengths are in palm lengths, so nothing depends on the rig's unit.
+Two hands are taken as one person's unless there are three hands at once, or two that are both clearly right (or left)
+hands. Then every hand is followed by itself: nearest in space, joint by joint, over short gaps. The side is decided
+once for the whole track. A step is never longer than a hand moves, so a track cannot pass from one person to another.
+Legend: T frames, K hands in a frame, J joints, N tracks. Lengths are in palms, so nothing depends on the rig's unit.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class TrackConfig:
     """How hands are followed, and when they belong to several people."""
 
     palms_per_frame: float = 1.0
-    """Standard deviation of a hand's motion between two frames; it grows with the root of the frames between. The hands of
-    several people are followed with less, where the footage shows that they move less:"""
+    """Standard deviation of a hand's motion between two frames; it grows with the root of the frames between. For
+    several people it is less, where the footage shows less motion:"""
     usual_steps: float = 3.0
     """... this many of the hands' median steps,"""
     least_palms_per_frame: float = 0.25
     """... but never less than this."""
     deviations: float = 3.0
-    """A step of more standard deviations than this is another hand's,"""
+    """A step of more standard deviations than this leads to another hand,"""
     reach_palms: float = 4.0
-    """... and so is a longer one, however long the gap."""
+    """... and so does a longer one than this, whatever the gap."""
     gap_frames: int = 60
     """A hand unseen for longer begins a new track."""
     min_share_of_frames: float = 0.02
@@ -40,23 +40,23 @@ class TrackConfig:
     """... and so is one with fewer frames than this share of the longest's."""
     min_frames: int = 3
     """... or with fewer frames than this, where the sequence is that long."""
-    same_side_votes: float = 1.0
-    """Two hands are of one side only if both tracks' mean votes (log odds) are beyond this, of one sign."""
+    same_side_odds: float = 1.0
+    """Two hands are of one side only if both tracks' mean log odds of a right hand are beyond this, with one sign."""
 
 
 @dataclass(frozen=True)
 class HandTracks:
-    """Hands of every frame, named by track; tracks that are too short are gone."""
+    """The track of every hand in every frame, without tracks that are too short."""
 
     track: Int[np.ndarray, "T K"]
     """Track of each hand, counted from 0; -1 for none."""
     right: Bool[np.ndarray, " N"]
     """Whether each track is a right hand."""
     several_people: bool
-    """Whether the hands cannot be one person's."""
+    """Whether the hands cannot all be one person's."""
 
     def order(self) -> list[int]:
-        """HandTracks, the most seen first."""
+        """The tracks' numbers, the most seen first."""
         frames = [(self.track == n).any(axis=1) for n in range(len(self.right))]
         return sorted(range(len(frames)), key=lambda n: (-frames[n].sum(), frames[n].argmax()))
 
@@ -64,40 +64,42 @@ class HandTracks:
 def follow(
     points: Float[np.ndarray, "T K J 3"],
     there: Bool[np.ndarray, "T K"],
-    votes: Float[np.ndarray, "T K"],
+    odds: Float[np.ndarray, "T K"],
     bend: Float[np.ndarray, "T K"],
     palm: float,
     config: TrackConfig = TrackConfig(),
 ) -> HandTracks:
-    """HandTracks of the hands that are `there`.
+    """Follow hands over the frames.
 
     Args:
-        points: joints in space, any unit.
-        votes: log odds of each hand being a right one.
-        bend: the part of them that does not come from a detector: positive where the fingers bend as a right hand's do.
-        palm: palm length in the unit of `points`.
+        points: Joints in space, any unit.
+        there: Which hands exist.
+        odds: Log odds of each hand being a right one.
+        bend: The part of them that comes from the hand's shape: positive where the fingers bend as a right hand's do.
+        palm: Palm length in the unit of `points`.
+        config: How hands are followed.
     """
-    raw = _link(points / palm, there, votes, config)
+    raw = _link(points / palm, there, odds, config)
     n_frames = len(raw)
     counts = np.bincount(raw[raw >= 0], minlength=1)
     least = max(
         config.min_share_of_frames * n_frames, config.min_share_of_main * counts.max(), min(config.min_frames, n_frames)
     )
     kept = np.flatnonzero(counts >= max(least, 1))
-    rename = np.full(len(counts) + 1, -1)  # the last place answers for -1
+    rename = np.full(len(counts) + 1, -1)  # the last place is that of -1
     rename[kept] = np.arange(len(kept))
     track = rename[raw]
-    mean_votes, mean_bend = (
-        np.array([values[track == n].mean() for n in range(len(kept))]).reshape(len(kept)) for values in (votes, bend)
+    mean_odds, mean_bend = (
+        np.array([values[track == n].mean() for n in range(len(kept))]).reshape(len(kept)) for values in (odds, bend)
     )
-    several = _three_at_once(track, least) or _two_of_one_side(track, mean_votes, mean_bend, least, config)
-    return HandTracks(track, mean_votes > 0, several)
+    several = _three_at_once(track, least) or _two_of_one_side(track, mean_odds, mean_bend, least, config)
+    return HandTracks(track, mean_odds > 0, several)
 
 
 def _link(
     points: Float[np.ndarray, "T K J 3"],
     there: Bool[np.ndarray, "T K"],
-    votes: Float[np.ndarray, "T K"],
+    odds: Float[np.ndarray, "T K"],
     config: TrackConfig,
 ) -> Int[np.ndarray, "T K"]:
     """Frame after frame, the cheapest matching of hands to the tracks that are still followed."""
@@ -105,7 +107,7 @@ def _link(
     spread = _spread(points, there, config)
     last_points: list[np.ndarray] = []
     last_frame: list[int] = []
-    odds: list[float] = []
+    sums: list[float] = []
     length: list[int] = []
     for t in range(len(there)):
         hands = np.flatnonzero(there[t])
@@ -113,11 +115,9 @@ def _link(
         if len(hands) and alive:
             steps = t - np.array([last_frame[n] for n in alive])
             cost = _cost(np.stack([last_points[n] for n in alive]), points[t, hands], steps, spread, config)
-            mean = np.array([odds[n] / length[n] for n in alive])
-            cost = cost + np.maximum(
-                -np.tanh(mean)[:, None] * votes[t, hands], 0
-            )  # of two near hands, the one of its side
-            # Every track may also go without a hand, or two tracks would trade theirs to make room for a chance agreement.
+            mean = np.array([sums[n] / length[n] for n in alive])
+            cost += np.maximum(-np.tanh(mean)[:, None] * odds[t, hands], 0)  # prefers a near hand of the track's side
+            # A track may also go without a hand; else two would exchange theirs to make room for a chance agreement.
             missed = np.full((len(alive), len(alive)), config.deviations**2 / 2)
             for i, j in zip(*linear_sum_assignment(np.concatenate([cost, missed], axis=1)), strict=True):
                 if j < len(hands) and cost[i, j] < IMPOSSIBLE:
@@ -128,21 +128,21 @@ def _link(
                 n = track[t, hand] = len(last_frame)
                 last_points.append(points[t, hand])
                 last_frame.append(t)
-                odds.append(0.0)
+                sums.append(0.0)
                 length.append(0)
             last_points[n], last_frame[n] = points[t, hand], t
-            odds[n] += float(votes[t, hand])
+            sums[n] += float(odds[t, hand])
             length[n] += 1
     return track
 
 
 def _distance(before: Float[np.ndarray, "N J 3"], now: Float[np.ndarray, "K J 3"]) -> Float[np.ndarray, "N K"]:
-    """Joint by joint (root mean square), so that a mirrored hand in one place is far."""
+    """Root mean square over the joints, so that a mirrored hand in the same place is far."""
     return np.sqrt(np.square(before[:, None] - now).sum(axis=-1).mean(axis=-1))
 
 
 def _spread(points: Float[np.ndarray, "T K J 3"], there: Bool[np.ndarray, "T K"], config: TrackConfig) -> float:
-    """The footage's own standard deviation of motion between two frames, palm lengths: from each hand's nearest next one."""
+    """The footage's own standard deviation of motion between two frames, palm lengths, from nearest hands."""
     steps = [
         _distance(points[t, there[t]], points[t + 1, there[t + 1]]).min(axis=1)
         for t in range(len(there) - 1)
@@ -163,9 +163,9 @@ def _cost(
 ) -> Float[np.ndarray, "N K"]:
     """Half the squared motion in standard deviations."""
     distance = _distance(before, now)
-    spread = spread * np.sqrt(steps)[:, None]
-    allowed = distance <= np.minimum(config.deviations * spread, config.reach_palms)
-    return np.where(allowed, np.square(distance / spread) / 2, IMPOSSIBLE)
+    deviation = spread * np.sqrt(steps)[:, None]
+    allowed = distance <= np.minimum(config.deviations * deviation, config.reach_palms)
+    return np.where(allowed, np.square(distance / deviation) / 2, IMPOSSIBLE)
 
 
 def _three_at_once(track: Int[np.ndarray, "T K"], least: float) -> bool:
@@ -174,16 +174,16 @@ def _three_at_once(track: Int[np.ndarray, "T K"], least: float) -> bool:
 
 def _two_of_one_side(
     track: Int[np.ndarray, "T K"],
-    votes: Float[np.ndarray, " N"],
+    odds: Float[np.ndarray, " N"],
     bend: Float[np.ndarray, " N"],
     least: float,
     config: TrackConfig,
 ) -> bool:
-    """Whether two tracks that share frames are surely of one side: detector and bend of the fingers must agree."""
-    seen = np.stack([(track == n).any(axis=1) for n in range(len(votes))]) if len(votes) else np.zeros((0, len(track)))
+    """Whether two tracks that share frames are clearly of one side, by detector and bend of the fingers alike."""
+    seen = np.stack([(track == n).any(axis=1) for n in range(len(odds))]) if len(odds) else np.zeros((0, len(track)))
     for sign in (1, -1):
-        sure = np.flatnonzero((sign * votes > config.same_side_votes) & (sign * bend > 0))
-        for i, first in enumerate(sure):
-            if any((seen[first] & seen[second]).sum() >= max(least, 1) for second in sure[i + 1 :]):
+        clear = np.flatnonzero((sign * odds > config.same_side_odds) & (sign * bend > 0))
+        for i, first in enumerate(clear):
+            if any((seen[first] & seen[second]).sum() >= max(least, 1) for second in clear[i + 1 :]):
                 return True
     return False

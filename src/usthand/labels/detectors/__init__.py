@@ -1,1 +1,1 @@
-"""Detectors of hands in single images, and the labelling of a capture with them."""
+"""Detectors of hands in single images."""

@@ -13,18 +13,18 @@ from usthand.labels.labels import Detection
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds hands in single images; it knows neither the rig nor the other views.
+    """Finds hands in single images, without the rig and the other views.
 
-    Which hand is which over views and frames is settled later, in `usthand.labels.association.associate`.
+    Which hand is which over views and frames is decided later, in `usthand.labels.association.associate`.
     """
 
     name: str
     """Written into the labels."""
 
     def detect(self, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Iterator[list[Detection]]:
-        """Hands in each frame of one video, RGB, in order of time. A generator: one frame in memory at a time."""
+        """Hands in each RGB frame of one video, in order of time. A generator: one frame is in memory at a time."""
         ...
 
     def close(self) -> None:
-        """Free what the detector holds; it cannot be used afterwards."""
+        """Free the detector's resources; it cannot be used afterwards."""
         ...

@@ -1,7 +1,7 @@
 """MediaPipe Hands behind the detector interface, in a process with a Python of its own.
 
-MediaPipe gives no confidence per joint. Ours comes in part from looking twice, at the image and at its mirror image:
-where the two answers differ, the detector is guessing. The mean of the two is also the better label.
+MediaPipe states no confidence of single joints. Ours comes in part from two looks, at the image and at its mirror
+image: where the two differ, the detector is uncertain. Their mean is also the better label.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,23 +28,23 @@ PYTHON_VARIABLE = "USTHAND_MEDIAPIPE_PYTHON"
 WORKER = Path(__file__).with_name("mediapipe_worker.py")
 
 # Confidence is modelled as least error / expected error. The exponents were fitted to the left-out-camera error of the
-# real clip (docs/notes/label-noise.md) and rounded; what they multiply is measured in sizes of the hand.
+# real clip (docs/notes/label-noise.md) and rounded. Lengths are in sizes of the hand.
 SPREAD_FLOOR, SPREAD_POWER = 0.005, 0.2
 """Expected error grows with the difference of the two looks to this power, above this floor."""
 DEPTH_SLOPE, DEPTH_FRONT = 1.6, -0.25
-"""... by exp(slope * depth) with a joint's depth behind the hand's middle: what is behind is often hidden."""
+"""... by exp(slope * depth) with a joint's depth behind the hand's middle: joints behind are often hidden."""
 EDGE_SLOPE, EDGE_FULL = 1.2, 0.3
-"""... by exp(slope * (full - palm area)): a palm seen edge-on is a poor guide."""
+"""... by exp(slope * (full - palm area)), for a palm that is seen edge-on,"""
 PALM_BASE, PALM_BASE_FACTOR = (0, 1, 2), 0.7
-"""... and by 1 / factor at wrist and thumb base, which have no sharp image and wander with the view."""
+"""... and by 1 / factor at wrist and thumb base, which have no sharp image and vary with the view."""
 LEAST_EXPECTED = 1.6
-"""Expected error, in these units, of the best tenth of the joints: theirs is confidence 1."""
+"""Expected error, in these units, of the best tenth of the joints, which get confidence 1."""
 
 UNCONFIRMED_SPREAD = 0.06
-"""Spread that a hand seen in one look only is taken to have."""
+"""Spread of a hand that is seen in one look only."""
 
 SAME_HAND = 0.3
-"""Mean joint distance, in hand sizes, up to which the two looks mean one hand."""
+"""Mean joint distance, in hand sizes, up to which two looks show one hand."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ class Look:
 
     uv_px: Float[np.ndarray, "J 2"]
     z_px: Float[np.ndarray, " J"]
-    """Depth relative to the wrist by MediaPipe's own guess, in pixels, smaller is nearer."""
+    """Depth relative to the wrist as MediaPipe estimates it, in pixels; smaller is nearer."""
     side: str
     score: float
 
     @property
     def size_px(self) -> float:
+        """The longer side of the box around the joints, at least a pixel."""
         return max(float((self.uv_px.max(axis=0) - self.uv_px.min(axis=0)).max()), 1.0)
 
 
@@ -65,17 +67,18 @@ class MediaPipe:
     """MediaPipe Hands 0.10, full model, tracking over the frames of a video.
 
     Args:
-        python: the interpreter that has mediapipe; found by `find_python` if not given.
-        threshold: least detection and tracking confidence.
-        max_hands: most hands per image and look.
+        python: The interpreter that has mediapipe; found by `find_python` if not given.
+        threshold: Least detection and tracking confidence.
+        max_hands: Most hands per image and look.
 
     Raises:
-        UsthandError: no Python with mediapipe is found, or the process dies.
+        UsthandError: If no Python with mediapipe is found, or the process dies.
     """
 
     name = "mediapipe"
 
-    def __init__(self, python: str | Path | None = None, threshold: float = 0.3, max_hands: int = 2):
+    def __init__(self, python: str | Path | None = None, threshold: float = 0.3, max_hands: int = 2) -> None:
+        """Start the process."""
         command = [str(python or find_python()), str(WORKER), str(threshold), str(max_hands)]
         self._stderr = tempfile.TemporaryFile()
         environment = {**os.environ, "GLOG_minloglevel": "2"}
@@ -89,41 +92,44 @@ class MediaPipe:
             raise UsthandError(
                 f"cannot start {command[0]}", str(error), f"set {PYTHON_VARIABLE} or run `make detector`"
             ) from error
+        assert self._process.stdin and self._process.stdout  # they are pipes
+        self._to, self._from = self._process.stdin, self._process.stdout
         self._answer()
 
     def detect(self, frames: Iterable[UInt8[np.ndarray, "H W 3"]]) -> Iterator[list[Detection]]:
-        """Hands in each RGB frame of one video; raises `UsthandError` if the process dies."""
+        """Hands in each RGB frame of one video.
+
+        Raises:
+            UsthandError: If the process dies.
+        """
         for index, rgb in enumerate(frames):
             height, width = rgb.shape[:2]
             try:
-                self._process.stdin.write(HEADER.pack(width, height, index == 0))
-                self._process.stdin.write(np.ascontiguousarray(rgb, dtype=np.uint8).data)
-                self._process.stdin.flush()
+                self._to.write(HEADER.pack(width, height, index == 0))
+                self._to.write(np.ascontiguousarray(rgb, dtype=np.uint8).data)
+                self._to.flush()
             except OSError:
                 raise self._death() from None
             hands = self._answer()
-            looks = [[_look(hand) for hand in hands if hand["pass"] == k] for k in (0, 1)]
-            yield merge_looks(*looks)
+            plain, mirrored = ([_look(hand) for hand in hands if hand["pass"] == k] for k in (0, 1))
+            yield merge_looks(plain, mirrored)
 
     def close(self) -> None:
         """End the process."""
-        if self._process.stdin and not self._process.stdin.closed:
-            try:
-                self._process.stdin.close()
-            except OSError:
-                pass  # it died before us; there is nothing left to end
-        self._process.stdout.close()
+        with suppress(OSError):  # the process may have died already
+            self._to.close()
+        self._from.close()
         self._process.wait()
         self._stderr.close()
 
     def __enter__(self) -> MediaPipe:
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _answer(self):
-        line = self._process.stdout.readline()
+    def _answer(self) -> list | dict:
+        line = self._from.readline()
         if not line:
             raise self._death()
         try:
@@ -146,7 +152,10 @@ def find_python() -> Path:
     """The interpreter that runs MediaPipe.
 
     In this order: the environment variable `USTHAND_MEDIAPIPE_PYTHON`, this interpreter if it has mediapipe,
-    `.venv-mediapipe` in the current folder, `.venv-mediapipe` beside this environment. Raises `UsthandError` if none is.
+    `.venv-mediapipe` in the current folder, `.venv-mediapipe` beside this environment.
+
+    Raises:
+        UsthandError: If there is none.
     """
     named = os.environ.get(PYTHON_VARIABLE)
     if named:
@@ -171,24 +180,20 @@ def find_python() -> Path:
 
 
 def has_mediapipe() -> bool:
-    """Whether this interpreter has a mediapipe with the `solutions` interface; looks without importing it."""
+    """Whether this interpreter has a mediapipe with the `solutions` interface, without importing it."""
     spec = importlib.util.find_spec("mediapipe")
     places = (spec.submodule_search_locations or []) if spec else []
     return any(Path(place, "python", "solutions").is_dir() for place in places)
 
 
 def merge_looks(plain: list[Look], mirrored: list[Look]) -> list[Detection]:
-    """One detection per hand from the two looks: matched by distance, nearest first; the mean of both."""
-    pairs = sorted(
-        ((_gap(a, b), i, j) for i, a in enumerate(plain) for j, b in enumerate(mirrored)), key=lambda entry: entry[0]
-    )
-    left_plain, left_mirrored, merged = set(range(len(plain))), set(range(len(mirrored))), []
+    """One detection per hand: the mean of two looks, matched by distance, nearest first, or a single look."""
+    pairs = sorted((_gap(a, b), i, j) for i, a in enumerate(plain) for j, b in enumerate(mirrored))
+    left_plain, left_mirrored, merged = dict(enumerate(plain)), dict(enumerate(mirrored)), []
     for gap, i, j in pairs:
         if gap < SAME_HAND and i in left_plain and j in left_mirrored:
-            merged.append(_mean(plain[i], mirrored[j]))
-            left_plain.discard(i)
-            left_mirrored.discard(j)
-    for look in [plain[i] for i in sorted(left_plain)] + [mirrored[j] for j in sorted(left_mirrored)]:
+            merged.append(_mean(left_plain.pop(i), left_mirrored.pop(j)))
+    for look in [*left_plain.values(), *left_mirrored.values()]:
         merged.append(_detection(look, np.full(len(look.uv_px), UNCONFIRMED_SPREAD)))
     return merged
 
@@ -209,10 +214,10 @@ def _detection(look: Look, spread: Float[np.ndarray, " J"]) -> Detection:
 
 
 def joint_confidence(look: Look, spread: Float[np.ndarray, " J"]) -> Float[np.ndarray, " J"]:
-    """Confidence of each joint, in [0.02, 1]: least error / expected error, from what is seen in this image alone.
+    """Confidence of each joint, in [0.02, 1]: least error / expected error, from this image alone.
 
-    `spread` (J,) is the distance between the two looks in sizes of the hand. The handedness score takes no part: on the
-    real clip it rises with the error.
+    `spread` is the distance between the two looks in sizes of the hand. The handedness score is not used: on the real
+    clip it rises with the error.
     """
     expected = (1 + spread / SPREAD_FLOOR) ** SPREAD_POWER
     depth = (look.z_px - look.z_px.mean()) / look.size_px

@@ -1,1 +1,1 @@
-"""Readers of other programs' 2D hands: each turns files into detections, before anybody knows which hand is which."""
+"""Readers of other programs' 2D hands: each turns files into detections, not yet told apart."""

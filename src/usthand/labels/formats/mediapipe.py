@@ -1,24 +1,23 @@
 """MediaPipe's hands as people dump them to JSON: landmarks normalised by width and height, and a handedness.
 
-One file a camera, a list of frames or {"frames": [...]}; or one file a frame. A frame numbers itself ("frame", "frame_id",
-"frame_index", "frame_number") or is the next one, and holds its hands in one of MediaPipe's own layouts:
+One file a camera, a list of frames or {"frames": [...]}; or one file a frame. A frame states its number ("frame",
+"frame_id", "frame_index", "frame_number") or is the next one. Its hands are in one of MediaPipe's own layouts:
 
     hand_landmarks (or landmarks) + handedness             HandLandmarker of MediaPipe Tasks, Python or JavaScript
     multi_hand_landmarks + multi_handedness                mp.solutions.hands
     left_hand_landmarks, right_hand_landmarks              Holistic: sides by the arm
     hands: [{landmarks, handedness, score}]                one's own
 
-The handedness is written as in a selfie: in a plain image "Left" names a right hand (mp.solutions.hands says so, newer
-versions of Tasks have turned it round; `usthand import-labels --swap-sides` is for that).
+The handedness is that of a selfie: in a plain image "Left" names a right hand. mp.solutions.hands documents it; newer
+versions of Tasks have reversed it, which `usthand import-labels --swap-sides` corrects.
 
-A point is {"x", "y"} or [x, y, ...]. MediaPipe counts from an image's corner: u = x * width - 0.5. Coordinates that are
-pixels already are taken as they are. MediaPipe states no confidence of single joints.
+A point is {"x", "y"} or [x, y, ...]. MediaPipe counts from an image's corner: u = x * width - 0.5. Coordinates in
+pixels are taken as they are. MediaPipe states no confidence of single joints.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -28,9 +27,9 @@ from usthand.labels.formats.base import (
     BODY_SIDE,
     NO_SIDE,
     UNKNOWN_CONFIDENCE,
+    Json,
     View,
     frame_number,
-    gather,
     hand,
     read_json,
     unreadable,
@@ -51,10 +50,10 @@ BODY_ONLY = ("pose_landmarks", "face_landmarks")  # a frame of Holistic without 
 OTHER = {"right": "left", "left": "right"}
 NAME_KEYS = ("label", "category_name", "categoryName", "display_name", "displayName", "handedness", "hand", "side")
 NORMALISED_TO = 2.0
-"""Normalised coordinates may leave the image, but not by more than its own size; pixels are larger in the median."""
+"""Normalised coordinates leave the image by no more than its own size; the median of pixels is larger."""
 
 
-def looks_like(data: Any) -> bool:
+def looks_like(data: Json) -> bool:
     """Whether a file's content is of this format."""
     frames = _frames(data)
     keys = {"hands", *BODY_ONLY, *SIDED, *(landmarks for landmarks, _ in PAIRS)}
@@ -62,7 +61,7 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """All hands of a file, with anatomical sides. Raises `UsthandError` for another layout."""
+    """All hands of a file, with anatomical sides."""
     data = read_json(path)
     frames = _frames(data)
     if frames and not looks_like(data) and any(one for _, one in frames):
@@ -71,16 +70,16 @@ def read(path: Path, camera: Camera, frame: int | None = None) -> View:
     found = []
     for position, (number, content) in enumerate(frames):
         if number is None:
-            number = (frame_number(path) if frame is None else frame) if single else position
+            number = frame_number(path, frame) if single else position
         found += [(int(number), *one) for one in _hands(content or {}, path)]
     view: View = {number: [] for number, *_ in found}
     scale, shift = _to_pixels([points for _, points, _, _ in found], camera)
     for number, points, side, score in found:
-        view[number] += gather([hand(points * scale + shift, UNKNOWN_CONFIDENCE, side, score, where=path)])
+        view[number] += hand(points * scale + shift, UNKNOWN_CONFIDENCE, side, score, where=path)
     return view
 
 
-def _frames(data: Any) -> list[tuple[Any, Any]]:
+def _frames(data: Json) -> list[tuple[int | float | str | None, Json]]:
     """(number or None, content) of each frame in a file."""
     if isinstance(data, dict):
         for key in FRAME_LISTS:
@@ -96,7 +95,7 @@ def _frames(data: Any) -> list[tuple[Any, Any]]:
     ]
 
 
-def _hands(content: dict, path: Path) -> list[tuple[np.ndarray, str, float]]:
+def _hands(content: Json, path: Path) -> list[tuple[np.ndarray, str, float]]:
     """(points as they stand, side, score) of each hand in a frame."""
     if not isinstance(content, dict):
         raise unreadable(path, WHAT)
@@ -120,10 +119,12 @@ def _hands(content: dict, path: Path) -> list[tuple[np.ndarray, str, float]]:
     return []
 
 
-def _points(landmarks: Any, path: Path) -> np.ndarray:
-    """21 points, (21, 2)."""
-    if isinstance(landmarks, dict) and "landmark" in landmarks:
-        landmarks = landmarks["landmark"]
+def _points(landmarks: Json, path: Path) -> np.ndarray:
+    """The points as they stand, (N, 2); NaN where one is null."""
+    if isinstance(landmarks, dict):
+        landmarks = landmarks.get("landmark")
+    if not isinstance(landmarks, list):
+        raise unreadable(path, WHAT)
     try:
         points = [(one["x"], one["y"]) if isinstance(one, dict) else (one[0], one[1]) for one in landmarks]
         return np.array([[np.nan if value is None else float(value) for value in point] for point in points])
@@ -131,8 +132,8 @@ def _points(landmarks: Any, path: Path) -> np.ndarray:
         raise unreadable(path, WHAT) from error
 
 
-def _side(said: Any, path: Path) -> tuple[str, float]:
-    """(anatomical side, certainty) of a handedness: a word, a category, a list of categories, or none."""
+def _side(said: Json, path: Path) -> tuple[str, float]:
+    """(anatomical side, score) of a handedness: a word, a category, a list of categories, or none."""
     score = None
     while not isinstance(said, str):
         if isinstance(said, list) and said:
@@ -148,7 +149,7 @@ def _side(said: Any, path: Path) -> tuple[str, float]:
     return OTHER[side], float(np.clip(BODY_SIDE if score is None else score, NO_SIDE, 1.0))
 
 
-def _first(content: dict, keys: tuple[str, ...]) -> Any:
+def _first(content: dict, keys: tuple[str, ...]) -> Json:
     return next((content[key] for key in keys if content.get(key) is not None), None)
 
 

@@ -1,15 +1,13 @@
-"""MMPose's predictions: of an image a list of {keypoints, keypoint_scores, bbox}, of a video a list of {frame_id, instances}.
+"""MMPose's predictions: a list of {keypoints, keypoint_scores} for an image, of {frame_id, instances} for a video.
 
-Written by `MMPoseInferencer(..., pred_out_dir=FOLDER)`, one JSON a video or image, frames counted from 0 (bbox is nested
-once more than one would think; it is not used), and by the demos' --save-predictions as {meta_info, instance_info}, frames
-counted from 1. The number of points tells the model: 133 whole body, 42 both hands of InterHand2.6M, 21 one hand, whose side
-is not said. Pixel centres are at integers.
+`MMPoseInferencer(..., pred_out_dir=FOLDER)` writes one JSON a video or image and counts frames from 0. The demos'
+--save-predictions writes {meta_info, instance_info} and counts frames from 1. The number of points tells the model: 133
+whole body, 42 both hands of InterHand2.6M, 21 one hand, whose side is not stated. Pixel centres are at integers.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -20,9 +18,9 @@ from usthand.labels.formats.base import (
     LEAST_CONFIDENCE,
     NO_SIDE,
     UNKNOWN_CONFIDENCE,
+    Json,
     View,
     frame_number,
-    gather,
     hand,
     read_json,
     unreadable,
@@ -36,10 +34,10 @@ RHD_TO_OPENPOSE = (0, 4, 3, 2, 1, 8, 7, 6, 5, 12, 11, 10, 9, 16, 15, 14, 13, 20,
 ORDERS = (tuple(range(N_JOINTS)), RHD_TO_OPENPOSE, INTERHAND_TO_OPENPOSE)
 """Orders of MMPose's hand data sets: COCO-WholeBody-Hand, FreiHAND, OneHand10K; RHD; InterHand2.6M."""
 CLEARLY_SHORTER = 0.85
-"""Another order is believed if it makes the bones this much shorter: joints out of order make a skeleton of long leaps."""
+"""Another order is taken if it makes the bones this much shorter: joints in a wrong order make long bones."""
 
 
-def looks_like(data: Any) -> bool:
+def looks_like(data: Json) -> bool:
     """Whether a file's content is of this format."""
     if isinstance(data, dict):
         return "instance_info" in data
@@ -52,7 +50,7 @@ def looks_like(data: Any) -> bool:
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """The hands of one video's or image's predictions. Raises `UsthandError` for another layout or number of points."""
+    """The hands of one video's or image's predictions."""
     data = read_json(path)
     if not looks_like(data) and data != []:
         raise unreadable(path, WHAT)
@@ -62,30 +60,30 @@ def read(path: Path, camera: Camera, frame: int | None = None) -> View:
     if data and "instances" in data[0]:
         frames = {int(one["frame_id"]) - first: one["instances"] for one in data}
     else:
-        frames = {frame_number(path) if frame is None else frame: data}
+        frames = {frame_number(path, frame): data}
     order = _order([one["keypoints"] for instances in frames.values() for one in instances])
     return {
-        number: gather([h for one in instances for h in _hands(one, order, path)])
+        number: [found for one in instances for found in _hands(one, order, path)]
         for number, instances in frames.items()
     }
 
 
-def _hands(instance: dict, order: tuple[int, ...], path: Path) -> list[Detection | None]:
+def _hands(instance: dict, order: tuple[int, ...], path: Path) -> list[Detection]:
     uv = np.asarray(instance["keypoints"], dtype=np.float64).reshape(len(instance["keypoints"]), -1)[:, :2]
-    trust = np.asarray(instance.get("keypoint_scores", np.full(len(uv), UNKNOWN_CONFIDENCE)), dtype=np.float64).reshape(
-        -1
-    )
+    scores = instance.get("keypoint_scores", np.full(len(uv), UNKNOWN_CONFIDENCE))
+    confidence = np.asarray(scores, dtype=np.float64).reshape(-1)
     if len(uv) == N_WHOLEBODY:
-        return wholebody_hands(uv, trust, path)
+        return wholebody_hands(np.c_[uv, confidence], path)
     if len(uv) == N_JOINTS:
         ids = list(order)
-        return [hand(uv[ids], trust[ids], "right", NO_SIDE, LEAST_CONFIDENCE, path)]
+        return hand(uv[ids], confidence[ids], "right", NO_SIDE, LEAST_CONFIDENCE, path)
     if len(uv) == 2 * N_JOINTS:
         ids = np.array(INTERHAND_TO_OPENPOSE)
-        return [
-            hand(uv[ids + start], trust[ids + start], side, least=LEAST_CONFIDENCE, where=path)
+        right, left = (
+            hand(uv[ids + start], confidence[ids + start], side, least=LEAST_CONFIDENCE, where=path)
             for side, start in (("right", 0), ("left", N_JOINTS))
-        ]
+        )
+        return right + left
     raise UsthandError(
         f"{path} has instances of {len(uv)} points",
         f"hands are read from {N_JOINTS} (one hand), {2 * N_JOINTS} (both) or {N_WHOLEBODY} (whole body)",
@@ -98,11 +96,8 @@ def _order(hands: list) -> tuple[int, ...]:
     points = [np.asarray(one, dtype=np.float64).reshape(N_JOINTS, -1)[:, :2] for one in hands if len(one) == N_JOINTS]
     if not points:
         return ORDERS[0]
-    uv = np.stack(points)
     start, end = np.array(BONES).T
-    lengths = [
-        np.nanmedian(np.linalg.norm(uv[:, list(order)][:, start] - uv[:, list(order)][:, end], axis=-1).sum(-1))
-        for order in ORDERS
-    ]
+    ordered = [np.stack(points)[:, list(order)] for order in ORDERS]
+    lengths = [np.nanmedian(np.linalg.norm(uv[:, start] - uv[:, end], axis=-1).sum(-1)) for uv in ordered]
     best = int(np.argmin(lengths))
     return ORDERS[best] if lengths[best] < CLEARLY_SHORTER * lengths[0] else ORDERS[0]

@@ -1,51 +1,44 @@
 """OpenPose's JSON, one file a frame: people[i].hand_{left,right}_keypoints_2d, 63 numbers (x, y, c), (0, 0, 0) missing.
 
-Written by `openpose --hand --write_json FOLDER/<camera>` (doc/02_output.md of OpenPose). Pose2Sim writes the same files with
-all 133 points of COCO-WholeBody in `pose_keypoints_2d`; those are read too. Pixel centres are at integers.
+Written by `openpose --hand --write_json FOLDER/<camera>` (doc/02_output.md of OpenPose). Pose2Sim writes the same files
+with all 133 points of COCO-WholeBody in `pose_keypoints_2d`, which are read too. Pixel centres are at integers.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from usthand.capture.rig import Camera
 from usthand.common.errors import UsthandError
-from usthand.labels.formats.base import View, frame_number, gather, hand, read_json, triples, unreadable
+from usthand.hand.skeleton import N_JOINTS, SIDES
+from usthand.labels.formats.base import Json, View, frame_number, hand, read_json, triples, unreadable
 from usthand.labels.formats.wholebody import N_WHOLEBODY, wholebody_hands
 from usthand.labels.labels import Labels
 
 ENDINGS = ("_keypoints.json",)
 WHAT = "OpenPose's JSON"
+BODY = "pose_keypoints_2d"
 
 
-def looks_like(data: Any) -> bool:
+def looks_like(data: Json) -> bool:
     """Whether a file's content is of this format."""
     return isinstance(data, dict) and "people" in data
 
 
 def read(path: Path, camera: Camera, frame: int | None = None) -> View:
-    """Both hands of all people in one frame. Raises `UsthandError` for another layout, and for normalised coordinates."""
-    people = _people(path)
+    """Both hands of all people in one frame."""
     found = []
-    for person in people:
-        hands = []
-        for side in ("right", "left"):
-            key = f"hand_{side}_keypoints_2d"
-            values = triples(person.get(key), path, key)
-            if values is not None:
-                _check_pixels(values, path)
-                hands.append(hand(values[:, :2], values[:, 2], side, where=path))
-        body = person.get("pose_keypoints_2d") or []
-        if not hands and len(body) == 3 * N_WHOLEBODY:
-            points = triples(body, path, "pose_keypoints_2d", N_WHOLEBODY)
-            _check_pixels(points, path)
-            hands = wholebody_hands(points[:, :2], points[:, 2], path)
-        found += hands
-    return {frame_number(path) if frame is None else frame: gather(found)}
+    for person in _people(path):
+        hands = {side: _points(person, f"hand_{side}_keypoints_2d", path) for side in SIDES}
+        for side, points in hands.items():
+            found += [] if points is None else hand(points[:, :2], points[:, 2], side, where=path)
+        if all(points is None for points in hands.values()) and len(person.get(BODY) or []) == 3 * N_WHOLEBODY:
+            found += wholebody_hands(_points(person, BODY, path, N_WHOLEBODY), path)
+    return {frame_number(path, frame): found}
 
 
 def write_openpose_json(labels: Labels, folder: Path | str) -> None:
@@ -68,16 +61,20 @@ def write_openpose_json(labels: Labels, folder: Path | str) -> None:
 
 def _people(path: Path) -> list[dict]:
     data = read_json(path)
-    if not looks_like(data) or not isinstance(data["people"], list):
+    people = data.get("people") if isinstance(data, dict) else None
+    if not isinstance(people, list):
         raise unreadable(path, WHAT)
-    return data["people"]
+    return people
 
 
-def _check_pixels(values: np.ndarray, path: Path) -> None:
-    known = values[values[:, 2] > 0, :2]
+def _points(person: dict, key: str, path: Path, count: int = N_JOINTS) -> Float[np.ndarray, "N 3"] | None:
+    """(x, y, confidence) in pixels; None where the list is empty."""
+    values = triples(person.get(key), path, key, count)
+    known = np.zeros(0) if values is None else values[values[:, 2] > 0, :2]
     if len(known) and np.abs(known).max() <= 1.5:
         raise UsthandError(
             f"{path} has coordinates between {known.min():.2f} and {known.max():.2f}",
             "they are normalised, not pixels",
             "run OpenPose again with --keypoint_scale 0",
         )
+    return values
