@@ -186,7 +186,7 @@ def _truth(
     valid, view, row = np.any(usable, axis=1), usable.argmax(1), np.arange(len(usable))
     # x_world = R' (x_cam - t)
     rotation = np.stack([camera.rotation.T for camera in rig.cameras])[view]
-    shift = np.stack([camera.centre_world_m for camera in rig.cameras])[view]
+    shift = np.stack([camera.centre_world for camera in rig.cameras])[view]
     joints = np.einsum("tij,tkj->tki", rotation, annotation.joints_cam_m[row, view]) + shift[:, None]
     truth = Truth.of_joints(np.where(valid[:, None, None], joints, 0.0).astype(np.float32), visible, valid)
     if person is None:
