@@ -245,7 +245,8 @@ def _read_released(root: Path) -> _Released | None:
     places = [folder for folder in (root, root.with_name(f"{root.name}_official_gt")) if (folder / XYZ_FILE).is_file()]
     if not places:
         return None
-    lines = [line.partition("/")[::2] for line in (root / "evaluation.txt").read_text().split()]
+    split = (line.partition("/") for line in (root / "evaluation.txt").read_text().split())
+    lines = [(sequence, number) for sequence, _, number in split]
     joints = _read_rows(places[0] / XYZ_FILE, (len(lines), 21, 3))
     file = places[0] / VERTS_FILE
     vertices = _read_rows(file, (len(lines), 778, 3)) if file.is_file() else np.zeros((0, 778, 3), np.float32)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from safetensors.torch import load_file, save_file
 from tyro.conf import Positional
 
@@ -119,7 +118,3 @@ def pretrain(config: PretrainConfig) -> Path:
     best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
     export_weights(best, config.out / "weights")
     return config.out / "weights"
-
-
-if __name__ == "__main__":
-    print(pretrain(tyro.cli(PretrainConfig)))

@@ -1,0 +1,52 @@
+"""What commands say about what they made or found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from usthand.capture.capture import Capture
+    from usthand.capture.create import CreatedCapture
+    from usthand.hand.result import Result
+
+
+def show_created(made: CreatedCapture, out: Path) -> None:
+    """A new capture: its cameras, lengths and frame rate."""
+    rig = made.capture.rig
+    for camera in rig.cameras:
+        part = made.footage[camera.name]
+        print(f"{camera.name:<12} {part.path}  {camera.width}x{camera.height}, {camera.model}, {part.n_frames} frames")
+    ending = "." if rig.metric else "; without --scale the hand's own size gives the scale."
+    print(f"Lengths: {rig.unit_source}{ending}")
+    print(f"Frame rate: {made.capture.fps:g}, {made.fps_from}.")
+    show_overlap(made.capture)
+    how = "copied" if made.copied else "linked"
+    print(f"{out}: {made.capture.n_frames} frames from {len(rig)} cameras, videos {how}.")
+    print(f"Next: usthand label {out}")
+
+
+def show_overlap(capture: Capture) -> None:
+    """Frames are never cut silently: which of them all cameras share, where some have more."""
+    if capture.overlap is not None:
+        print(capture.overlap)
+
+
+def save_and_show(result: Result, out: Path) -> None:
+    """Write a result, and say what it holds."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    told = f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}."
+    if not result.metric:
+        told += f" Lengths are not metric: {result.unit_source}."
+    if result.joint_model == "soft":
+        told += " The detector's joints are not the hand model's: they may leave it by some millimetres (soft joints)."
+    print(told)
+
+
+def show_numbers(numbers: dict[str, object]) -> None:
+    """Numbers of an evaluation, one a line; those by joint are for JSON alone."""
+    width = max(map(len, numbers))
+    for name, value in numbers.items():
+        if not isinstance(value, dict):
+            print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
