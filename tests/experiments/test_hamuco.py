@@ -45,7 +45,7 @@ B, T, V = 2, 2, 4
 
 @pytest.fixture(scope="module")
 def scene():
-    """A hand in front of four cameras, with crops around it: cameras, crop_from_px, hand joints and vertices (world, m)."""
+    """A hand before four cameras, with crops around it: cameras, crop_from_px, joints and vertices (world, m)."""
     rig = sample_rig(np.random.default_rng(0), V, "dome", 256)
     cameras = Cameras(*(t.expand(B, T, *t.shape) for t in rig.tensors(dtype=torch.float64)))
     hand = load_hand(dtype=torch.float64)

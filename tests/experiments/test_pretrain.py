@@ -1,9 +1,10 @@
-"""The weights in the package: what they are made of, that they load, and that they find hands nobody trained them on."""
+"""The weights in the package: what they are made of, that they load, and that they find hands they have not seen."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ def unseen(tmp_path_factory):
 
 
 def test_seeds_are_far_from_those_of_demos_and_benchmarks():
-    config = PretrainConfig(out=None)
+    config = PretrainConfig(out=Path())
     seeds = [capture_config(index, config).seed for index in range(config.captures)]
     assert len(set(seeds)) == config.captures and min(seeds) == FIRST_SEED >= 10_000
     kinds = {(c.objects, c.layout, c.fps) for c in (capture_config(index, config) for index in range(12))}
@@ -69,7 +70,7 @@ def test_a_training_starts_from_them_or_from_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_unadapted_they_find_an_unseen_hand(unseen):
-    """2D within a fifteenth of the hand's size in the median; joints and mesh within centimetres, without any training."""
+    """Without training: 2D within a fifteenth of the hand's size in the median, joints and mesh within centimetres."""
     capture = open_capture(unseen)
     truth = load_truth(capture.path, "right")
     both = reconstruct_both(capture, SHIPPED, "right")
@@ -103,8 +104,8 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
 
 
 def test_the_rival_is_pretrained_on_equal_terms():
-    """Same captures, labels, crops and images a step; it starts from the finished backbone, with a length and a rate of its own."""
-    ours, rival = (pretraining_preset(PretrainConfig(out=None, method=method)) for method in ("usthand", "hamuco"))
+    """Captures, labels, crops and images a step are the same; start, length and learning rate are its own."""
+    ours, rival = (pretraining_preset(PretrainConfig(out=Path(), method=method)) for method in ("usthand", "hamuco"))
     same = replace(ours.train, start="backbone", learning_rate=rival.train.learning_rate, steps=14_400, points_from=1.0)
     assert rival == replace(ours, train=same) and rival.train.targets == "labels" and ours.train.steps == 36_000
 

@@ -24,7 +24,7 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.datasets.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
-from usthand.evaluation.truth import Truth, load_truth
+from usthand.evaluation.truth import Truth, require_truth
 from usthand.geometry.cameras import to_camera, undistort
 from usthand.geometry.lenses import distort
 from usthand.hand.io import export, load_hand
@@ -76,7 +76,7 @@ def _check(config: SynthConfig, sequences: int) -> None:
 
 
 def _write_sequence(root: Path, number: int, rendered: Path, images: str) -> None:
-    capture, truth = open_capture(rendered), load_truth(rendered, SIDE)
+    capture, truth = open_capture(rendered), require_truth(rendered, SIDE)
     matrices = crop_matrices(capture.rig, truth.joints_world_m)
     name = f"{number:04d}"
     for view, camera in enumerate(capture.rig.cameras):
