@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from support.bench import MEASURED, SMALL, fake_cell, pretend_pretraining
+from support.bench import MEASURED, SMALL, Reconstructed, fake_cell, pretend_pretraining
 from usthand.common.errors import UsthandError
 from usthand.experiments.bench import cells, methods
 from usthand.experiments.bench.cells import KEYS, Cell, read_cell, run_cell
@@ -111,9 +110,8 @@ def test_only_methods_that_adapt_learn_the_test_captures_labels(small, tmp_path,
         cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True))
     )
     pretend_pretraining(tmp_path)
-    for module in ("reconstruct_both", "reconstruct_hamuco"):
-        monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
-    Both = namedtuple("Both", "final network head")
+    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Reconstructed())
+    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda *a, **k: Reconstructed().final)
     monkeypatch.setattr(cells, "_measure", lambda capture, given: {n: MEASURED for n in given})
     tests = captures(SMALL, "test", "heavy", 4, tmp_path)
     for name, one in METHODS.items():
@@ -131,8 +129,7 @@ def test_fresh_captures_are_others_and_share_the_training(small, tmp_path, monke
     monkeypatch.setattr(
         cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True))
     )
-    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Both(1, 2, 3))
-    Both = namedtuple("Both", "final network head")
+    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Reconstructed())
     monkeypatch.setattr(
         cells, "_measure", lambda capture, given: (measured.append(capture.path), {n: MEASURED for n in given})[1]
     )
@@ -169,9 +166,8 @@ def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_i
             (run / "last").mkdir(parents=True),
         ),
     )
-    for module in ("reconstruct_both", "reconstruct_hamuco"):
-        monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
-    Both = namedtuple("Both", "final network head")
+    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Reconstructed())
+    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda *a, **k: Reconstructed().final)
     monkeypatch.setattr(cells, "_measure", lambda capture, given: {n: MEASURED for n in given})
     config = FillConfig(tmp_path / "cache", tmp_path / "results", (0,), preset="paper")
     text = fill("headline", replace(config, device="cuda:3"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from usthand.experiments.bench import cells
 from usthand.experiments.bench.cells import KEYS, Cell
 from usthand.experiments.bench.methods import METHODS
 from usthand.experiments.bench.regimes import load_regime
+from usthand.hand.result import Result
 
 SMALL = replace(
     load_regime("oakink-like"),
@@ -37,3 +39,11 @@ def fake_cell(results: Path, cell: Cell, value: float) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = {of: dict.fromkeys(KEYS, value) for of in METHODS[cell.method].gives}
     path.write_text(json.dumps({"rows": rows, "seconds": 2.0, "weights": cell.weights}))
+
+
+class Reconstructed(NamedTuple):
+    """What a reconstruction returns, without any content."""
+
+    final: Result = Result.__new__(Result)
+    network: Result = Result.__new__(Result)
+    head: Result = Result.__new__(Result)

@@ -55,7 +55,7 @@ class ViewHands(NamedTuple):
     shape: Float[Tensor, "B T V 10"]
 
     @property
-    def points(self) -> Float[Tensor, "B T V N+J 3"]:
+    def points(self) -> Float[Tensor, "B T V P 3"]:
         """Vertices, then joints."""
         return torch.cat((self.vertices, self.joints), -2)
 
