@@ -33,7 +33,8 @@ from usthand.experiments.bench.tables import (
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import load_labels, load_npz
-from usthand.network.model import ModelConfig
+from usthand.network.config import ModelConfig
+from usthand.reconstruction.reconstruct import ReconstructConfig
 from usthand.training import checkpoint
 from usthand.training.checkpoint import SHIPPED
 
@@ -121,18 +122,18 @@ def test_equal_terms_end_with_equal_terms(monkeypatch):
     """A method that starts from the backbone does not hear the shipped network; only the line that is called so does."""
     heard = []
     monkeypatch.setattr(
-        methods, "reconstruct_both", lambda capture, run, side, **more: (heard.append((run, more)), Both(1, 2, 3))[1]
+        methods, "reconstruct_all", lambda capture, run, side, *more: (heard.append((run, *more)), Both(1, 2, 3))[1]
     )
     Both = namedtuple("Both", "final network head")
     for one in METHODS.values():
         if "network" in one.gives:
             one.results(None, Path("run"), 0)
-    assert len(heard) > 15 and all(run == Path("run") and more["shipped"] is False for run, more in heard)
+    assert len(heard) > 15 and all(run == Path("run") and not config.with_shipped for run, config in heard)
     heard.clear()
     assert METHODS["shipped"].results(None, None, 0) == {"shipped": 1, "shipped-network": 2, "shipped-head": 3}
-    assert heard == [(SHIPPED, {})]
+    assert heard == [(SHIPPED,)]
     assert METHODS["adapted"].results(None, Path("run"), 4) == {"adapted": 1, "adapted-network": 2}
-    assert heard[1:] == [(Path("run"), {"seed": 4})]
+    assert heard[1:] == [(Path("run"), ReconstructConfig(seed=4))]
 
 
 # ---- captures ------------------------------------------------------------------------------------------------------
@@ -261,7 +262,7 @@ def test_whoever_adapts_learns_the_test_captures_labels_and_others_never_do(smal
         cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True))
     )
     pretrained(tmp_path)
-    for module in ("reconstruct_both", "reconstruct_hamuco"):
+    for module in ("reconstruct_all", "reconstruct_hamuco"):
         monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
     Both = namedtuple("Both", "final network head")
     monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})
@@ -281,7 +282,7 @@ def test_fresh_captures_are_others_and_share_the_training(small, tmp_path, monke
     monkeypatch.setattr(
         cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True))
     )
-    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Both(1, 2, 3))
+    monkeypatch.setattr(methods, "reconstruct_all", lambda *a, **k: Both(1, 2, 3))
     Both = namedtuple("Both", "final network head")
     monkeypatch.setattr(
         cells,
@@ -324,7 +325,7 @@ def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_i
             (run / "last").mkdir(parents=True),
         ),
     )
-    for module in ("reconstruct_both", "reconstruct_hamuco"):
+    for module in ("reconstruct_all", "reconstruct_hamuco"):
         monkeypatch.setattr(methods, module, lambda *a, **k: Both(1, 2, 3))
     Both = namedtuple("Both", "final network head")
     monkeypatch.setattr(cells, "_measure", lambda capture, given, cache: {n: MEASURED for n in given})

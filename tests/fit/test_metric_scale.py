@@ -24,8 +24,9 @@ from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import right_hand
 from usthand.hand.result import load_result
 from usthand.labels.labels import Observations
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.reconstruction.reconstruct import reconstruct_all
 from usthand.training.checkpoint import SHIPPED
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 UNITS_M = (0.001, 0.25)
@@ -95,7 +96,7 @@ def test_a_training_is_that_of_any_unit(without_scale, tmp_path):
     logs = []
     for unit_m, path in without_scale.items():
         out = tmp_path / str(unit_m)
-        train([path], out, replace(SHORT, train=replace(SHORT.train, steps=4, points_from=0.25)), quiet=True)
+        train([path], out, TrainConfig(replace(SHORT, train=replace(SHORT.train, steps=4, points_from=0.25))))
         logs.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][-1])
     a, b = ({k: v for k, v in log.items() if k != "seconds"} for log in logs)
     assert "hand2d" in a and a.keys() == b.keys()
@@ -103,8 +104,8 @@ def test_a_training_is_that_of_any_unit(without_scale, tmp_path):
 
 
 def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric):
-    known = reconstruct_both(open_capture(metric), SHIPPED, "right")
-    found = {unit_m: reconstruct_both(open_capture(path), SHIPPED, "right") for unit_m, path in without_scale.items()}
+    known = reconstruct_all(open_capture(metric), SHIPPED, "right")
+    found = {unit_m: reconstruct_all(open_capture(path), SHIPPED, "right") for unit_m, path in without_scale.items()}
     for answer in ("final", "network", "head"):
         small, large = (getattr(found[unit_m], answer) for unit_m in UNITS_M)
         assert not small.metric and "own unit" in small.unit_source

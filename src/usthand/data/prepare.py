@@ -7,9 +7,7 @@ the 2D labels alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,7 +15,6 @@ import torch
 from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
-from usthand.data.windows import CropConfig, Footage, make_footage
 from usthand.fit.fit import FitConfig, fit_labels
 from usthand.fit.kinematics import articulation
 from usthand.fit.metric_scale import in_own_unit, scaled_by_hand
@@ -131,32 +128,6 @@ def hold_out(labels: Labels, share: float, rng: np.random.Generator, block: int 
     return (
         replace(labels, confidence=np.where(held, 0, labels.confidence)),
         replace(labels, confidence=np.where(held, labels.confidence, 0)),
-    )
-
-
-def footage_of(
-    capture: Capture,
-    hand: Hand2D,
-    fit: Result,
-    targets: Labels,
-    crop: CropConfig,
-    image_size: int,
-    progress: Callable[[int, int], None] | None = None,
-    cache: Path | None = None,
-) -> Footage:
-    """Crops around the fitted hand, with `targets` as the labels to learn."""
-    return make_footage(
-        capture,
-        hand.rig,
-        targets,
-        hand.labels,
-        fit.joints_world_m,
-        fit.valid,
-        crop,
-        image_size,
-        hand.mirrored,
-        progress,
-        cache,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ from usthand.hand.result import Result
 from usthand.labels.labels import Labels, load_labels
 from usthand.output.overlay import progress_bar
 from usthand.output.report import Report, write_report
-from usthand.reconstruction.reconstruct import Reconstruction, reconstruct_both
-from usthand.training.config import PRESETS
+from usthand.reconstruction.reconstruct import ReconstructConfig, Reconstruction, reconstruct_all
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 ROWS = {"raw": "raw", "smooth": "smoothed", "fit": "fit", "network": "network", "usthand": "UST-Hand"}
@@ -60,10 +59,8 @@ def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 4
         "smooth": raw_triangulation(capture.rig, labels, smooth_fps=capture.fps),
         "fit": fit_labels(capture.rig, labels, config, progress=progress_bar("fitting the labels")),
     }
-    preset = PRESETS["tiny"]
-    preset = replace(preset, train=replace(preset.train, seed=seed, **({"steps": steps} if steps else {})))
-    run = train([capture.path], out / "run", preset, SIDE)
-    both = reconstruct_both(capture, run, SIDE, seed=seed, progress=progress_bar("reconstructing"))
+    run = train([capture.path], out / "run", TrainConfig(side=SIDE, seed=seed, steps=steps), progress_bar("training"))
+    both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed), progress_bar("reconstructing"))
     results |= {"network": both.network, "usthand": both.final}
     for name, result in results.items():
         result.save(out / f"{name}.npz")
@@ -130,7 +127,8 @@ def confidence_errors(
     capture: Capture, truth: Truth, both: Reconstruction, confidence: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """The network's confidence (or another one of the same shape) and its 2D error, in per cent of the hand's size in the
-    view (a confidence has no unit, so neither may the error), over all that it saw."""
+    view (a confidence has no unit, so neither may the error), over all that it saw.
+    """
     confidence = both.estimates.confidence if confidence is None else confidence
     seen, exact = confidence > 0, true_pixels(capture, truth)
     size = (exact.max(2) - exact.min(2)).max(-1)

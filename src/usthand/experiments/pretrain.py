@@ -25,7 +25,7 @@ from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.output.overlay import progress_bar
 from usthand.training.checkpoint import CONFIG, WEIGHTS
-from usthand.training.config import PRESETS, Preset
+from usthand.training.config import PRESETS, Preset, TrainConfig
 from usthand.training.loop import train
 from usthand.training.objective import UstHandLearner
 
@@ -116,7 +116,8 @@ def pretrain(config: PretrainConfig) -> Path:
     """Captures, training, weights; returns their folder."""
     paths = make_captures(config)
     learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
-    best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
+    training = TrainConfig(pretraining_preset(config), "right")
+    best = train(paths, config.out / "run", training, progress_bar("pretraining"), learner)
     export_weights(best, config.out / "weights")
     return config.out / "weights"
 

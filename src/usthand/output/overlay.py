@@ -322,7 +322,7 @@ def progress_bar(label: str) -> Callable[[int, int], None]:
     where a person looks at it."""
     started, bar = time.monotonic(), None
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, task: str = "", note: str = "") -> None:
         nonlocal bar
         if bar is None and time.monotonic() - started > BAR_AFTER_S and done < total and sys.stderr.isatty():
             bar = Progress(

@@ -20,6 +20,7 @@ import numpy as np
 
 from usthand.capture.capture import Capture, open_capture
 from usthand.common.errors import UsthandError
+from usthand.common.progress import silent
 from usthand.evaluation import metrics
 from usthand.evaluation.truth import load_truth
 from usthand.experiments.bench.methods import Method, method
@@ -28,6 +29,7 @@ from usthand.fit.fit import FitConfig, fit_labels
 from usthand.labels.labels import load_labels
 from usthand.output.overlay import progress_bar
 from usthand.training.checkpoint import CONFIG, to_json, weights_digest
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 MADE_OF, ENDED = "made-of.json", "ended"
@@ -89,7 +91,8 @@ class Cell:
 
 def read_cell(cell: Cell, results: Path) -> dict | None:
     """The numbers of a cell, by the names that its method gives; None if it has not been run, or with other weights than the
-    package's of today."""
+    package's of today.
+    """
     cell = cell.settled()
     path = results / "cells" / f"{cell.name}.json"
     data = json.loads(path.read_text()) if path.is_file() else {}
@@ -185,7 +188,8 @@ def _trained(
     if not (run / ENDED).is_file():
         learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
         paths = captures(regime, split, cell.labels, views, cache)
-        train(paths, run, preset, SIDE, quiet=quiet, learner=learner, device=device)
+        progress = silent if quiet else progress_bar("training")
+        train(paths, run, TrainConfig(preset, SIDE, device=device), progress, learner)
         (run / ENDED).touch()
         shutil.rmtree(run / "last")
     return run

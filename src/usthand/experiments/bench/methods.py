@@ -1,6 +1,6 @@
 """What is compared. Trained methods share captures, noisy labels, images a step, steps and the weights that their backbone starts from.
 
-What they make of the labels is their own: HaMuCo-like learns each as it is, UST-Hand their consensus (`TrainConfig.targets`).
+What they make of the labels is their own: HaMuCo-like learns each as it is, UST-Hand their consensus (`OptimisationConfig.targets`).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
 from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
 from usthand.training.checkpoint import SHIPPED
-from usthand.training.config import PRESETS, Preset, TrainConfig
+from usthand.training.config import PRESETS, OptimisationConfig, Preset
 from usthand.training.objective import Learner, UstHandLearner
 
 STEPS = 1600
-SCHEDULE = TrainConfig(
+SCHEDULE = OptimisationConfig(
     start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3
 )
 """Of every trained method. Three frames a step: with eight cameras they are 24 images."""
@@ -73,7 +73,7 @@ def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
 
 
 def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
-    both = reconstruct_both(capture, run, SIDE, seed=seed, shipped=False)
+    both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed, with_shipped=False))
     return {"usthand": both.final, "network": both.network, "head": both.head}
 
 
@@ -81,7 +81,7 @@ def _adapted(name: str) -> Callable[[Capture, Path | None, int], Results]:
     """As `usthand train` and `usthand reconstruct` do it."""
 
     def results(capture: Capture, run: Path | None, seed: int) -> Results:
-        both = reconstruct_both(capture, run, SIDE, seed=seed)
+        both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed))
         return {name: both.final, f"{name}-network": both.network}
 
     return results
@@ -89,7 +89,7 @@ def _adapted(name: str) -> Callable[[Capture, Path | None, int], Results]:
 
 def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
     """The package's weights as they are: not on equal terms, but what a user gets before any training."""
-    both = reconstruct_both(capture, SHIPPED, SIDE)
+    both = reconstruct_all(capture, SHIPPED, SIDE)
     return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
 
 

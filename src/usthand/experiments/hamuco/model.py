@@ -22,16 +22,17 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.data.windows import Targets
+from usthand.data.batches import Targets
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.geometry.cameras import Cameras, triangulate, undistort
 from usthand.geometry.rotations import rotation_from_6d
 from usthand.hand.io import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.hand.skeleton import N_JOINTS
 from usthand.network.backbone import ResNet, sample_map
+from usthand.network.config import ModelConfig
 from usthand.network.hand_head import IDENTITY_6D, N_SHAPE, CarriesHand
-from usthand.network.model import STRIDE, Inputs, ModelConfig
-from usthand.network.point_cloud import affine_apply, affine_inverse
+from usthand.network.model import STRIDE, Inputs
 from usthand.training.checkpoint import load_state
 from usthand.training.config import Preset
 from usthand.training.objective import Batch, shipped_backbone
@@ -232,7 +233,8 @@ def _l1(error: Tensor, weight: Tensor) -> Tensor:
 
 def hamuco_losses(prediction: HamucoPrediction, inputs: Inputs, targets: Targets, step: int) -> dict[str, Tensor]:
     """All terms, each with the published weight. Consistency pulls the others towards a view in even steps and a view
-    towards the mean in odd ones."""
+    towards the mean in odd ones.
+    """
     single, cross = prediction.single, prediction.cross
     mask = inputs.view_mask.to(single.joints)
     points = in_world(cross.points, prediction.crop_from_world)
