@@ -35,11 +35,11 @@ class RelativeAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "*b N D"],
-        neighbours: Tensor,
+        neighbours: Float[Tensor, "*b #N M D"],
         relative: Float[Tensor, "*b N M c"],
-        mask: Bool[Tensor, "*b N M"] | None = None,
+        mask: Bool[Tensor, "*#b N M"] | None = None,
     ) -> Float[Tensor, "*b N D"]:
-        """`neighbours`: (*b N M D), or (*b 1 M D) where all queries share them."""
+        """Attend from `x` to `neighbours`, whose third last axis is 1 where all queries share them."""
         code = self.theta(relative)
         q = self.q(x).unflatten(-1, (self.heads, -1))
         k = (self.k(neighbours) + code).unflatten(-1, (self.heads, -1))
