@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from support.fit_scene import make_scene
+from support.fit_scene import make_scene, rig_in_unit
 from support.trainings import SHORT
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
@@ -30,11 +30,6 @@ from usthand.training.loop import train
 
 UNITS_M = (0.001, 0.25)
 """Millimetres, and something large: the squares of a big board."""
-
-
-def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
-    cameras = tuple(replace(camera, translation=camera.translation / unit_m) for camera in rig.cameras)
-    return replace(rig, metric=False, unit_source="boards", cameras=cameras)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -71,3 +71,9 @@ def labels_of(rig: Rig, uv: np.ndarray, seen: np.ndarray | None = None, side: st
 
 def error_mm(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return 1000 * np.linalg.norm(one - other, axis=-1)
+
+
+def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
+    """The rig in a unit of its own, of this length, as a calibration without scale gives it."""
+    cameras = tuple(replace(camera, translation=camera.translation / unit_m) for camera in rig.cameras)
+    return replace(rig, metric=False, unit_source="boards", cameras=cameras)
