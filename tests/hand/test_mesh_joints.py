@@ -12,7 +12,7 @@ from support.fit_scene import error_mm, labels_of, make_scene
 from usthand.common.errors import UsthandError
 from usthand.evaluation.metrics import evaluate_mesh_joints
 from usthand.evaluation.truth import Truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.geometry.cameras import project
 from usthand.hand.mesh_joints import mesh_joints
 
@@ -56,8 +56,6 @@ def test_another_hand_is_refused(scene):
     result = fit_labels(scene.rig, scene.labels, RIGID)
     with pytest.raises(UsthandError, match="not this hand model's"):
         mesh_joints(replace(result, shape=result.shape + 2.0))
-    bare = replace(
-        raw_triangulation(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3))
-    )
+    bare = replace(triangulate(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3)))
     with pytest.raises(UsthandError, match="0 vertices"):
         mesh_joints(bare)

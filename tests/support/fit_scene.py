@@ -54,8 +54,8 @@ def make_scene(seed: int = 0, n_frames: int = 20, n_views: int = 4) -> Scene:
     state = HandState(
         turn, 0.02 * np.sin(phase + rng.uniform(0, 6, 3)), angles, np.clip(rng.normal(size=10), -1.5, 1.5)
     )
-    state.wrist_m = state.wrist_m - hand.posed(state, derivatives=False).joints.mean((0, 1))
-    joints = hand.posed(state, derivatives=False).joints
+    state.wrist_m = state.wrist_m - hand.joints(state).mean((0, 1))
+    joints = hand.joints(state)
     rotations = model.rotations(torch.from_numpy(hand.pose(state)), flat_hand_mean=True)
     shaped = model.with_shape(torch.from_numpy(state.shape))
     vertices = shaped.with_pose(rotations, torch.from_numpy(hand.translation_m(state))).vertices.numpy()

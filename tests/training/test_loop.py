@@ -14,11 +14,12 @@ from support.trainings import MODEL, SHORT, state_of
 from usthand.capture.capture import open_capture
 from usthand.capture.frames import planes_of
 from usthand.common.errors import UsthandError
-from usthand.data.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
+from usthand.data.prepare import choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
 from usthand.data.windows import CropConfig, Footage, Targets, augmentation, cut_crop, make_batch, place_crops
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation import truth as truth_module
 from usthand.evaluation.truth import load_truth
+from usthand.fit.canonical import canonical_hand
 from usthand.hand.io import load_hand
 from usthand.labels.labels import load_labels, load_npz
 from usthand.network.model import TINY, Inputs
@@ -163,7 +164,7 @@ def test_a_left_hand_is_the_mirrored_right_one():
     from support.toy import toy_labels, toy_rig
 
     rig, labels = toy_rig(), toy_labels()
-    left = as_right_hand(rig.mirrored(), labels.mirrored(rig.widths))
+    left = canonical_hand(rig.mirrored(), labels.mirrored(rig.widths))
     assert left.mirrored and left.labels.side == "right"
     assert np.abs(left.labels.uv_px - labels.uv_px).max() < 1e-3
     assert np.abs(left.rig.cameras[0].rotation - rig.cameras[0].rotation).max() < 1e-12

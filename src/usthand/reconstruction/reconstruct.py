@@ -17,7 +17,8 @@ import torch
 
 from usthand.capture.capture import Capture
 from usthand.common.device import check_device
-from usthand.data.prepare import Hand2D, fit_hand, footage_of, load_hand_2d
+from usthand.data.prepare import fit_hand, footage_of, load_hand_2d
+from usthand.fit.canonical import CanonicalHand
 from usthand.fit.fit import FitConfig, fit_observations
 from usthand.geometry.robust_triangulation import reprojection_mahalanobis2, undistorted_views
 from usthand.hand.io import load_hand, right_hand
@@ -138,7 +139,7 @@ def _networks(run: Path, shipped: bool, joints: str, views: int) -> list[tuple[P
     return [adapted, untrained] if shipped else [adapted]
 
 
-def label_excellence(hand: Hand2D, fit: Result) -> float:
+def label_excellence(hand: CanonicalHand, fit: Result) -> float:
     """How many times smaller than `FAIR_SCALE` the labels' variance about their fit is; at least 1."""
     seen = Observations.from_labels(hand.labels)
     views = undistorted_views(
@@ -152,7 +153,7 @@ def label_excellence(hand: Hand2D, fit: Result) -> float:
 
 
 def polish_fit(
-    hand: Hand2D, sources: list[NetworkSource], fps: float, joints: str, model: HandModel | None = None
+    hand: CanonicalHand, sources: list[NetworkSource], fps: float, joints: str, model: HandModel | None = None
 ) -> Result:
     """The sequence fit on the networks' distributions and, as evidence of its own, the labels.
 
