@@ -13,9 +13,9 @@ from usthand.capture.capture import open_capture
 from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.data.windows import GATE_DROPOUT, CropConfig, make_batch, make_footage, make_gate
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project
 from usthand.network.heatmaps import NO_PEAK, Gate, HeatmapHead, cell_centres, soft_argmax
-from usthand.network.point_cloud import affine_apply
 from usthand.training.config import PRESETS
 
 SIDE = 48

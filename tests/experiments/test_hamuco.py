@@ -27,11 +27,11 @@ from usthand.experiments.hamuco.model import (
     place,
 )
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
+from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project, to_camera
 from usthand.geometry.rotations import rotation_from_axis_angle
 from usthand.hand.io import load_hand
 from usthand.network.model import Inputs, ModelConfig
-from usthand.network.point_cloud import affine_apply
 from usthand.training.checkpoint import load_state
 from usthand.training.config import Preset, TrainConfig
 from usthand.training.loop import draw_batch, prepare_footages, start_training, train

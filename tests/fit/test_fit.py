@@ -13,8 +13,8 @@ from support.fit_scene import Scene, error_mm, labels_of, make_scene
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.fit.fit import FitConfig, fit_labels, fit_observations, triangulate
-from usthand.fit.kinematics import rotation
 from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
+from usthand.geometry.rotations import rotation_matrix
 from usthand.labels.labels import Labels, Observations
 
 FAST = FitConfig(rounds=5, joint_model="rigid")
@@ -121,13 +121,13 @@ def test_robust_triangulation_needs_no_temporal_help(scene, noisy):
     found = triangulate_robust(views)
     # A third of the joints lose one view of four: their error grows by sqrt(4/3), all together by 6 %; twice that is allowed.
     clean = error_mm(triangulate(scene.rig, noisy).joints_world_m, scene.joints).mean()
-    assert error_mm(found.points_world_m.numpy(), scene.joints).mean() < 1.12 * clean
+    assert error_mm(found.points_world.numpy(), scene.joints).mean() < 1.12 * clean
     assert found.weight[:, 1, ::3].max() < 0.05 < found.weight[:, 1, 1::3].median()
     assert 0.7 < found.scale < 1.4
 
 
 def test_equivariant_to_a_rigid_motion_of_the_rig(scene, noisy, fitted):
-    turn, shift = rotation(np.array([0.3, -1.1, 0.7])), np.array([0.4, -0.2, 1.3])
+    turn, shift = rotation_matrix(np.array([0.3, -1.1, 0.7])), np.array([0.4, -0.2, 1.3])
     moved = fit_labels(moved_rig(scene.rig, turn, shift), noisy, FAST)
     assert error_mm(moved.joints_world_m, fitted.joints_world_m @ turn.T + shift).max() < 0.01
     assert np.allclose(moved.joints_cov_m2, turn @ fitted.joints_cov_m2 @ turn.T, rtol=1e-3, atol=1e-9)

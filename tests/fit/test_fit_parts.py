@@ -10,19 +10,12 @@ import torch
 
 from usthand.fit.arrow_system import ArrowSystem, inverse_blocks, solve
 from usthand.fit.initialisation import inverse_kinematics, median_shape
-from usthand.fit.kinematics import (
-    N_SHAPE,
-    Articulation,
-    HandState,
-    articulation,
-    inverse_left_jacobian,
-    left_jacobian,
-    rotation,
-)
+from usthand.fit.kinematics import N_SHAPE, Articulation, HandState, articulation, inverse_left_jacobian, left_jacobian
 from usthand.fit.objective import Energy, LabelTerm, PointTerm, earlier_correlation, sharing
 from usthand.fit.reweighting import ReweightingConfig, label_weights
 from usthand.fit.sequence import FitConfig, motion_prior
 from usthand.geometry.robust_triangulation import interpolate_gaps
+from usthand.geometry.rotations import rotation_matrix
 from usthand.hand.io import load_hand
 from usthand.hand.skeleton import BONES, FINGER_TIPS
 
@@ -37,7 +30,7 @@ def hand() -> Articulation:
 def random_state(hand: Articulation, rng: np.random.Generator, n_frames: int) -> HandState:
     low, high = hand.low, hand.high
     return HandState(
-        rotation(rng.normal(size=(n_frames, 3))),
+        rotation_matrix(rng.normal(size=(n_frames, 3))),
         0.1 * rng.normal(size=(n_frames, 3)),
         rng.uniform(low, high, size=(n_frames, len(low))),
         rng.normal(size=10),
@@ -49,7 +42,7 @@ def smooth_state(hand: Articulation, rng: np.random.Generator, n_frames: int) ->
     phase = np.linspace(0, 1.5, n_frames)[:, None]
     middle, reach = 0.5 * (hand.low + hand.high), 0.35 * (hand.high - hand.low)
     angles = middle + reach * np.sin(phase + rng.uniform(0, 6, len(middle)))
-    root = rotation(rng.normal(size=(1, 3)) + 0.3 * np.sin(phase + rng.uniform(0, 6, 3)))
+    root = rotation_matrix(rng.normal(size=(1, 3)) + 0.3 * np.sin(phase + rng.uniform(0, 6, 3)))
     return HandState(root, 0.02 * np.sin(phase + rng.uniform(0, 6, 3)), angles, 0.5 * rng.normal(size=10))
 
 
@@ -92,7 +85,7 @@ def test_rotation_jacobians():
     rng = np.random.default_rng(0)
     for scale in (1e-6, 0.1, 1.0, 3.0):
         v, d = scale * rng.normal(size=3), rng.normal(size=3)
-        ahead = rotation(v + STEP * d) @ rotation(v).T
+        ahead = rotation_matrix(v + STEP * d) @ rotation_matrix(v).T
         spin = np.array([ahead[2, 1], ahead[0, 2], ahead[1, 0]]) / STEP
         assert np.allclose(left_jacobian(v) @ d, spin, atol=1e-5)
         assert np.allclose(inverse_left_jacobian(v) @ left_jacobian(v), np.eye(3), atol=1e-9)
@@ -144,7 +137,7 @@ def small_energy(hand: Articulation, rng: np.random.Generator, n_frames: int) ->
     present = np.broadcast_to(present, (n_frames, 2, 21))
     root = rng.normal(size=(n_frames, 2, 21, 2, 2)) * present[..., None, None] * 10
     labels = LabelTerm(
-        rotation(np.array([[0.1, 0.0, 0.0], [0.0, 1.2, 0.0]])),
+        rotation_matrix(np.array([[0.1, 0.0, 0.0], [0.0, 1.2, 0.0]])),
         np.array([[0, 0, 0.6], [0.1, 0, 0.7]]),
         0.1 * rng.normal(size=(n_frames, 2, 21, 2)),
         root,

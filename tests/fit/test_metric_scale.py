@@ -61,9 +61,9 @@ def test_the_unit_is_found_by_the_size_of_the_hand(unit_m):
     _, reference_m = scaled_by_hand(rig_in_unit(scene.rig, 1.0), seen, model)
     assert np.isclose(found_m, unit_m * reference_m, rtol=1e-6) and np.isclose(found_m, unit_m, rtol=0.15)
     assert rig.metric and "own unit" in rig.unit_source
-    apart = np.ptp([camera.centre_world_m for camera in rig.cameras], axis=0)
+    apart = np.ptp([camera.centre_world for camera in rig.cameras], axis=0)
     assert np.allclose(
-        apart, reference_m * np.ptp([camera.centre_world_m for camera in scene.rig.cameras], axis=0), rtol=1e-6
+        apart, reference_m * np.ptp([camera.centre_world for camera in scene.rig.cameras], axis=0), rtol=1e-6
     )
 
 

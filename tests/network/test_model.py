@@ -9,12 +9,13 @@ from scipy.spatial.transform import Rotation
 
 from support.networks import SMALL, make_inputs, make_model, run
 from usthand.common.errors import UsthandError
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import load_hand
 from usthand.network.hand_head import pose_hand
 from usthand.network.heatmaps import soft_argmax
 from usthand.network.model import Inputs, ModelConfig
-from usthand.network.point_cloud import affine_apply, affine_inverse, palm_frame
+from usthand.network.point_cloud import palm_frame
 
 KINDS = {"joint": SMALL, "hand": ModelConfig(**{**vars(SMALL), "flow": "hand"})}
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from usthand.capture.rig import Camera, Rig
-from usthand.fit.kinematics import Articulation, HandState, articulation, rotation
+from usthand.fit.kinematics import Articulation, HandState, articulation
 from usthand.geometry.cameras import project
+from usthand.geometry.rotations import rotation_matrix
 from usthand.hand.io import load_hand
 from usthand.labels.labels import Labels
 
@@ -50,7 +51,7 @@ def make_scene(seed: int = 0, n_frames: int = 20, n_views: int = 4) -> Scene:
     phase = np.linspace(0, 0.15 * n_frames, n_frames)[:, None]
     middle, reach = 0.6 * hand.low + 0.4 * hand.high, 0.25 * (hand.high - hand.low)
     angles = middle + reach * np.sin(phase + rng.uniform(0, 6, len(middle)))
-    turn = rotation(0.4 * np.sin(phase + rng.uniform(0, 6, 3))) @ rotation(rng.normal(size=(1, 3)))
+    turn = rotation_matrix(0.4 * np.sin(phase + rng.uniform(0, 6, 3))) @ rotation_matrix(rng.normal(size=(1, 3)))
     state = HandState(
         turn, 0.02 * np.sin(phase + rng.uniform(0, 6, 3)), angles, np.clip(rng.normal(size=10), -1.5, 1.5)
     )

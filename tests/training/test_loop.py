@@ -20,10 +20,10 @@ from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation import truth as truth_module
 from usthand.evaluation.truth import load_truth
 from usthand.fit.canonical import canonical_hand
+from usthand.geometry.affine import affine_apply
 from usthand.hand.io import load_hand
 from usthand.labels.labels import load_labels, load_npz
 from usthand.network.model import TINY, Inputs
-from usthand.network.point_cloud import affine_apply
 from usthand.reconstruction import reconstruct as reconstruct_module
 from usthand.reconstruction.reconstruct import ADAPTED_VARIANCE_SCALE, VARIANCE_SCALE, reconstruct, reconstruct_both
 from usthand.training.checkpoint import SHIPPED, from_json, load_checkpoint, weights_digest

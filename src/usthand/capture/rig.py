@@ -53,7 +53,7 @@ class Camera:
     """3, cam_from_world, metres."""
 
     @property
-    def centre_world_m(self) -> np.ndarray:
+    def centre_world(self) -> np.ndarray:
         """Where the camera stands, (3,)."""
         return -self.rotation.T @ self.translation
 

@@ -26,11 +26,11 @@ from usthand.capture.resample import Planes, resize_square
 from usthand.capture.rig import Rig
 from usthand.capture.video import usable_cores
 from usthand.data.crop_cache import CropSet, ShardedCrops, sharded
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import Labels
 from usthand.network.heatmaps import Gate
 from usthand.network.model import Inputs
-from usthand.network.point_cloud import affine_apply, affine_inverse
 
 STORE_MARGIN = 1.3  # the stored crop is this much larger than the network's, room for shifts, turns and scales
 MIN_CROP_PX = 24.0

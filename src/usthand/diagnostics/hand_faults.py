@@ -75,7 +75,7 @@ def hands_in_space(case: Case) -> list[Hand]:
         )
         views = undistorted_views(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
         found = triangulate_robust(views)
-        hands.append(Hand(found.points_world_m.numpy() * unit, found.seen.numpy()))
+        hands.append(Hand(found.points_world.numpy() * unit, found.seen.numpy()))
     return hands
 
 

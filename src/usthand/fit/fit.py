@@ -24,13 +24,13 @@ from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.objective import PointTerm
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
-from usthand.geometry.cameras import triangulate_xy
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
     interpolate_gaps,
     reprojection_mahalanobis2,
     undistorted_views,
 )
+from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.io import right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from usthand.fit.kinematics import N_SHAPE, Articulation, HandState, rotation
-from usthand.geometry.rotations import similarity_between
+from usthand.fit.kinematics import N_SHAPE, Articulation, HandState
+from usthand.geometry.rotations import rotation_matrix, similarity_between
 from usthand.hand.skeleton import BONES, FINGERS, MANO_TO_OPENPOSE, bone_lengths, median_bone_lengths
 
 PALM = (0, 1, 5, 9, 13, 17)  # joints that move together, nearly
@@ -71,7 +71,7 @@ def inverse_kinematics(
             wanted = np.einsum("tji,tj->ti", turn, points[:, far] - points[:, near])
             swing = _smallest_turn(rest[far] - rest[near], wanted) @ hand.axes[joint].T
             angles[:, joint] = np.clip(np.where(free[joint], swing, 0.0), low[joint], high[joint])
-            turn = turn @ rotation(angles[:, joint] @ hand.axes[joint])
+            turn = turn @ rotation_matrix(angles[:, joint] @ hand.axes[joint])
     chosen = np.array([angles[:, joint, axis] for joint, axis in hand.free]).T.reshape(len(points), -1)
     margin = np.minimum(LIMIT_MARGIN_RAD, 0.25 * (hand.high - hand.low))
     return HandState(root, wrist, np.clip(chosen, hand.low + margin, hand.high - margin), shape.copy())

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.spatial.transform import Rotation
 
+from usthand.geometry.rotations import rotation_matrix, rotation_vector
 from usthand.hand.limits import FREE, LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import BONES, MANO_PARENTS, MANO_TO_OPENPOSE, N_JOINTS
@@ -34,17 +34,8 @@ def cross_matrix(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
     return out
 
 
-# SciPy's Rotation takes one flat batch, goes by way of quaternions and is several times slower on the few small arrays
-# of each step of the fit; the Jacobians below are of this formula.
-def rotation(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
-    """Rotation matrices of rotation vectors, by Rodrigues' formula."""
-    angle = np.linalg.norm(v, axis=-1)[..., None, None]
-    k = cross_matrix(v)
-    return np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
-
-
 def left_jacobian(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
-    """J with rotation(v + d) ~ rotation(J d) rotation(v) (Barfoot, State Estimation for Robotics, 7.1.5)."""
+    """J with R(v + d) ~ R(J d) R(v) for R = rotation_matrix (Barfoot, State Estimation for Robotics, 7.1.5)."""
     angle = np.linalg.norm(v, axis=-1)[..., None, None]
     safe = np.maximum(angle, 1e-4)
     cubic = np.where(angle < 1e-4, 1 / 6, (safe - np.sin(safe)) / safe**3)
@@ -59,11 +50,6 @@ def inverse_left_jacobian(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b
     square = np.where(angle < 1e-3, 1 / 12, (1 - 0.5 * safe / np.tan(0.5 * safe)) / safe**2)
     k = cross_matrix(v)
     return np.eye(3) - 0.5 * k + square * (k @ k)
-
-
-def rotation_vector(matrix: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
-    """The shortest rotation vector of rotation matrices; stable at all angles."""
-    return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(matrix.shape[:-1])
 
 
 @dataclass
@@ -83,7 +69,7 @@ class HandState:
         """The state after a step of `(rotation vector, wrist, angles)` per frame and of the shape."""
         return replace(
             self,
-            root=rotation(step[:, ROOT]) @ self.root,
+            root=rotation_matrix(step[:, ROOT]) @ self.root,
             wrist_m=self.wrist_m + step[:, WRIST],
             angles=self.angles + step[:, FIRST_ANGLE:],
             shape=self.shape + step_shape,
@@ -185,7 +171,7 @@ class _Chain:
         self.hand = hand
         n_frames = len(state.angles)
         self.vector = np.einsum("tja,jac->tjc", hand.all_angles(state.angles), hand.axes)
-        self.local = rotation(self.vector)
+        self.local = rotation_matrix(self.vector)
         joint = hand.joint + hand.joint_by_shape @ state.shape
         self.turn = np.empty((n_frames, N_MANO, 3, 3))
         self.origin = np.empty((n_frames, N_MANO, 3))

@@ -34,11 +34,11 @@ def scaled_by_hand(rig: Rig, observations: Observations, model: Articulation) ->
         torch.from_numpy(observations.precision),
     )
     found = triangulate_robust(views)
-    unit_m = rough * metres_per_unit(model, found.points_world_m.numpy(), found.seen.numpy())
+    unit_m = rough * metres_per_unit(model, found.points_world.numpy(), found.seen.numpy())
     words = f"metres if the hand is of mean size: the calibration's own unit is then {1000 * unit_m:.4g} mm"
     return rig.in_metres(unit_m, words), unit_m
 
 
 def _reach(rig: Rig) -> float:
-    centres = np.stack([camera.centre_world_m for camera in rig.cameras])
+    centres = np.stack([camera.centre_world for camera in rig.cameras])
     return float(np.linalg.norm(centres - centres.mean(0), axis=-1).mean())

@@ -21,16 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from usthand.fit.arrow_system import ArrowSystem, solve
-from usthand.fit.kinematics import (
-    FIRST_ANGLE,
-    N_SHAPE,
-    ROOT,
-    WRIST,
-    Articulation,
-    HandState,
-    inverse_left_jacobian,
-    rotation_vector,
-)
+from usthand.fit.kinematics import FIRST_ANGLE, N_SHAPE, ROOT, WRIST, Articulation, HandState, inverse_left_jacobian
+from usthand.geometry.rotations import rotation_vector
 from usthand.hand.skeleton import FINGERS, N_JOINTS
 
 MIN_DEPTH_M = 1e-3  # as in usthand.geometry.cameras: points behind a camera are finite and far outside the image

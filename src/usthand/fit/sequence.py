@@ -138,11 +138,11 @@ class Fitter:
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
         start = self.start
-        joints = interpolate_gaps(start.points_world_m, start.seen).numpy()
+        joints = interpolate_gaps(start.points_world, start.seen).numpy()
         seen = start.seen.numpy()
         shape = median_shape(self.hand, joints, seen)
         state = inverse_kinematics(self.hand, joints, shape)
-        covariance = start.covariance_m2.numpy() + np.eye(3) * START_STD_M**2
+        covariance = start.covariance.numpy() + np.eye(3) * START_STD_M**2
         root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2) * seen[..., None, None]
         for _ in range(START_ROUNDS):
             offset = (root @ (self.hand.joints(state) - joints)[..., None])[..., 0]

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from usthand.geometry.cameras import Cameras, project, triangulate
+from usthand.geometry.cameras import Cameras, project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.skeleton import N_JOINTS
 
 PALM = (0, 5, 9, 13, 17)  # wrist and the four knuckles: nearly rigid
@@ -43,18 +44,6 @@ class PalmFrame(NamedTuple):
 
     def vectors_to_world(self, vectors: Float[Tensor, "B T N 3"]) -> Float[Tensor, "B T N 3"]:
         return (vectors @ self.axes.transpose(-1, -2)) * self.size[..., None, None]
-
-
-def affine_apply(matrix: Float[Tensor, "*b 2 3"], points: Float[Tensor, "*b N 2"]) -> Float[Tensor, "*b N 2"]:
-    """2D affine maps, one for each batch entry."""
-    return points @ matrix[..., :2].transpose(-1, -2) + matrix[..., 2].unsqueeze(-2)
-
-
-def affine_inverse(matrix: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
-    """The affine map that undoes `matrix`."""
-    a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
-    inverse = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2) / (a * d - b * c)[..., None, None]
-    return torch.cat((inverse, -inverse @ matrix[..., 2:]), -1)
 
 
 def palm_frame(joints: Float[Tensor, "B T J 3"]) -> PalmFrame:

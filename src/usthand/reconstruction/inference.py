@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from usthand.data.windows import CropConfig, Footage, make_batch
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.labels.labels import Observations
 from usthand.network.model import UstHand
-from usthand.network.point_cloud import affine_apply, affine_inverse
 
 CHUNK = 12  # frames that go through the network at once
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation

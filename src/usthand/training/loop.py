@@ -20,8 +20,8 @@ from usthand.common.device import check_device
 from usthand.common.errors import UsthandError
 from usthand.data.prepare import choose_side, consensus_labels, fit_hand, footage_of, hold_out, load_hand_2d, rough_fit
 from usthand.data.windows import Footage, Targets, make_batch, sample_clips
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.labels.labels import Labels
-from usthand.network.point_cloud import affine_apply, affine_inverse
 from usthand.training.checkpoint import CONFIG, load_optimizer, save_checkpoint, save_optimizer, to_json, weights_digest
 from usthand.training.config import Preset, TrainConfig
 from usthand.training.log import cut_log, read_log

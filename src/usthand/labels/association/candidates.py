@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from usthand.geometry.cameras import Cameras, project, to_camera, triangulate_xy, undistort
+from usthand.geometry.cameras import Cameras, project, to_camera, undistort
+from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
 from usthand.labels.association.tracks import TrackConfig
 from usthand.labels.labels import MIN_HAND_PX, Detection
