@@ -183,7 +183,7 @@ def test_a_rig_without_scale_takes_it_from_the_hand(scene, noisy, fitted):
     assert not result.metric and "mean size" in result.unit_source
     size = np.linalg.norm(np.diff(result.joints_world_m[:, [0, 9]], axis=1), axis=-1).mean()
     truth = np.linalg.norm(np.diff(scene.joints[:, [0, 9]], axis=1), axis=-1).mean()
-    assert np.isclose(size, 25 * truth, rtol=0.03)  # in the rig's own unit, so that it projects into the images
+    assert np.isclose(size, truth, rtol=0.03) and np.isclose(result.unit_m, 1 / 25, rtol=0.03)
 
 
 def test_covariance_covers_gaussian_errors():

@@ -108,12 +108,12 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
             small.std_mm, getattr(known, answer).std_mm, rtol=0.3
         )
         for name, power in (("joints_world_m", 1), ("vertices_world_m", 1), ("translation_m", 1), ("joints_cov_m2", 2)):
-            a, b = getattr(small, name) * UNITS_M[0] ** power, getattr(large, name) * UNITS_M[1] ** power
+            a, b = getattr(small, name), getattr(large, name)
             assert np.allclose(a, b, rtol=1e-3, atol=2e-4**power), (answer, name)
         reference = getattr(known, answer)
         assert reference.metric
         ours, theirs = (
-            _on_images(open_capture(path).rig, result.joints_world_m)
+            _on_images(open_capture(path).rig.in_metres(result.unit_m), result.joints_world_m)
             for path, result in ((without_scale[UNITS_M[0]], small), (metric, reference))
         )
         assert np.median(np.linalg.norm(ours - theirs, axis=-1)) < 1.0, f"{answer}: px, metric and not"
@@ -130,15 +130,6 @@ def test_what_is_named_in_millimetres_is_in_millimetres(tmp_path):
     assert np.isclose(ours["jitter_mm"], theirs["jitter_mm"], rtol=0.15)
 
 
-def test_a_result_of_before_the_unit_was_kept_is_read(tmp_path):
-    scene = make_scene(n_frames=4)
-    path = fit_labels(scene.rig, scene.labels, FitConfig(joint_model="rigid", rounds=1)).save(tmp_path / "old.npz")
-    with np.load(path) as file:
-        data = {name: file[name] for name in file.files if name != "unit_m"}
-    np.savez_compressed(path, **data)
-    assert load_result(path).unit_m == 1.0
-
-
 def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:
     cameras = Cameras(*(t.expand(len(joints), *t.shape) for t in rig.tensors(torch.float64)))
     return project(cameras, torch.from_numpy(joints))[0].numpy()
@@ -146,8 +137,7 @@ def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:
 
 def test_the_fit_of_labels_is_that_of_any_unit():
     scene = make_scene(n_frames=8)
-    results = [
+    a, b = (
         fit_labels(rig_in_unit(scene.rig, unit_m), scene.labels, FitConfig(joint_model="rigid")) for unit_m in UNITS_M
-    ]
-    a, b = (result.joints_world_m * unit_m for result, unit_m in zip(results, UNITS_M, strict=True))
-    assert np.abs(a - b).max() < 1e-5
+    )
+    assert np.abs(a.joints_world_m - b.joints_world_m).max() < 1e-5

@@ -34,7 +34,8 @@ def test_of_rigid_joints_they_are_the_joints(scene):
 def test_in_the_unit_of_the_rig(scene):
     cameras = tuple(replace(camera, translation=camera.translation * 30) for camera in scene.rig.cameras)
     result = fit_labels(replace(scene.rig, cameras=cameras, metric=False, unit_source="boards"), scene.labels, RIGID)
-    assert not result.metric and np.allclose(mesh_joints(result), result.joints_world_m, rtol=0, atol=1e-7)
+    for one in (result, result.in_calibration_unit()):
+        assert not one.metric and np.allclose(mesh_joints(one), one.joints_world_m, rtol=0, atol=1e-7)
 
 
 def test_of_soft_joints_they_are_the_models(scene):
@@ -56,6 +57,8 @@ def test_another_hand_is_refused(scene):
     result = fit_labels(scene.rig, scene.labels, RIGID)
     with pytest.raises(UsthandError, match="not this hand model's"):
         mesh_joints(replace(result, shape=result.shape + 2.0))
-    bare = replace(triangulate(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3)))
+    bare = replace(
+        triangulate(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3), int)
+    )
     with pytest.raises(UsthandError, match="0 vertices"):
         mesh_joints(bare)

@@ -47,7 +47,7 @@ class OffsetPrior:
     memory_frames: float
     """Frames after which the correlation has fallen to 1/e."""
 
-    def precision(self, n_frames: int) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "T-1"]]:
+    def precision(self, n_frames: int) -> tuple[Float[np.ndarray, "T"], Float[np.ndarray, "gaps"]]:
         """Precision of T frames of one coordinate: the diagonal and the first off-diagonal."""
         rho = np.exp(-1 / self.memory_frames)
         unit = 1 / (self.std_m**2 * (1 - rho**2))

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Int
 
 from usthand.fit.kinematics import Articulation
 from usthand.fit.sequence import FitConfig, FitData, Fitter
@@ -47,7 +47,7 @@ def choose_soft(hand: Articulation, config: FitConfig, views: UndistortedViews) 
     return soft < rigid
 
 
-def busiest_window(count: Float[np.ndarray, "T"], length: int) -> slice:
+def busiest_window(count: Int[np.ndarray, "T"], length: int) -> slice:
     """The `length` consecutive frames with the most labels; the first such."""
     if len(count) <= length:
         return slice(0, len(count))

@@ -304,7 +304,7 @@ class Energy:
         ]
 
     @staticmethod
-    def _spin(state: HandState) -> Float[np.ndarray, "T-1 3"]:
+    def _spin(state: HandState) -> Float[np.ndarray, "gaps 3"]:
         """Rotation vectors from each frame's root to the next, world."""
         return rotation_vector(state.root[1:] @ state.root[:-1].swapaxes(-1, -2))
 

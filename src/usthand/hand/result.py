@@ -251,7 +251,7 @@ def load_result(path: str | Path) -> Result:
     try:
         if version == 1:  # lengths were in the calibration's own unit
             kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
-        return Result(**kept)
+        return Result(**kept | {"unit_m": float(kept["unit_m"])})
     except (ValueError, TypeError) as error:
         raise UsthandError(
             f"{path} holds numbers that are no result: {error}",
