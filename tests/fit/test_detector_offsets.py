@@ -1,4 +1,4 @@
-"""Soft joints: their posterior against conditioning of dense covariance matrices, and the cross-check of the cameras that chooses them."""
+"""Soft joints: their posterior against dense conditioning, and the choice between joint models by left-out cameras."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bent(scene):
 
 @pytest.fixture(scope="module")
 def jittered(scene):
-    """Labels of views that err each for itself, the joints of a hand and of a finger partly together, as detectors do."""
+    """Labels with independent errors in each view that joints of a hand and of a finger share in part."""
     rng = np.random.default_rng(5)
     shape = scene.labels.uv_px.shape
     hand, own = rng.normal(size=(*shape[:2], 1, 2)), rng.normal(size=shape)
@@ -68,7 +68,7 @@ def random_turns(rng, shape) -> np.ndarray:
 def dense_posterior(rows, target, correlation: float, turns, std: float, memory: float, more=None) -> np.ndarray:
     """Mean of one joint's deviations (T, 3) by conditioning whole covariance matrices.
 
-    `rows` (T, V, 2, 3) and `target` (T, V, 2) are whitened; an error of a view is correlated with its next by `correlation`.
+    `rows` (T, V, 2, 3) and `target` (T, V, 2) are whitened; `correlation` is that of a view's errors in time.
     `more`: rows (T, 3, 3) and targets (T, 3) of further, independent observations.
     """
     n_frames, n_views = rows.shape[:2]
@@ -144,7 +144,7 @@ def test_one_frame_and_two_are_enough(scene):
         assert np.abs(found.mean_m[:, 7] - wanted).max() < 1e-9
 
 
-def test_frames_without_labels_take_their_neighbours_deviation_with_the_bone(scene):
+def test_frames_without_labels_take_their_neighbours_offset_with_the_bone(scene):
     """Half of it or more, turned as the bone has turned since."""
     term = label_term(scene, np.random.default_rng(1))
     root = term.root.copy()
@@ -201,7 +201,7 @@ def test_left_is_the_mirror_of_right_with_soft_joints(bent, scene):
 
 
 def twice(scene, rng, seen_px, predicts_model_joints):
-    """Each camera stands there twice: as one that sees the model's joints, noisily, and as the detector's."""
+    """Each camera twice: one that sees the model's joints, noisily, and one that sees the detector's."""
     exact = project(scene.rig.tensors(torch.float64), torch.from_numpy(scene.joints))[0].numpy()
     copies = tuple(replace(camera, name=f"{camera.name} again") for camera in scene.rig.cameras)
     uv = np.concatenate([exact + 2 * rng.normal(size=exact.shape), seen_px], axis=1)
@@ -213,8 +213,8 @@ def twice(scene, rng, seen_px, predicts_model_joints):
 
 
 def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene):
-    """A detector that shifts all joints alike by 6 mm, seen as often as the model's joints are: if these are predicts_model_joints, the mesh is
-    the hand's and the joints are the detector's; if not, both lie in between."""
+    """A detector shifts all joints by 6 mm; as many views see the model's joints. If these are marked, the mesh is the
+    hand's and the joints are the detector's; if not, both lie in between."""
     seen = scene.joints + np.array([0.006, 0, 0])
     uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
     config, errors = replace(FAST, joint_model="soft", offset_std_m=0.006), {}
@@ -229,8 +229,8 @@ def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene)
     assert errors[True][1] < errors[False][1]
 
 
-def test_deviation_is_learned_from_soft_views_alone(scene):
-    """As if the predicts_model_joints ones were not there."""
+def test_offsets_are_learned_from_soft_views_alone(scene):
+    """Views that see the model's joints change nothing."""
     rng = np.random.default_rng(6)
     term, current = label_term(scene, rng), 0.002 * rng.normal(size=scene.joints.shape)
     soft = np.array([True, False, True, True])

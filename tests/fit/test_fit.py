@@ -1,5 +1,5 @@
-"""Plain triangulation and the sequence fit: exact from exact labels, robust against bad ones, and indifferent to what must
-not matter (the world's frame, the order of the cameras, left or right)."""
+"""Plain triangulation and the sequence fit: exact from exact labels, robust against bad ones, and independent of the
+world's frame, the order of the cameras and the side."""
 
 from __future__ import annotations
 
@@ -92,9 +92,9 @@ def test_robust_to_misses_and_a_view_that_is_wrong(scene, noisy):
 
 
 def test_smoothed_triangulation_is_steadier_and_follows_the_hand(scene, noisy):
-    """Independent errors fall to the filters' noise gain: a median of 5 keeps .54 of the standard deviation of Gaussian errors
-    (its efficiency is .70), the Gaussian of 1.5 frames takes more: three fifths of it is a safe bound. This hand is fast: the filters cost it
-    some millimetres, and more would mean that they lag."""
+    """Independent errors fall to the filters' noise gain. A median of 5 keeps 0.54 of the standard deviation of Gaussian
+    errors (its efficiency is 0.70) and the Gaussian of 1.5 frames removes more, so 0.6 is a safe bound. The filters cost
+    this fast hand some millimetres; more would mean that they lag."""
     raw, smooth = triangulate(scene.rig, noisy), triangulate(scene.rig, noisy, smooth_fps=30.0)
     assert smooth.method == "smooth" and np.array_equal(smooth.joints_cov_m2, raw.joints_cov_m2)
     without_noise = triangulate(scene.rig, scene.labels, smooth_fps=30.0).joints_world_m
@@ -119,7 +119,7 @@ def test_robust_triangulation_needs_no_temporal_help(scene, noisy):
     precision = np.broadcast_to(np.eye(2) / 1.5**2, (*uv.shape[:3], 2, 2)).copy()
     views = undistorted_views(scene.rig.tensors(torch.float64), torch.from_numpy(uv), torch.from_numpy(precision))
     found = triangulate_robust(views)
-    # A third of the joints lose one view of four: their error grows by sqrt(4/3), all together by 6 %; twice that is allowed.
+    # A third of the joints lose one view of four: their error grows by sqrt(4/3), all by 6 %; twice that is allowed.
     clean = error_mm(triangulate(scene.rig, noisy).joints_world_m, scene.joints).mean()
     assert error_mm(found.points_world.numpy(), scene.joints).mean() < 1.12 * clean
     assert found.weight[:, 1, ::3].max() < 0.05 < found.weight[:, 1, 1::3].median()
@@ -187,7 +187,7 @@ def test_a_rig_without_scale_takes_it_from_the_hand(scene, noisy, fitted):
 
 
 def test_covariance_covers_gaussian_errors():
-    """Regions hold no less than they promise on independent errors; the inflation for correlated ones makes them wide."""
+    """Credible regions hold at least what they promise on independent errors; the inflation makes them wide."""
     inside50, inside90, n = 0, 0, 0
     for seed in range(3):
         scene = make_scene(seed, n_frames=24)
@@ -201,7 +201,7 @@ def test_covariance_covers_gaussian_errors():
             inside90 + (distance < 6.251).sum(),
             n + distance.size,
         )
-    # Joints and frames of one capture hang together: about 60 independent ones in 3 x 24 x 21, so 3 standard deviations.
+    # Joints and frames of a capture are correlated: about 60 independent ones in 3 x 24 x 21; 3 standard deviations.
     assert inside50 / n > 0.5 - 3 * np.sqrt(0.25 / 60)
     assert inside90 / n > 0.9 - 3 * np.sqrt(0.09 / 60)
 

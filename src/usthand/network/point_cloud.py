@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.geometry.cameras import Cameras, project
 from usthand.geometry.triangulation import triangulate
 from usthand.hand.skeleton import N_JOINTS
