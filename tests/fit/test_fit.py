@@ -92,9 +92,9 @@ def test_robust_to_misses_and_a_view_that_is_wrong(scene, noisy):
 
 
 def test_smoothed_triangulation_is_steadier_and_follows_the_hand(scene, noisy):
-    """Independent errors fall to the filters' noise gain. A median of 5 keeps 0.54 of the standard deviation of Gaussian
-    errors (its efficiency is 0.70) and the Gaussian of 1.5 frames removes more, so 0.6 is a safe bound. The filters cost
-    this fast hand some millimetres; more would mean that they lag."""
+    """Independent errors fall to the filters' noise gain. A median of 5 keeps 0.54 of the standard deviation of
+    Gaussian errors (its efficiency is 0.70), and the Gaussian of 1.5 frames removes more: 0.6 is a safe bound. The
+    filters cost this fast hand some millimetres; more would mean that they lag."""
     raw, smooth = triangulate(scene.rig, noisy), triangulate(scene.rig, noisy, smooth_fps=30.0)
     assert smooth.method == "smooth" and np.array_equal(smooth.joints_cov_m2, raw.joints_cov_m2)
     without_noise = triangulate(scene.rig, scene.labels, smooth_fps=30.0).joints_world_m

@@ -1,7 +1,7 @@
-"""One hand of a capture, prepared for training or reconstruction: without a left-out camera, canonical, fitted, cropped.
+"""One hand of a capture, prepared for training or reconstruction: canonical, fitted and cropped.
 
 The sequence fit of the labels has two uses. It places the crops, and its reprojections are the *consensus* labels, in
-which other views and frames have corrected single wrong detections and filled in missed ones. Both need the 2D labels alone.
+which other views and frames have corrected wrong detections and filled in missed ones. Both need the 2D labels alone.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ def choose_side(capture: Capture, side: str | None) -> str:
         raise UsthandError(
             f"{capture.path} has no labels", "no detector has been run on it", f"run `usthand label {capture.path}`"
         )
-    if len(sides) > 1:
-        counts = {s: int(load_npz(capture.labels_path(s)).mask.any(-1).sum()) for s in sides}
-        # Detectors sometimes name the wrong side of a single hand: a few labels are not a second hand.
-        main = max(counts, key=counts.__getitem__)
-        sure = [s for s in sides if counts[s] > 0.2 * counts[main]]
-        if len(sure) > 1:
-            which = "both hands" if sure == ["right", "left"] else f"{len(sure)} hands"
-            raise UsthandError(
-                f"{capture.path} has labels of {which}",
-                "one run handles one hand",
-                f"add --side {' or --side '.join(sure)}",
-            )
-        return main
-    return sides[0]
+    if len(sides) == 1:
+        return sides[0]
+    counts = {s: int(load_npz(capture.labels_path(s)).mask.any(-1).sum()) for s in sides}
+    # Detectors sometimes name the wrong side of a single hand: a few labels are not a second hand.
+    main = max(counts, key=counts.__getitem__)
+    sure = [s for s in sides if counts[s] > 0.2 * counts[main]]
+    if len(sure) > 1:
+        which = "both hands" if sure == ["right", "left"] else f"{len(sure)} hands"
+        raise UsthandError(
+            f"{capture.path} has labels of {which}",
+            "one run handles one hand",
+            f"add --side {' or --side '.join(sure)}",
+        )
+    return main
 
 
 def without_camera(rig: Rig, labels: Labels, leave_out: str | None) -> tuple[Rig, Labels]:

@@ -53,7 +53,7 @@ def canonical_hand(
     """
     mirrored = labels.side == "left"
     if mirrored:
-        rig, labels = rig.mirrored(), labels.mirrored(rig.widths)
+        rig, labels = rig.mirrored(), labels.mirrored(rig.widths.tolist())
     if rig.metric:
         return CanonicalHand(rig, labels, mirrored)
     scaled, unit_m = scaled_by_hand(rig, observe(labels), articulation(right_hand(hand)))

@@ -228,7 +228,7 @@ def _check_views(rig: Rig, present: Bool[np.ndarray, "T V J"]) -> None:
             "the rig and the observations are of different captures",
             "give the rig that the observations were made with",
         )
-    with_labels = [name for name, some in zip(rig.names, present.any(axis=(0, 2)), strict=True) if some]
+    with_labels = [name for view, name in enumerate(rig.names) if present[:, view].any()]
     if not with_labels:
         raise UsthandError(
             "no camera has a label in any frame",

@@ -34,7 +34,7 @@ def metres_per_unit(hand: Articulation, points: Float[np.ndarray, "T 21 3"], see
 def median_shape(
     hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
 ) -> Float[np.ndarray, "S"]:
-    """Shape whose bones have the median lengths, by Gauss-Newton with a unit Gaussian prior. Zero if nothing is seen."""
+    """Shape whose bones have the median lengths, by Gauss-Newton with a unit Gaussian prior; zero if none is seen."""
     target, known = median_bone_lengths(points, seen)
     parent, child = np.array(BONES).T
     by_shape = hand.rest_joints_by_shape()

@@ -276,14 +276,13 @@ class Energy:
         n_frames = len(joints)
         mix = shared.swapaxes(-1, -2)  # (T, V, G, J)
         common = (mix @ (innovation * root[..., None])).reshape(n_frames, -1, 1)
-        parts = [_common_rows(mix, rows * root[..., None, None], jacobian)]
+        parts = {0: _common_rows(mix, rows * root[..., None, None], jacobian)}
         for gap, rho in enumerate(labels.previous, start=1):
             # Innovation t also touches frame t - gap; its row is stored there.
             early = rows[: n_frames - gap] * (rho * root)[gap:, ..., None, None]
-            parts.append(-_common_rows(mix[gap:], early, jacobian[: n_frames - gap]) if rho.any() else None)
-        for gap, part in enumerate(parts):
-            if part is None:
-                continue
+            if rho.any():
+                parts[gap] = -_common_rows(mix[gap:], early, jacobian[: n_frames - gap])
+        for gap, part in parts.items():
             turned = part.swapaxes(-1, -2)
             gradient = (turned @ common[gap:])[..., 0]
             system.right[: n_frames - gap] += gradient[:, :size]

@@ -251,7 +251,8 @@ def load_result(path: str | Path) -> Result:
     try:
         if version == 1:  # lengths were in the calibration's own unit
             kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
-        return Result(**kept | {"unit_m": float(kept["unit_m"])})
+        kept["unit_m"] = float(kept["unit_m"])
+        return Result(**kept)
     except (ValueError, TypeError) as error:
         raise UsthandError(
             f"{path} holds numbers that are no result: {error}",
