@@ -328,14 +328,14 @@ def test_footage_masks_the_views_that_are_missing(listed):
     from support.stand_in import make_truth, result_of
     from usthand.data.crops import CropConfig
     from usthand.data.footage import footage_of
-    from usthand.data.prepare import Hand2D
+    from usthand.fit.canonical import CanonicalHand
 
     capture = open_capture(listed)
     rig = Rig(capture.rig.cameras[::-1])
     labels = Labels(np.zeros((4, 2, 21, 2)), np.zeros((4, 2, 21)), ("b", "a"), "right", "test")
     points = np.zeros((4, 21, 3)) + np.linspace(0, 0.02, 21)[:, None]
     fit = result_of(make_truth(np.random.default_rng(0), 4), joints=points)
-    footage = footage_of(capture, Hand2D(rig, labels, False), fit, CropConfig(), 32)
+    footage = footage_of(capture, CanonicalHand(rig, labels, False), fit, CropConfig(), 32)
     assert (footage.crops.view_mask == capture.present[:, ::-1]).all()
     assert (footage.images[~footage.crops.view_mask] == 0).all()
 

@@ -14,7 +14,8 @@ from usthand.data.augmentation import augmentation
 from usthand.data.batches import make_batch
 from usthand.data.crops import CropConfig, cut_crop, place_crops
 from usthand.data.footage import Footage
-from usthand.data.prepare import as_right_hand, consensus_labels, fit_hand, hold_out, load_hand_2d
+from usthand.data.prepare import consensus_labels, fit_hand, hold_out, load_hand_2d
+from usthand.fit.canonical import canonical_hand
 from usthand.geometry.affine import affine_apply
 from usthand.labels.labels import load_labels
 
@@ -114,7 +115,7 @@ def test_held_out_labels_are_in_no_loss(small):
 
 def test_a_left_hand_is_the_mirrored_right_one():
     rig, labels = toy_rig(), toy_labels()
-    left = as_right_hand(rig.mirrored(), labels.mirrored(rig.widths))
+    left = canonical_hand(rig.mirrored(), labels.mirrored(rig.widths.tolist()))
     assert left.mirrored and left.labels.side == "right"
     assert np.abs(left.labels.uv_px - labels.uv_px).max() < 1e-3
     assert np.abs(left.rig.cameras[0].rotation - rig.cameras[0].rotation).max() < 1e-12

@@ -27,10 +27,10 @@ from usthand.experiments.hamuco.model import (
     place,
 )
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
+from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project, to_camera
 from usthand.geometry.rotations import rotation_from_axis_angle
 from usthand.hand.io import load_hand
-from usthand.geometry.affine import affine_apply
 from usthand.network.config import ModelConfig
 from usthand.network.model import Inputs
 from usthand.training.checkpoint import load_state

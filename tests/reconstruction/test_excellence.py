@@ -7,18 +7,19 @@ import pytest
 
 from support.check_captures import make
 from usthand.capture.capture import open_capture
-from usthand.data.prepare import as_right_hand, fit_hand, load_hand_2d
+from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.datasets.synthetic.noise import HEAVY, LIGHT
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
+from usthand.fit.canonical import canonical_hand
 from usthand.reconstruction.fusion import MOST_RAISED, label_excellence
 from usthand.reconstruction.reconstruct import reconstruct
 
 
 def excellence(views: int, level: str, seed: int) -> float:
     made = make(seed, views, level, frames=40)
-    hand = as_right_hand(made.rig, made.labels[0])
+    hand = canonical_hand(made.rig, made.labels[0])
     return label_excellence(hand, fit_hand(hand, made.fps))
 
 

@@ -336,7 +336,7 @@ def fit(
     """
     from usthand.capture.capture import open_capture
     from usthand.data.prepare import choose_side, without_camera
-    from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+    from usthand.fit.fit import FitConfig, fit_labels, triangulate
     from usthand.hand.io import load_hand
     from usthand.labels.labels import load_labels
     from usthand.output.overlay import progress_bar
@@ -353,7 +353,7 @@ def fit(
     labels = load_labels(opened, choose_side(opened, side))
     rig, labels = without_camera(opened.rig, labels, leave_out)
     if raw:
-        _save(raw_triangulation(rig, labels, model, opened.fps if smooth else None), out)
+        _save(triangulate(rig, labels, model, opened.fps if smooth else None), out)
     else:
         config = FitConfig(fps=opened.fps, joint_model=joints)
         _save(fit_labels(rig, labels, config, model, progress_bar("fitting")), out)

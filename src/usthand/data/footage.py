@@ -14,7 +14,7 @@ from usthand.capture.rig import Rig
 from usthand.common.progress import Progress, silent
 from usthand.data.crop_cache import CropSet, ShardedCrops, sharded
 from usthand.data.crops import CropConfig, Crops, FrameBlock, place_crops, read_crops, store_size
-from usthand.data.prepare import Hand2D
+from usthand.fit.canonical import CanonicalHand
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels
 
@@ -46,7 +46,7 @@ class Footage:
 
 def footage_of(
     capture: Capture,
-    hand: Hand2D,
+    hand: CanonicalHand,
     fit: Result,
     crop: CropConfig,
     image_size: int,

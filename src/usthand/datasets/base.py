@@ -20,7 +20,8 @@ from usthand.capture.rig import Rig, save_rig
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.evaluation.truth import Truth, save_truth
-from usthand.geometry.cameras import Cameras, project, triangulate
+from usthand.geometry.cameras import Cameras, project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import FINGERS, SIDES
 from usthand.labels.labels import Labels

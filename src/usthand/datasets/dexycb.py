@@ -226,7 +226,7 @@ def _truth(
     view, row = usable.argmax(1), np.arange(len(valid))
     # x_world = R' (x_cam - t)
     rotation = np.stack([camera.rotation.T for camera in rig.cameras])[view]
-    shift = np.stack([camera.centre_world_m for camera in rig.cameras])[view]
+    shift = np.stack([camera.centre_world for camera in rig.cameras])[view]
     joints = np.einsum("tij,tkj->tki", rotation, annotation.joints_cam_m[row, view]) + shift[:, None]
     joints = np.where(valid[:, None, None], joints, 0.0)
     if hand is None:

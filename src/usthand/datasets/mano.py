@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from usthand.common.errors import UsthandError
-from usthand.geometry.rotations import axis_angle_from_rotation, rotation_from_axis_angle
+from usthand.geometry.rotations import rotation_matrix, rotation_vector
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import FINGER_TIPS, N_JOINTS
 
@@ -61,8 +61,7 @@ def moved(
     The root turns about its own joint j of the rest hand, so X = A (v - j) + j + t becomes R A (v - j) + R (j + t) + s:
     the new translation is R (j + t) + s - j, and not R t + s.
     """
-    root = rotation_from_axis_angle(torch.from_numpy(np.ascontiguousarray(pose[:, :3], np.float64)))
-    turned = axis_angle_from_rotation(torch.from_numpy(np.asarray(rotation, np.float64)) @ root).numpy()
+    turned = rotation_vector(rotation @ rotation_matrix(np.asarray(pose[:, :3], np.float64)))
     shaped = hand.with_shape(torch.as_tensor(np.asarray(shape), dtype=hand.v_template.dtype))
     joint = shaped.rest_joints[0].double().numpy()
     translation = np.einsum("tij,tj->ti", rotation, joint + translation_m) + shift_m - joint

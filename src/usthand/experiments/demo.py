@@ -15,7 +15,7 @@ from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.evaluation import metrics
 from usthand.evaluation.reliability import spearman
 from usthand.evaluation.truth import Truth, load_truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, load_labels
 from usthand.output.overlay import progress_bar
@@ -55,8 +55,8 @@ def run_demo(out: Path, seed: int = 0, steps: int | None = None, frames: int = 4
     labels = load_labels(capture, SIDE)
     config = FitConfig(fps=capture.fps)
     results = {
-        "raw": raw_triangulation(capture.rig, labels),
-        "smooth": raw_triangulation(capture.rig, labels, smooth_fps=capture.fps),
+        "raw": triangulate(capture.rig, labels),
+        "smooth": triangulate(capture.rig, labels, smooth_fps=capture.fps),
         "fit": fit_labels(capture.rig, labels, config, progress=progress_bar("fitting the labels")),
     }
     run = train([capture.path], out / "run", TrainConfig(side=SIDE, seed=seed, steps=steps), progress_bar("training"))

@@ -13,7 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from usthand.geometry.affine import affine_apply, affine_inverse
-from usthand.geometry.cameras import Cameras, project, triangulate
+from usthand.geometry.cameras import Cameras, project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.skeleton import N_JOINTS
 
 PALM = (0, 5, 9, 13, 17)  # wrist and the four knuckles: nearly rigid

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from usthand.data.prepare import Hand2D
+from usthand.fit.canonical import CanonicalHand
 from usthand.fit.fit import FitConfig, fit_observations
 from usthand.geometry.robust_triangulation import reprojection_mahalanobis2, undistorted_views
 from usthand.hand.model import HandModel
@@ -47,7 +47,7 @@ class NetworkSource:
     """Whether its joints are the hand model's own, as the shipped network's are, and not this footage's detector's."""
 
 
-def label_excellence(hand: Hand2D, fit: Result) -> float:
+def label_excellence(hand: CanonicalHand, fit: Result) -> float:
     """How many times smaller than `FAIR_SCALE` the labels' variance about their fit is; at least 1."""
     seen = Observations.from_labels(hand.labels)
     uv_px, precision = torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
@@ -60,7 +60,7 @@ def label_excellence(hand: Hand2D, fit: Result) -> float:
 
 
 def fit_networks_and_labels(
-    hand: Hand2D,
+    hand: CanonicalHand,
     sources: list[NetworkSource],
     fps: float,
     joint_model: Literal["rigid", "soft"],

@@ -9,8 +9,9 @@ import torch
 
 from usthand.capture.rig import Rig
 from usthand.fit.mesh import FittedMesh, fit_mesh
-from usthand.geometry.cameras import Cameras, triangulate_precision
+from usthand.geometry.cameras import Cameras
 from usthand.geometry.rotations import axis_angle_from_rotation
+from usthand.geometry.triangulation import triangulate_precision
 from usthand.hand.limits import anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result

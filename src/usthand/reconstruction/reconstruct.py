@@ -16,7 +16,8 @@ from usthand.capture.capture import Capture
 from usthand.common.device import check_device
 from usthand.common.progress import Progress, silent
 from usthand.data.footage import footage_of
-from usthand.data.prepare import Hand2D, choose_side, fit_hand, load_hand_2d
+from usthand.data.prepare import choose_side, fit_hand, load_hand_2d
+from usthand.fit.canonical import CanonicalHand
 from usthand.hand.io import load_hand, right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
@@ -65,7 +66,7 @@ class Reconstruction:
 
 
 class _Evidence(NamedTuple):
-    hand: Hand2D
+    hand: CanonicalHand
     fit: Result
     sources: list[NetworkSource]
     """The trained network first."""

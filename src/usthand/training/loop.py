@@ -20,7 +20,8 @@ from usthand.common.device import check_device
 from usthand.common.errors import UsthandError
 from usthand.common.progress import Progress, silent
 from usthand.data.footage import Footage, footage_of
-from usthand.data.prepare import Hand2D, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d, rough_fit
+from usthand.data.prepare import choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d, rough_fit
+from usthand.fit.canonical import CanonicalHand
 from usthand.labels.labels import Labels
 from usthand.training.checkpoint import CONFIG, load_optimizer, save_checkpoint, save_optimizer, to_json, weights_digest
 from usthand.training.config import Preset, TrainConfig
@@ -40,7 +41,7 @@ class CapturedHand(NamedTuple):
     """One hand that a training learns from, and the capture that shows it."""
 
     capture: Capture
-    hand: Hand2D
+    hand: CanonicalHand
 
 
 def load_hands(captures: Sequence[str | Path], side: str | None, leave_out: str | None) -> list[CapturedHand]:

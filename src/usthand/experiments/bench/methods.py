@@ -16,7 +16,7 @@ from usthand.experiments.bench.knock_out import CHANGES, answer_changed
 from usthand.experiments.bench.regimes import SIDE
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
@@ -61,11 +61,11 @@ class Method:
 
 
 def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
-    return {"raw": raw_triangulation(capture.rig, load_labels(capture, SIDE))}
+    return {"raw": triangulate(capture.rig, load_labels(capture, SIDE))}
 
 
 def _smooth(capture: Capture, run: Path | None, seed: int) -> Results:
-    return {"smooth": raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
+    return {"smooth": triangulate(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
 
 
 def _fit(capture: Capture, run: Path | None, seed: int) -> Results:

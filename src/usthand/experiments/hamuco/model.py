@@ -24,8 +24,9 @@ from torch import Tensor, nn
 
 from usthand.data.batches import Targets
 from usthand.geometry.affine import affine_apply, affine_inverse
-from usthand.geometry.cameras import Cameras, triangulate, undistort
+from usthand.geometry.cameras import Cameras, undistort
 from usthand.geometry.rotations import rotation_from_6d
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.io import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.hand.skeleton import N_JOINTS
