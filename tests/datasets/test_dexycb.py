@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from support.pca import rotations_from_pca
 from usthand.capture.calibration.documents import read_yaml
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import MIRROR
@@ -72,8 +73,8 @@ def make_scene(side: str) -> Scene:
     rest_root = shaped.rest_joints[0].numpy()
 
     def posed(turn, move):
-        rotations = hand.rotations_from_pca(
-            torch.from_numpy(turn), torch.from_numpy(coefficients), flat_hand_mean=False
+        rotations = rotations_from_pca(
+            hand, torch.from_numpy(turn), torch.from_numpy(coefficients), flat_hand_mean=False
         )
         made = shaped.with_pose(rotations, torch.from_numpy(move))
         return made.vertices.numpy(), made.joints.numpy()

@@ -9,7 +9,7 @@ import pytest
 from support.bench import SMALL
 from usthand.experiments.bench import cells, regimes
 from usthand.experiments.bench.methods import METHODS
-from usthand.network.model import ModelConfig
+from usthand.network.config import ModelConfig
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from usthand.experiments.bench.regimes import captures, load_regime, regime_name
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import load_labels, load_npz
+from usthand.reconstruction.reconstruct import ReconstructConfig
 from usthand.training.checkpoint import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,17 +67,17 @@ def test_equal_terms_end_with_equal_terms(monkeypatch):
     """A method that starts from the backbone does not use the shipped network; only the line of that name does."""
     used, made, capture = [], Reconstructed(), Capture.__new__(Capture)
     monkeypatch.setattr(
-        methods, "reconstruct_both", lambda capture, run, side, **more: (used.append((run, more)), made)[1]
+        methods, "reconstruct_all", lambda capture, run, side, *more: (used.append((run, *more)), made)[1]
     )
     for one in METHODS.values():
         if "network" in one.gives:
             one.results(capture, Path("run"), 0)
-    assert len(used) > 15 and all(run == Path("run") and more["shipped"] is False for run, more in used)
+    assert len(used) > 15 and all(run == Path("run") and not config.with_shipped for run, config in used)
     used.clear()
     assert set(METHODS["shipped"].results(capture, None, 0)) == {"shipped", "shipped-network", "shipped-head"}
-    assert used == [(SHIPPED, {})]
+    assert used == [(SHIPPED,)]
     assert set(METHODS["adapted"].results(capture, Path("run"), 4)) == {"adapted", "adapted-network"}
-    assert used[1:] == [(Path("run"), {"seed": 4})]
+    assert used[1:] == [(Path("run"), ReconstructConfig(seed=4))]
 
 
 def test_levels_and_views_share_the_images(tmp_path):

@@ -59,7 +59,7 @@ def test_a_trained_cell_is_measured_again_without_training_and_trained_again_if_
     longer = replace(longer, train=replace(longer.train, steps=longer.train.steps + 1))
     monkeypatch.setitem(METHODS, "usthand", replace(METHODS["usthand"], preset=longer))
     run_cell(cell, tmp_path / "cache", tmp_path / "results")
-    assert [preset.train.steps for preset in trained] == [longer.train.steps - 1, longer.train.steps]
+    assert [config.preset.train.steps for config in trained] == [longer.train.steps - 1, longer.train.steps]
 
 
 @pytest.mark.parametrize("ended", [True, False])
@@ -92,7 +92,7 @@ def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path
     monkeypatch.setattr(
         cells,
         "train",
-        lambda captures, run, preset, side, learner, **k: (started.append(learner), (run / "last").mkdir(parents=True)),
+        lambda captures, run, config, progress, learner: (started.append(learner), (run / "last").mkdir(parents=True)),
     )
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: run)
     seen = []
@@ -110,7 +110,7 @@ def test_only_methods_that_adapt_learn_the_test_captures_labels(small, tmp_path,
         cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True))
     )
     pretend_pretraining(tmp_path)
-    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Reconstructed())
+    monkeypatch.setattr(methods, "reconstruct_all", lambda *a, **k: Reconstructed())
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda *a, **k: Reconstructed().final)
     monkeypatch.setattr(cells, "_measure", lambda capture, given: {n: MEASURED for n in given})
     tests = captures(SMALL, "test", "heavy", 4, tmp_path)
@@ -129,7 +129,7 @@ def test_fresh_captures_are_others_and_share_the_training(small, tmp_path, monke
     monkeypatch.setattr(
         cells, "train", lambda captures, run, *a, **k: (learned.append(captures), (run / "last").mkdir(parents=True))
     )
-    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Reconstructed())
+    monkeypatch.setattr(methods, "reconstruct_all", lambda *a, **k: Reconstructed())
     monkeypatch.setattr(
         cells, "_measure", lambda capture, given: (measured.append(capture.path), {n: MEASURED for n in given})[1]
     )
@@ -161,12 +161,12 @@ def test_cells_of_the_published_sizes_are_others_and_their_table_has_a_file_of_i
     monkeypatch.setattr(
         cells,
         "train",
-        lambda captures, run, preset, *a, device, **k: (
-            trained.append((preset.model.backbone, device)),
+        lambda captures, run, config, *a: (
+            trained.append((config.preset.model.backbone, config.device)),
             (run / "last").mkdir(parents=True),
         ),
     )
-    monkeypatch.setattr(methods, "reconstruct_both", lambda *a, **k: Reconstructed())
+    monkeypatch.setattr(methods, "reconstruct_all", lambda *a, **k: Reconstructed())
     monkeypatch.setattr(methods, "reconstruct_hamuco", lambda *a, **k: Reconstructed().final)
     monkeypatch.setattr(cells, "_measure", lambda capture, given: {n: MEASURED for n in given})
     config = FillConfig(tmp_path / "cache", tmp_path / "results", (0,), preset="paper")

@@ -11,8 +11,9 @@ from usthand.capture.capture import open_capture
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.bench.changed_network import CHANGES, reconstruct_changed
 from usthand.hand.io import load_hand
-from usthand.network.model import TINY, UstHand
-from usthand.reconstruction.reconstruct import reconstruct
+from usthand.network.config import TINY
+from usthand.network.model import UstHand
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct
 from usthand.training.checkpoint import SHIPPED, load_checkpoint
 
 
@@ -73,7 +74,8 @@ def test_so_many_hypotheses_reach_the_points(capture, monkeypatch, change, count
 
 def test_with_nothing_taken_out_it_is_the_networks_result(capture, monkeypatch):
     monkeypatch.setitem(CHANGES, "nothing", lambda model: None)
-    mine, known = reconstruct_changed("nothing", capture), reconstruct(capture, SHIPPED, "right", answer="network")
+    mine = reconstruct_changed("nothing", capture)
+    known = reconstruct(capture, config=ReconstructConfig(answer="network"))
     assert np.allclose(mine.joints_world_m, known.joints_world_m) and np.allclose(
         mine.vertices_world_m, known.vertices_world_m
     )

@@ -26,10 +26,10 @@ from usthand.experiments.pretrain import (
 )
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
-from usthand.network.model import PAPER, TINY
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.network.config import PAPER, TINY
+from usthand.reconstruction.reconstruct import reconstruct_all
 from usthand.training.checkpoint import CONFIG, SHIPPED, WEIGHTS, load_checkpoint, shipped_weights
-from usthand.training.config import PRESETS, Preset, TrainConfig
+from usthand.training.config import PRESETS, OptimisationConfig, Preset
 from usthand.training.loop import start_training
 
 MOST_BYTES = 15e6
@@ -61,10 +61,10 @@ def test_shipped_weights_are_small_and_fit_the_preset():
 
 def test_a_training_starts_from_them_or_from_nothing(tmp_path):
     tiny = PRESETS["tiny"]
-    state = start_training(tiny, [], [], tmp_path, None)
+    state = start_training(tiny, [], [], tmp_path)
     weights = shipped_weights(TINY)
     assert all(torch.equal(value, weights[name]) for name, value in state.model.state_dict().items())
-    fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path, None)
+    fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path)
     assert not torch.equal(fresh.model.backbone.resnet.conv1.weight, weights["backbone.resnet.conv1.weight"])
 
 
@@ -73,7 +73,7 @@ def test_unadapted_they_find_an_unseen_hand(unseen):
     """Without training: 2D within a fifteenth of the hand's size in the median, joints and mesh within centimetres."""
     capture = open_capture(unseen)
     truth = load_truth(capture.path, "right")
-    both = reconstruct_both(capture, SHIPPED, "right")
+    both = reconstruct_all(capture, SHIPPED, "right")
     cameras = capture.rig.tensors(torch.float64)
     exact = torch.stack([project(cameras, torch.from_numpy(j).double())[0] for j in truth.joints_world_m]).numpy()
     size = np.median((exact.max(2) - exact.min(2)).max(-1))
@@ -90,7 +90,7 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
     monkeypatch.setattr(
         pretraining,
         "pretraining_preset",
-        lambda config: Preset(TINY, train=TrainConfig(steps=config.steps, targets="labels")),
+        lambda config: Preset(TINY, train=OptimisationConfig(steps=config.steps, targets="labels")),
     )
     config = PretrainConfig(tmp_path, captures=2, frames=8, views=3, steps=3)
     folder = pretrain(config)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,13 @@ from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.evaluation import metrics
 from usthand.evaluation.reliability import spearman
 from usthand.evaluation.truth import Truth, require_truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.geometry.cameras import project
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, load_labels
 from usthand.output.report import Report, write_report
-from usthand.reconstruction.reconstruct import Reconstruction, reconstruct_both
-from usthand.training.config import PRESETS
+from usthand.reconstruction.reconstruct import ReconstructConfig, Reconstruction, reconstruct_all
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 Numbers = dict[str, Any]
@@ -75,19 +74,17 @@ def run_demo(
     began = time.monotonic()
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    shown = progress is not silent
-    capture = open_capture(made_capture(out / "capture", SynthConfig(frames=frames, seed=seed), shown))
+    settings = SynthConfig(frames=frames, seed=seed)
+    capture = open_capture(made_capture(out / "capture", settings, progress is not silent))
     labels = load_labels(capture, SIDE)
     config = FitConfig(fps=capture.fps)
     results = {
-        "raw": raw_triangulation(capture.rig, labels),
-        "smooth": raw_triangulation(capture.rig, labels, smooth_fps=capture.fps),
+        "raw": triangulate(capture.rig, labels),
+        "smooth": triangulate(capture.rig, labels, smooth_fps=capture.fps),
         "fit": fit_labels(capture.rig, labels, config, progress=partial(progress, task="fitting the labels")),
     }
-    preset = PRESETS["tiny"]
-    preset = replace(preset, train=replace(preset.train, seed=seed, **({"steps": steps} if steps else {})))
-    run = train([capture.path], out / "run", preset, SIDE, quiet=not shown)
-    both = reconstruct_both(capture, run, SIDE, seed=seed, progress=partial(progress, task="reconstructing"))
+    run = train([capture.path], out / "run", TrainConfig(side=SIDE, seed=seed, steps=steps), progress)
+    both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed), progress)
     results |= {"network": both.network, "usthand": both.final}
     for name, result in results.items():
         result.save(out / f"{name}.npz")

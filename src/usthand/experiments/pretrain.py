@@ -2,9 +2,9 @@
 
 `usthand pretrain OUT` makes the captures (resumable), trains on all of them, and writes OUT/weights, which are in the
 package as `usthand/network/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture.
-Their seeds begin at `FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections: no
-3D number reaches a loss. With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on top of
-the package's backbone. Costs and results are in docs/notes/pretraining.md.
+Their seeds begin at `FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections:
+no 3D number reaches a loss. With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on
+top of the package's backbone. Costs and results are in docs/notes/pretraining.md.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.training.checkpoint import CONFIG, WEIGHTS
-from usthand.training.config import PRESETS, Preset
+from usthand.training.config import PRESETS, Preset, TrainConfig
 from usthand.training.loop import train
 from usthand.training.objective import UstHandLearner
 
@@ -119,8 +119,7 @@ def pretrain(config: PretrainConfig, progress: Progress = silent) -> Path:
     """
     paths = make_captures(config, progress)
     learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
-    best = train(
-        paths, config.out / "run", pretraining_preset(config), "right", quiet=progress is silent, learner=learner
-    )
+    training = TrainConfig(pretraining_preset(config), "right")
+    best = train(paths, config.out / "run", training, progress, learner)
     export_weights(best, config.out / "weights")
     return config.out / "weights"

@@ -31,6 +31,7 @@ from usthand.fit.fit import FitConfig, fit_labels
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.training.checkpoint import CONFIG, to_json, weights_digest
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 MADE_OF, ENDED = "made-of.json", "ended"
@@ -184,7 +185,7 @@ def _trained(cell: Cell, pretrained: Path | None, cache: Path, device: str, prog
     learner = HamucoLearner(pretrained / "best") if pretrained else chosen.learner
     if learner is not None and not (run / ENDED).is_file():
         paths = captures(regime, split, cell.labels, cell.views or regime.views, cache)
-        train(paths, run, preset, SIDE, quiet=progress is silent, learner=learner, device=device)
+        train(paths, run, TrainConfig(preset, SIDE, device=device), progress, learner)
         (run / ENDED).touch()
         shutil.rmtree(run / "last")
     return run

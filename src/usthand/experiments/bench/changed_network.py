@@ -14,7 +14,8 @@ from pathlib import Path
 from torch import nn
 
 from usthand.capture.capture import Capture
-from usthand.data.prepare import fit_hand, footage_of, load_hand_2d
+from usthand.data.footage import footage_of
+from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.experiments.bench.regimes import SIDE
 from usthand.hand.io import load_hand, right_hand
 from usthand.hand.result import Result
@@ -39,7 +40,7 @@ def _without_attention(kind: str) -> Change:
     def take_out(model: UstHand) -> None:
         for block in model.points.blocks:
             assert isinstance(block, StptBlock)
-            block.parts -= {kind}
+            del block.attention[kind]
 
     return take_out
 
@@ -76,6 +77,6 @@ def reconstruct_changed(change: str, capture: Capture) -> Result:
     model, crop, _ = load_checkpoint(SHIPPED, load_hand())
     CHANGES[change](model)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder))
+        footage = footage_of(capture, hand, fit, crop, model.config.image_size, Path(folder))
         result = network_result(hand.rig, estimate(model, footage, crop, seed=0), right_hand())
     return hand.as_captured(result)

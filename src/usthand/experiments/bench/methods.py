@@ -17,16 +17,16 @@ from usthand.experiments.bench.changed_network import CHANGES, reconstruct_chang
 from usthand.experiments.bench.regimes import SIDE
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
 from usthand.training.checkpoint import SHIPPED
-from usthand.training.config import PRESETS, Preset, TrainConfig
+from usthand.training.config import PRESETS, OptimisationConfig, Preset
 from usthand.training.objective import Learner, UstHandLearner
 
 STEPS = 1600
-SCHEDULE = TrainConfig(
+SCHEDULE = OptimisationConfig(
     start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3
 )
 """Of every trained method. Three frames a step: with eight cameras they are 24 images."""
@@ -73,11 +73,11 @@ def _folder(run: Run) -> Path:
 
 
 def _raw(capture: Capture, run: Run, seed: int) -> Results:
-    return {"raw": raw_triangulation(capture.rig, load_labels(capture, SIDE))}
+    return {"raw": triangulate(capture.rig, load_labels(capture, SIDE))}
 
 
 def _smooth(capture: Capture, run: Run, seed: int) -> Results:
-    return {"smooth": raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
+    return {"smooth": triangulate(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
 
 
 def _fit(capture: Capture, run: Run, seed: int) -> Results:
@@ -85,7 +85,7 @@ def _fit(capture: Capture, run: Run, seed: int) -> Results:
 
 
 def _usthand(capture: Capture, run: Run, seed: int) -> Results:
-    both = reconstruct_both(capture, _folder(run), SIDE, seed=seed, shipped=False)
+    both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(seed=seed, with_shipped=False))
     return {"usthand": both.final, "network": both.network, "head": both.head}
 
 
@@ -93,7 +93,7 @@ def _adapted(name: str) -> Callable[[Capture, Run, int], Results]:
     """As `usthand train` and `usthand reconstruct` do it."""
 
     def results(capture: Capture, run: Run, seed: int) -> Results:
-        both = reconstruct_both(capture, _folder(run), SIDE, seed=seed)
+        both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(seed=seed))
         return {name: both.final, f"{name}-network": both.network}
 
     return results
@@ -101,7 +101,7 @@ def _adapted(name: str) -> Callable[[Capture, Run, int], Results]:
 
 def _shipped(capture: Capture, run: Run, seed: int) -> Results:
     """The package's weights as they are: not on equal terms, but what a user has before any training."""
-    both = reconstruct_both(capture, SHIPPED, SIDE)
+    both = reconstruct_all(capture, SHIPPED, SIDE)
     return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
 
 

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.data.windows import Targets
+from usthand.data.batches import Targets
 from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.geometry.cameras import Cameras, undistort
 from usthand.geometry.rotations import rotation_from_6d
@@ -31,8 +31,9 @@ from usthand.hand.io import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.hand.skeleton import N_JOINTS
 from usthand.network.backbone import ResNet, sample_map
+from usthand.network.config import ModelConfig
 from usthand.network.hand_head import IDENTITY_6D, N_SHAPE, CarriesHand
-from usthand.network.model import STRIDE, Inputs, ModelConfig
+from usthand.network.model import STRIDE, Inputs
 from usthand.training.checkpoint import load_state
 from usthand.training.config import Preset
 from usthand.training.objective import Batch, shipped_backbone
