@@ -22,7 +22,7 @@ from tyro.conf import Positional
 from usthand.capture.capture import Capture, open_capture
 from usthand.data.prepare import without_camera
 from usthand.evaluation import metrics
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
@@ -52,7 +52,7 @@ class Config:
 def results_without(capture: Capture, side: str, camera: str, config: Config) -> dict[str, Result]:
     """Every method's result, made without `camera`."""
     rig, labels = without_camera(capture.rig, load_labels(capture, side), camera)
-    results = {"raw": raw_triangulation(rig, labels), "smooth": raw_triangulation(rig, labels, smooth_fps=capture.fps)}
+    results = {"raw": triangulate(rig, labels), "smooth": triangulate(rig, labels, smooth_fps=capture.fps)}
     results["fit"] = fit_labels(rig, labels, FitConfig(fps=capture.fps))
     chosen = ReconstructConfig(camera, config.seed)
     if config.unadapted:

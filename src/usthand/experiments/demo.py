@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,10 +77,14 @@ def run_demo(
     capture = open_capture(made_capture(out / "capture", settings, progress is not silent))
     labels = load_labels(capture, SIDE)
     config = FitConfig(fps=capture.fps)
+
+    def fitting(done: int, total: int, task: str = "", note: str = "") -> None:
+        progress(done, total, "fitting the labels", note)
+
     results = {
         "raw": triangulate(capture.rig, labels),
         "smooth": triangulate(capture.rig, labels, smooth_fps=capture.fps),
-        "fit": fit_labels(capture.rig, labels, config, progress=partial(progress, task="fitting the labels")),
+        "fit": fit_labels(capture.rig, labels, config, progress=fitting),
     }
     run = train([capture.path], out / "run", TrainConfig(side=SIDE, seed=seed, steps=steps), progress)
     both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed), progress)

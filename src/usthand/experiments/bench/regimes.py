@@ -83,9 +83,9 @@ def load_regime(name: str) -> Regime:
             f"there is no regime {name!r}", f"there are {', '.join(regime_names())}", "choose one of these"
         )
     file = resources.files("usthand.experiments.bench") / "regimes" / f"{name}.toml"
-    data: dict[str, Any] = tomllib.loads(file.read_text())
-    seeds = {f"{split}_seeds": tuple(data.pop(f"{split}_seeds")) for split in ("train", "test", "fresh")}
-    return Regime(name=name, **data, **seeds)
+    data = tomllib.loads(file.read_text())
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
+    return Regime(name=name, **values)
 
 
 def captures(

@@ -184,7 +184,8 @@ class Hamuco(nn.Module):
     def __init__(self, config: ModelConfig, hand: HandModel) -> None:
         super().__init__()
         self.config = config
-        self.resnet = ResNet(config.backbone, config.width).to(memory_format=torch.channels_last)
+        self.resnet = ResNet(config.backbone, config.width)
+        self.resnet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
         deep = self.resnet.channels[-1]
         self.pose, self.shape, self.camera = head(deep, 6 * N_MANO_JOINTS), head(deep, N_SHAPE), head(deep, 3)
         self.cross = CrossView(self.resnet.channels, config.image_size // STRIDE)

@@ -37,10 +37,10 @@ def load_hamuco(run: Path) -> tuple[Hamuco, CropConfig]:
 
 @torch.no_grad()
 def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
-    """One side's hands. The method states no uncertainty: the covariances are zero."""
+    """One side's hands. The method has no uncertainty: the covariances are zero."""
     model, crop = load_hamuco(run)
     hand = load_hand_2d(capture, side)
-    parts: list[dict[str, np.ndarray]] = []
+    parts = []
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         fit = fit_hand(hand, capture.fps)  # places the crops
         footage = footage_of(capture, hand, fit, crop, model.config.image_size, Path(folder))
@@ -48,13 +48,15 @@ def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
             at = np.arange(start, min(start + CHUNK, len(footage.frames)))
             inputs, _ = make_batch([(footage, at)], model.config.image_size, crop, None)
             parts.append(_numbers(model(inputs), inputs))
-    merged = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    shape = merged.pop("shape").mean(0)
+    joints, vertices, pose, shapes = (np.concatenate(values) for values in zip(*parts, strict=True))
     valid = footage.crops.view_mask.sum(1) >= 2
     count = len(valid)
     result = Result(
-        **merged,
-        shape=shape,
+        joints_world_m=joints,
+        vertices_world_m=vertices,
+        pose=pose,
+        shape=shapes.mean(0),
+        translation_m=joints[:, 0],
         joints_cov_m2=np.zeros((count, 21, 3, 3)),
         side="right",
         frame=footage.frames,
@@ -69,8 +71,8 @@ def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
     return hand.as_captured(result)
 
 
-def _numbers(prediction: HamucoPrediction, inputs: Inputs) -> dict[str, np.ndarray]:
-    """A clip's joints and vertices, and the pose of the first view that sees the hand, turned into the world."""
+def _numbers(prediction: HamucoPrediction, inputs: Inputs) -> list[np.ndarray]:
+    """A clip's joints, vertices, pose and shape; the last two of the first view that sees the hand, in world axes."""
     joints, vertices = place(prediction, inputs)
     first = inputs.view_mask.to(torch.uint8).argmax(-1)
 
@@ -81,11 +83,5 @@ def _numbers(prediction: HamucoPrediction, inputs: Inputs) -> dict[str, np.ndarr
     rotations = rotation_from_6d(of_first(prediction.cross.sixd))
     turn = of_first(prediction.crop_from_world).transpose(-1, -2)
     rotations = torch.cat(((turn @ rotations[..., 0, :, :]).unsqueeze(-3), rotations[..., 1:, :, :]), -3)
-    values = {
-        "joints_world_m": joints,
-        "vertices_world_m": vertices,
-        "pose": axis_angle_from_rotation(rotations).flatten(-2),
-        "translation_m": joints[..., 0, :],
-        "shape": of_first(prediction.cross.shape),
-    }
-    return {name: value[0].double().numpy() for name, value in values.items()}
+    pose, shape = axis_angle_from_rotation(rotations).flatten(-2), of_first(prediction.cross.shape)
+    return [values[0].double().numpy() for values in (joints, vertices, pose, shape)]
