@@ -1,9 +1,9 @@
 """How fast and how good the sequence fit is, on problems whose answer is known: `python benchmarks/bench_fit.py`.
 
-Labels as a detector makes them (`usthand.datasets.synthetic.noise`) on the natural motion of `usthand.datasets.synthetic.motion`, cameras on
-a ring, no images: a joint counts as hidden where another one lies in front of it. Rows: plain triangulation, robust
-triangulation, the same smoothed over time (median of 5, Gaussian of 1.5 frames), the fit. The time is also given in units
-of a matrix product on the same machine, which travels better than seconds.
+Labels as a detector makes them (`usthand.datasets.synthetic.noise`) on natural motion (`...synthetic.motion`), cameras
+on a ring, no images: a joint counts as hidden where another one lies in front of it. Rows: plain triangulation, robust
+triangulation, the same smoothed over time (median of 5, Gaussian of 1.5 frames), the fit. The time is also given in
+units of a matrix product on the same machine, which other machines can be compared by.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import Truth
-from usthand.fit.fit import fit_labels, raw_triangulation
+from usthand.fit.fit import fit_labels, triangulate
 from usthand.fit.observations import Observations
 from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
@@ -99,7 +99,7 @@ def product_s() -> float:
 
 def measure(seed: int, args: argparse.Namespace) -> dict[str, float]:
     rig, labels, truth = problem(seed, args.frames, args.views, args.labels)
-    raw = raw_triangulation(rig, labels)
+    raw = triangulate(rig, labels)
     loose = robust(rig, labels)
     smooth = gaussian_filter1d(median_filter(loose, (5, 1, 1)), 1.5, axis=0)
     start = time.process_time()

@@ -2,9 +2,9 @@
 
     python benchmarks/bench_open.py [--frames 100000] [--cameras 4] [--scratch FOLDER] [--json OUT.json]
 
-Makes, in a temporary folder: one 64 x 64 H.264 video of so many frames as MP4 and as MKV, and one folder of so many images,
-which are hard links to a few files; every camera links to them. Opening is measured in a process of its own: time, and how far the peak
-of its memory rises above what it has after the imports.
+Makes, in a temporary folder, one 64 x 64 H.264 video of so many frames as MP4 and as MKV, and one folder of so many
+images, which are hard links to a few files; every camera links to them. Opening is measured in a process of its own:
+time, and how far the peak of its memory rises above what it has after the imports.
 """
 
 from __future__ import annotations

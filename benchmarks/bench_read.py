@@ -2,10 +2,11 @@
 
     python benchmarks/bench_read.py [--clip FOLDER [--loops 4]] [--frames 120] [--repeats 7] [--json OUT.json]
 
-Four H.264 videos of 1280 x 720: those of a folder (4 .mp4 files, alike in length, repeated a few times), or made here: a procedural room that
-moves, with the noise of a sensor. In each repeat every way is timed once, one after the other, so that what else the machine
-does hits all alike; a ratio is the median over the repeats of PyAV's time over ours, by the clock and by processor time.
-The hands' places are made up: squares of about `--side` px that wander, now and then beyond the image's edge.
+Four H.264 videos of 1280 x 720: those of a folder (4 .mp4 files, alike in length, repeated a few times), or made here:
+a procedural room that moves, with the noise of a sensor. In each repeat every way is timed once, one after the other,
+so that other work of the machine affects all alike. A ratio is the median over the repeats of PyAV's time over ours, by
+the clock and by processor time. The hands' places are made up: squares of about `--side` px that wander, now and then
+beyond the image's edge.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from PIL import Image
 from usthand.capture.capture import Capture, open_capture
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.data.windows import Crops, read_crops, store_size
+from usthand.data.crops import Crops, read_crops, store_size
 from usthand.datasets.synthetic.background import sample_background, sample_palette
 
 SIZE = (1280, 720)

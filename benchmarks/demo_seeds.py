@@ -35,7 +35,7 @@ class Config:
 def demo_numbers(folder: Path, seed: int) -> dict:
     """A demo's metrics.json, run if it is not there."""
     done = folder / str(seed) / "metrics.json"
-    return json.loads(done.read_text()) if done.is_file() else run_demo(folder / str(seed), seed)
+    return json.loads(done.read_text()) if done.is_file() else run_demo(folder / str(seed), seed).numbers
 
 
 def over_seeds(values: list[float]) -> dict:

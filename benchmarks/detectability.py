@@ -4,8 +4,8 @@
 
 Draws 8 poses x 8 views of a dome at 256 px for each of several subjects, each with its own room, light and skin, and
 lets MediaPipe (0.10.21, full model, single images, threshold 0.3) look at them. Prints the share found, by pose and by
-view, and where found the distance of its landmarks from the true joints, in parts of the hand's size (the larger side of
-the box around its true joints in that image). Leaves contact sheets and `detectability.json` in the output folder.
+view, and where found the distance of its landmarks from the true joints, in parts of the hand's size (the larger side
+of the box around its true joints in that image). Leaves contact sheets and `detectability.json` in the output folder.
 
 MediaPipe runs in an environment of its own: `make detector`, or USTHAND_MEDIAPIPE_PYTHON.
 """

@@ -2,7 +2,8 @@
 
     python benchmarks/readme_picture.py --out docs/images/smoothed-and-ours.jpg
 
-Labels are the noise model's `heavy` ones. One camera is shown, in evenly spread frames; the numbers are of all cameras and frames.
+Labels are the noise model's `heavy` ones. One camera is shown, in evenly spread frames; the numbers are of all cameras
+and frames.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from usthand.capture.capture import Capture, open_capture
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
-from usthand.fit.fit import raw_triangulation
+from usthand.fit.fit import triangulate
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.output.overlay import OverlayConfig, contact_sheet
@@ -51,7 +52,7 @@ def main(out: Path, quality: int = 85) -> None:
         capture = open_capture(
             make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"), progress=False)
         )
-        smoothed = raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)
+        smoothed = triangulate(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)
         strips = [
             strip(capture, smoothed, "Triangulated and smoothed, what most people do"),
             strip(capture, reconstruct(capture, SHIPPED, SIDE), "usthand, as it comes, without training"),

@@ -11,7 +11,8 @@ import pytest
 
 from usthand.capture.rig import load_rig, save_rig
 from usthand.capture.video import write_video
-from usthand.cli import COMMANDS, main
+from usthand.cli import main
+from usthand.cli.app import COMMANDS
 from usthand.hand.result import load_result
 from usthand.labels.formats.openpose import write_openpose_json
 from usthand.labels.labels import load_npz

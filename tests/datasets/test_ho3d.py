@@ -89,7 +89,7 @@ def names(stem: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """Version 3: a sequence of one camera, one of five for training, and SB1, of which two cameras are for evaluation."""
+    """Version 3: a sequence of one camera, one of five for training, and SB1 with two cameras for evaluation."""
     root = tmp_path_factory.mktemp("made") / "HO3D_v3"
     rigs = {stem: ring(names(stem), SIZE, seed) for seed, stem in enumerate(("ABF1", "SB1"))}
     hands = {"ABF1": moving_hand(4, 5), "SB1": moving_hand(4, 6), "MC1": moving_hand(4, 7)}

@@ -118,7 +118,7 @@ def test_derivatives_of_the_joints_equal_finite_differences(hand):
     posed, none = hand.posed(state), np.zeros(N_SHAPE)
 
     def joints(step, shape):
-        return hand.posed(state.moved(step, shape), derivatives=False).joints
+        return hand.joints(state.moved(step, shape))
 
     for d in range(hand.size):
         step = np.zeros((3, hand.size))
@@ -132,7 +132,7 @@ def test_derivatives_of_the_joints_equal_finite_differences(hand):
 
 
 def small_energy(hand: Articulation, rng: np.random.Generator, n_frames: int) -> Energy:
-    """Labels of two cameras with gaps, correlated and shared errors, and 3D points; joints that deviate, in one camera."""
+    """Two cameras with gaps, correlated and shared errors, one of a detector's joints; and 3D points."""
     present = rng.uniform(size=(n_frames, 2, 1)) < 0.7
     present = np.broadcast_to(present, (n_frames, 2, 21))
     root = rng.normal(size=(n_frames, 2, 21, 2, 2)) * present[..., None, None] * 10
@@ -196,7 +196,7 @@ def test_correlation_bridges_gaps_of_one_frame_only():
     assert np.allclose(two[:, 0, 0], [0, 0, 0, 0.64, 0, 0, 0])
 
 
-def test_inverse_kinematics_lays_the_hand_on_its_own_joints(hand):
+def test_inverse_kinematics_finds_the_hand_of_its_own_joints(hand):
     state = smooth_state(hand, np.random.default_rng(4), 20)
     joints = hand.posed(state).joints
     shape = median_shape(hand, joints, np.ones((20, 21), bool))
@@ -205,23 +205,20 @@ def test_inverse_kinematics_lays_the_hand_on_its_own_joints(hand):
     assert np.linalg.norm(hand.posed(found).joints - joints, axis=-1).mean() < 4e-3
 
 
-def test_trust_finds_a_bad_joint_and_a_dishonest_precision():
+def test_weights_find_a_bad_joint_and_a_wrong_precision():
     rng = np.random.default_rng(5)
     present = np.ones((200, 3, 21), bool)
     stated = np.exp(rng.normal(size=present.shape))
     honest = np.ones(present.shape)
     honest[..., 4] = 9.0
-    squared = (
-        stated * honest * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)
-    )  # the truth knows nothing of `stated`
+    squared = stated * honest * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)  # whatever is `stated`
     effective = label_weights(squared, stated, present, ReweightingConfig(dof=1e6)) * stated
     assert np.log(effective).std() < 0.6
     assert 5 < np.median(effective[..., :4]) / np.median(effective[..., 4]) < 14
 
 
-def test_trust_learns_nothing_from_views_that_are_not_judged():
-    """A third view whose precisions were lowered a hundredfold fits far better than it says: the others' trust stays as it is,
-    and it takes their scale."""
+def test_weights_are_not_learned_from_views_that_do_not_set_the_noise_scale():
+    """A third view fits far better than its stated precision: the others' weights stay, and it takes their scale."""
     rng = np.random.default_rng(6)
     present, stated = np.ones((200, 3, 21), bool), np.ones((200, 3, 21))
     squared = 0.5 * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -55,8 +55,8 @@ def make_scene(seed: int = 0, n_frames: int = 20, n_views: int = 4) -> Scene:
     state = HandState(
         turn, 0.02 * np.sin(phase + rng.uniform(0, 6, 3)), angles, np.clip(rng.normal(size=10), -1.5, 1.5)
     )
-    state.wrist_m = state.wrist_m - hand.posed(state, derivatives=False).joints.mean((0, 1))
-    joints = hand.posed(state, derivatives=False).joints
+    state.wrist_m = state.wrist_m - hand.joints(state).mean((0, 1))
+    joints = hand.joints(state)
     rotations = model.rotations(torch.from_numpy(hand.pose(state)), flat_hand_mean=True)
     shaped = model.with_shape(torch.from_numpy(state.shape))
     vertices = shaped.with_pose(rotations, torch.from_numpy(hand.translation_m(state))).vertices.numpy()
@@ -72,3 +72,9 @@ def labels_of(rig: Rig, uv: np.ndarray, seen: np.ndarray | None = None, side: st
 
 def error_mm(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return 1000 * np.linalg.norm(one - other, axis=-1)
+
+
+def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
+    """The rig in a unit of its own, of this length, as a calibration without scale gives it."""
+    cameras = tuple(replace(camera, translation=camera.translation / unit_m) for camera in rig.cameras)
+    return replace(rig, metric=False, unit_source="boards", cameras=cameras)

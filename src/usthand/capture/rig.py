@@ -119,14 +119,19 @@ class Rig:
     def __len__(self) -> int:
         return len(self.cameras)
 
-    def in_metres(self, metres_per_unit: float, unit_source: str = "") -> Rig:
-        """The rig with its lengths in metres; the rig itself if they are already.
+    def in_metres(self, unit_m: float, unit_source: str = "") -> Rig:
+        """The rig with its lengths in metres; itself if it is metric.
 
         Args:
-            metres_per_unit: Metres in one unit of length of this rig.
-            unit_source: In words, where that number comes from.
+            unit_m: Metres in the calibration's own unit, such as `Result.unit_m`.
+            unit_source: How that is known, in words; by default what the rig says of its own unit.
         """
-        return self if self.metric else _scaled(self, metres_per_unit, unit_source)
+        return self if self.metric else self.rescaled(unit_m, unit_source or self.unit_source)
+
+    def rescaled(self, metres_per_unit: float, unit_source: str) -> Rig:
+        """A metric rig, with all lengths times `metres_per_unit` whatever the calibration says of its unit."""
+        cameras = tuple(replace(c, translation=c.translation * metres_per_unit) for c in self.cameras)
+        return Rig(cameras, True, unit_source)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,11 +176,6 @@ class Rig:
             torch.tensor(np.stack([c.coefficients for c in self.cameras]), dtype=dtype),
             torch.tensor([c.lens for c in self.cameras]),
         )
-
-
-def _scaled(rig: Rig, metres_per_unit: float, unit_source: str) -> Rig:
-    cameras = tuple(replace(c, translation=c.translation * metres_per_unit) for c in rig.cameras)
-    return Rig(cameras, True, unit_source)
 
 
 # ---- reading ------------------------------------------------------------------------------------------------------
@@ -245,16 +245,16 @@ def build_rig(
         )
     given = f"{scale:g} m for each unit of the calibration, as given with --scale" if scale is not None else ""
     if isinstance(found, Rig):
-        return found if scale is None else _scaled(found, scale, given)
+        return found if scale is None else found.rescaled(scale, given)
     cameras = tuple(_camera(found.path, _sized(found, entry, sizes or {}), entry["name"]) for entry in found.cameras)
     rig = _unique(found.path, Rig(cameras))
     if scale is not None:
-        return _scaled(rig, scale, given)
+        return rig.rescaled(scale, given)
     if found.metres_per_unit is None:
         return replace(rig, metric=False, unit_source=found.unit)
     if found.metres_per_unit == 1:
         return rig
-    return _scaled(rig, found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
+    return rig.rescaled(found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
 
 
 def _sized(found: Calibration, entry: dict[str, Any], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from usthand.common.errors import UsthandError
 from usthand.geometry.rotations import align_similarity
 from usthand.hand.mesh_joints import mesh_joints
 from usthand.hand.result import MM_PER_M, Result
-from usthand.hand.skeleton import BONES, JOINTS, PALM_BONES
+from usthand.hand.skeleton import BONES, JOINTS, PALM_BONES, bone_lengths
 from usthand.labels.quality import reprojection_px
 
 if TYPE_CHECKING:
@@ -251,7 +251,8 @@ def label_residuals_px(
             "give the capture that the result was made from",
         )
     views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
-    chosen = replace(rig, cameras=tuple(rig.cameras[view] for view in views))
+    metric = rig.in_metres(result.unit_m)
+    chosen = replace(metric, cameras=tuple(metric.cameras[view] for view in views))
     distance, in_front = reprojection_px(chosen, result.joints_world_m[rows], labels.uv_px[numbers])
     seen = labels.mask[numbers] & in_front
     return np.where(seen, distance, 0.0), seen, numbers
@@ -264,8 +265,8 @@ def steadiness(result: Result, fps: float, frames: np.ndarray | None = None) -> 
     fifteen, and all. ``jitter_mm_s2``: root mean square of the joints' acceleration; ``jitter_mm``: mean length of the
     second difference over one frame. Only three consecutive frame numbers make an acceleration; None without any."""
     rows = select_frames(result, frames)
-    joints = result.joints_world_m[rows] * result.unit_m
-    spread = bone_lengths_mm(joints).std(axis=0)
+    joints = result.joints_world_m[rows]
+    spread = MM_PER_M * bone_lengths(joints).std(axis=0)
     second = _second_difference(joints, result.frame[rows])
     lengths = MM_PER_M * np.linalg.norm(second, axis=-1)
     return {
@@ -275,12 +276,6 @@ def steadiness(result: Result, fps: float, frames: np.ndarray | None = None) -> 
         "jitter_mm_s2": float(np.sqrt((lengths**2).mean()) * fps**2) if len(lengths) else None,
         "jitter_mm": float(lengths.mean()) if len(lengths) else None,
     }
-
-
-def bone_lengths_mm(joints_m: Float[np.ndarray, "T 21 3"]) -> Float[np.ndarray, "T 20"]:
-    """Length of each bone of `usthand.hand.skeleton.BONES`, mm."""
-    parent, child = np.array(BONES).T
-    return distance_mm(joints_m[:, parent], joints_m[:, child])
 
 
 def distance_mm(a_m: Float[np.ndarray, "*b 3"], b_m: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b"]:

@@ -96,7 +96,8 @@ def project_covariance(
 
 def _track(capture: Capture, result: Result, camera: str, faces: np.ndarray) -> _Track:
     view = capture.rig.index(camera)
-    cameras = Cameras(*(field[view : view + 1] for field in capture.rig.tensors(torch.float64)))
+    rig = capture.rig.in_metres(result.unit_m)
+    cameras = Cameras(*(field[view : view + 1] for field in rig.tensors(torch.float64)))
     joints, cov = project_covariance(cameras, result.joints_world_m, result.joints_cov_m2)
     vertices = torch.from_numpy(result.vertices_world_m)
     return _Track(
@@ -322,7 +323,7 @@ def progress_bar(label: str) -> Callable[[int, int], None]:
     where a person looks at it."""
     started, bar = time.monotonic(), None
 
-    def show(done: int, total: int) -> None:
+    def show(done: int, total: int, task: str = "", note: str = "") -> None:
         nonlocal bar
         if bar is None and time.monotonic() - started > BAR_AFTER_S and done < total and sys.stderr.isatty():
             bar = Progress(

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from usthand.common.progress import Progress, silent
 from usthand.geometry.cameras import Cameras, project, to_camera, undistort
 from usthand.geometry.triangulation import triangulate_xy
-from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
+from usthand.hand.skeleton import N_JOINTS, bone_lengths, palm_length
 from usthand.labels.association.tracks import TrackConfig
 from usthand.labels.labels import MIN_HAND_PX, Detection
 
@@ -271,15 +271,9 @@ def distances(cameras: Cameras, pack: Pack, points: Float[np.ndarray, "T S J 3"]
     return np.where(usable[..., None], np.minimum(np.where(known, gap, mean[..., None]), FAR), FAR)
 
 
-def palm_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
-    """Distance from the wrist to the middle finger's knuckle, in the unit of the points."""
-    return np.linalg.norm(points[..., MIDDLE_MCP, :] - points[..., WRIST, :], axis=-1)
-
-
 def skeleton_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
-    """Sum of the 20 bones' lengths: the same for every pose of a hand."""
-    start, end = np.array(BONES).T
-    return np.linalg.norm(points[..., end, :] - points[..., start, :], axis=-1).sum(axis=-1)
+    """The 20 bones end to end: the same for every pose of a hand."""
+    return bone_lengths(points).sum(axis=-1)
 
 
 def median_palm(candidates: Candidates) -> float:

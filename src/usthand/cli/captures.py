@@ -1,0 +1,205 @@
+"""Commands that make a capture, label it and check it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+from tyro.conf import Positional, arg
+
+from usthand.capture.calibration.read import Format
+from usthand.cli.options import CapturePath, Side, camera_values, whole_number
+from usthand.cli.progress import progress_bar
+from usthand.cli.show import show_created, show_overlap
+from usthand.common.errors import UsthandError
+
+
+def init(
+    videos: Positional[Annotated[list[Path], arg(metavar="VIDEOS")]],
+    calibration: Path,
+    out: Path,
+    format: Format = "auto",
+    scale: float | None = None,
+    names: tuple[str, ...] = (),
+    offset: tuple[str, ...] = (),
+    fps: float | None = None,
+    copy: bool = False,
+    images: tuple[str, ...] = (),
+) -> None:
+    """Make a capture of your own videos and calibration; docs/calibrations.md has the formats.
+
+    Args:
+        videos: Folder of the videos, or of folders of images, or the videos themselves.
+        calibration: File or folder that your calibration program wrote.
+        out: Folder to write; the videos are linked, not copied.
+        format: Of the calibration; auto recognises it.
+        scale: Metres per unit of a calibration without a true scale (Anipose, EasyMocap, COLMAP, nerfstudio).
+        names: CAMERA=VIDEO for those whose names do not match; CAMERA=none leaves a camera out.
+        offset: CAMERA=FRAMES for one that started so many frames later than the others (negative: earlier).
+        fps: Frame rate, if the videos do not say it.
+        copy: Copy the videos instead of linking them.
+        images: Images to take as cameras, where a COLMAP or nerfstudio calibration has several of each.
+    """
+    from usthand.capture.create import create_capture
+
+    offsets = {camera: whole_number("--offset", text) for camera, text in camera_values("--offset", offset).items()}
+    videos_of, bar = camera_values("--names", names), progress_bar("copying" if copy else "linking")
+    made = create_capture(videos, calibration, out, format, scale, videos_of, offsets, fps, copy, images, bar)
+    show_created(made, out)
+
+
+def synth(
+    out: Positional[Path],
+    views: int | None = None,
+    frames: int = 400,
+    labels: Literal["heavy", "light", "exact"] = "heavy",
+    seed: int = 0,
+    occluder: bool = False,
+    size: int = 256,
+    cameras: Literal["dome", "side"] = "dome",
+    side: Side = "right",
+    layout: Literal["capture", "hanco"] = "capture",
+    sequences: int = 1,
+) -> None:
+    """Make a synthetic capture with exact truth.
+
+    Args:
+        out: Folder to write; must not exist yet.
+        views: Number of cameras: 4 if not given, and always 8 in HanCo's layout.
+        frames: Number of frames, 30 a second.
+        labels: How wrong the 2D labels are.
+        seed: The same seed gives the same capture.
+        occluder: The hand holds an object, or something stands between it and a camera.
+        size: Width and height of the images, px.
+        cameras: All round (dome) or on one side.
+        side: Whose hand.
+        layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
+        sequences: With --layout hanco, so many sequences for training and as many for testing.
+    """
+    from usthand.datasets.synthetic.write import SynthConfig, make_capture
+
+    views = views or (8 if layout == "hanco" else 4)
+    objects = "any" if occluder else "none"
+    config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side)
+    if layout == "hanco":
+        from usthand.datasets.hanco_write import HAND_FILE, write_hanco
+
+        told = (
+            f"{sequences} sequences for training and {sequences} for testing, {frames} frames each, in HanCo's layout"
+        )
+        print(f"{write_hanco(out, config, sequences)}: {told}; their hand is {out / HAND_FILE}.")
+        return
+    if sequences != 1:
+        raise UsthandError(
+            "a capture folder holds one sequence", "--sequences goes with --layout hanco", "add it, or leave it out"
+        )
+    print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
+
+
+def import_dataset(
+    dataset: Positional[Annotated[str, arg(metavar="DATASET")]],
+    root: Positional[Annotated[Path, arg(metavar="ROOT")]],
+    out: Positional[Annotated[Path, arg(metavar="OUT")]],
+    split: str = "test",
+    protocol: str = "",
+    limit: int | None = None,
+    hand: str | None = None,
+    annotated: bool = False,
+) -> None:
+    """Turn a public data set, as its makers released it, into captures; no image is copied.
+
+    For each sequence it prints how far the 2D joints are from the points triangulated from them, how far from the
+    projected truth, and how wide the palm is: a data set that was misread shows there. docs/datasets.md has the details.
+
+    Args:
+        dataset: hanco, dexycb, dexycb-mv, ...; docs/datasets.md lists them.
+        root: Folder of the data set.
+        out: Folder to write the captures into; those that are there already are kept.
+        split: train, val or test of the protocol.
+        protocol: Which one; the data set's usual one if left out.
+        limit: Import so many sequences at most.
+        hand: File of the hand in MANO's layout for the truth's meshes; by default the installed one, if there is one.
+        annotated: Write the makers' 2D ground truth as labels. Learning from it is no longer learning without labels.
+    """
+    from usthand.datasets import reader
+    from usthand.datasets.importing import NO_MESHES, DatasetConfig, import_recordings
+
+    config, bare, count = DatasetConfig(split, protocol, limit, hand, annotated), False, 0
+    for imported in import_recordings(reader(dataset), root, out, config):
+        print("\n".join(imported.report), flush=True)
+        bare, count = bare or imported.lacks_meshes, count + 1
+    print(f"{out}: {count} captures.")
+    if bare:
+        print(NO_MESHES, file=sys.stderr)
+
+
+def label(
+    capture: CapturePath, detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False, max_hands: int = 2
+) -> None:
+    """Detect the hands' 2D joints in all videos; writes CAPTURE/labels/right.npz and left.npz.
+
+    Args:
+        capture: Folder with rig.toml and one video per camera.
+        detector: What detects; install MediaPipe with `make detector`.
+        overwrite: Write over labels that are there.
+        max_hands: Most hands in view at once; 4 for two people, whose further hands go to right-2.npz and left-2.npz.
+    """
+    from usthand.capture.capture import open_capture
+
+    opened = open_capture(capture)
+    show_overlap(opened)
+    label_capture(opened, detector, overwrite=overwrite, max_hands=max_hands)
+
+
+def import_labels(
+    capture: CapturePath,
+    source: Positional[Annotated[Path, arg(metavar="FOLDER_OR_FILE")]],
+    format: Literal["auto", "openpose", "mediapipe", "wholebody", "mmpose", "holistic-csv", "hands-npz"] = "auto",
+    overwrite: bool = False,
+    first_frame: int = 0,
+    swap_sides: Literal["auto", "yes", "no"] = "auto",
+    max_hands: int = 8,
+) -> None:
+    """2D joints from another detector's files; writes CAPTURE/labels/right.npz and left.npz (docs/labels.md).
+
+    Args:
+        capture: Folder with rig.toml and one video per camera.
+        source: Folder with one file or subfolder per camera, named as in rig.toml, or one file that holds all cameras.
+        format: What wrote the files; auto looks into them.
+        overwrite: Write over labels that are there.
+        first_frame: What the files call the videos' first frame.
+        swap_sides: Right for left, where the detector saw mirrored images; auto lets the hands' bend decide.
+        max_hands: Most hands in view at once; 2 says that all are one person's.
+    """
+    from usthand.capture.capture import open_capture
+    from usthand.labels.importing import import_labels as read
+
+    opened, bar = open_capture(capture), progress_bar("reading labels")
+    show_overlap(opened)
+    read(opened, source, format, overwrite, first_frame, swap_sides, max_hands, bar)
+
+
+def check(capture: CapturePath, json: bool = False, fix: bool = False) -> None:
+    """What is wrong with a capture: calibration, units, lenses, timing, labels. One sentence each, with its fix.
+
+    Needs labels (`usthand label`); decodes no video. Ends with exit code 0 if the capture is sound and 1 if it has
+    faults.
+
+    Args:
+        capture: Folder with rig.toml, one video per camera, and labels.
+        json: Print JSON.
+        fix: Write what can be fixed into rig.fixed.toml, capture.fixed.toml and labels.fixed/ beside the old files.
+    """
+    from usthand.diagnostics.check import check_capture
+    from usthand.diagnostics.folder import read_facts
+    from usthand.diagnostics.write import as_json, as_text, write_fixes
+
+    facts = read_facts(capture)
+    report = check_capture(facts, progress_bar("checking"))
+    todo = write_fixes(facts, report) if fix else []
+    print(as_json(report, todo) if json else as_text(facts, report))
+    if todo and not json:
+        print("Fixed files are beside the old ones; to use them:\n" + "\n".join(f"    {line}" for line in todo))
+    if report.findings:
+        sys.exit(1)

@@ -1,0 +1,84 @@
+"""Commands that repeat the project's own experiments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from usthand.cli.progress import progress_bar
+from usthand.cli.show import cell_progress, show_demo
+from usthand.experiments.pretrain import PretrainConfig
+
+Table = Literal[
+    "headline",
+    "spread",
+    "fresh",
+    "targets",
+    "detector",
+    "labels",
+    "views",
+    "ablation",
+    "parts",
+    "window",
+    "blocks",
+    "hypotheses",
+]
+
+
+def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None, frames: int = 400) -> None:
+    """The whole method on a synthetic capture, from nothing to a report with pictures and a table.
+
+    Args:
+        out: Folder to write: capture, training, results, metrics.json, report.html.
+        seed: Of the capture and the training.
+        steps: Length of the training, if not the preset's.
+        frames: Length of the capture.
+    """
+    from usthand.experiments.demo import run_demo
+
+    made = run_demo(out, seed, steps, frames, progress_bar("demo"))
+    show_demo(made.numbers)
+    print(f"Report: {made.report}")
+
+
+def bench(
+    table: Positional[Table],
+    cache: Path = Path("runs/bench"),
+    results: Path = Path("benchmarks/results"),
+    seeds: tuple[int, ...] | None = None,
+    run: bool = True,
+    minutes: float | None = None,
+    into: Path | None = None,
+    preset: Literal["tiny", "paper"] = "tiny",
+    device: str = "cpu",
+) -> None:
+    """Fill a table of the evidence, cell by cell, and print it; cells that are there are not run again.
+
+    Args:
+        table: Which one; docs/benchmarks.md says what each shows.
+        cache: Captures and trainings under way.
+        results: Numbers of the cells, and the table's JSON.
+        seeds: Of the trainings; 0 to 2 for the headline, 0 to 4 for the spread, else 0, if not given.
+        run: Run missing cells; --no-run prints what is there.
+        minutes: Begin no further cell after so long.
+        into: A document to put the table into, between its markers.
+        preset: Networks of these sizes; `paper` (the headline) wants a GPU.
+        device: Where to train, in torch's words: cpu, cuda, cuda:1.
+    """
+    from usthand.experiments.bench.fill import FillConfig, fill
+
+    config = FillConfig(cache, results, seeds, run, minutes, into, preset, device)
+    print(fill(table, config, cell_progress()))
+
+
+def pretrain(config: OmitArgPrefixes[PretrainConfig]) -> None:
+    """Train the weights that come with the package, on many synthetic captures and their exact 2D labels.
+
+    Args:
+        config: How much, and from where.
+    """
+    from usthand.experiments.pretrain import pretrain as run
+
+    print(run(config, progress_bar("pretraining")))

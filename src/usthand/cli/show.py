@@ -1,0 +1,86 @@
+"""What commands say about what they made or found."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from usthand.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from usthand.capture.capture import Capture
+    from usthand.capture.create import CreatedCapture
+    from usthand.common.progress import Progress
+    from usthand.hand.result import Result
+
+
+def show_created(made: CreatedCapture, out: Path) -> None:
+    """A new capture: its cameras, lengths and frame rate."""
+    rig = made.capture.rig
+    for camera in rig.cameras:
+        part = made.footage[camera.name]
+        print(f"{camera.name:<12} {part.path}  {camera.width}x{camera.height}, {camera.model}, {part.n_frames} frames")
+    ending = "." if rig.metric else "; without --scale the hand's own size gives the scale."
+    print(f"Lengths: {rig.unit_source}{ending}")
+    print(f"Frame rate: {made.capture.fps:g}, {made.fps_from}.")
+    show_overlap(made.capture)
+    how = "copied" if made.copied else "linked"
+    print(f"{out}: {made.capture.n_frames} frames from {len(rig)} cameras, videos {how}.")
+    print(f"Next: usthand label {out}")
+
+
+def show_overlap(capture: Capture) -> None:
+    """Frames are never cut silently: which of them all cameras share, where some have more."""
+    if capture.overlap is not None:
+        print(capture.overlap)
+
+
+def save_and_show(result: Result, out: Path) -> None:
+    """Write a result, and say what it holds."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    result.save(out)
+    told = f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}."
+    if not result.metric:
+        told += f" Lengths are not metric: {result.unit_source}."
+    if result.joint_model == "soft":
+        told += " The detector's joints are not the hand model's: they may leave it by some millimetres (soft joints)."
+    print(told)
+
+
+def show_numbers(numbers: dict[str, object]) -> None:
+    """Numbers of an evaluation, one a line; those by joint are for JSON alone."""
+    width = max(map(len, numbers))
+    for name, value in numbers.items():
+        if not isinstance(value, dict):
+            print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
+def show_demo(numbers: dict[str, object]) -> None:
+    """The demo's table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from usthand.experiments.demo import CAPTION, TABLE, table_rows
+
+    title = f"Error against truth, {numbers['frames']} frames; absolute unless said otherwise"
+    table = Table(title=title, caption=CAPTION)
+    table.add_column("", no_wrap=True)
+    for heading in TABLE.values():
+        table.add_column(heading, justify="right")
+    for row in table_rows(numbers):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def cell_progress() -> Progress:
+    """A line on stderr for each cell of a benchmark, and bars for what is done in it."""
+    bar = progress_bar("benchmark")
+
+    def show(done: int, total: int, task: str = "", note: str = "") -> None:
+        if task != "cells":
+            bar(done, total, task, note)
+        elif done < total:
+            print(f"cell {done + 1} of {total}: {note}", file=sys.stderr)
+
+    return show
