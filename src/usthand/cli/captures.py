@@ -85,7 +85,9 @@ def synth(
     if layout == "hanco":
         from usthand.datasets.hanco_write import HAND_FILE, write_hanco
 
-        told = f"{sequences} sequences for training and {sequences} for testing, {frames} frames each, in HanCo's layout"
+        told = (
+            f"{sequences} sequences for training and {sequences} for testing, {frames} frames each, in HanCo's layout"
+        )
         print(f"{write_hanco(out, config, sequences)}: {told}; their hand is {out / HAND_FILE}.")
         return
     if sequences != 1:
@@ -108,7 +110,8 @@ def import_dataset(
     """Turn a public data set, as its makers released it, into captures; no image is copied.
 
     For each sequence it prints how far the 2D joints are from the points triangulated from them, how far from the
-    projected truth, and how wide the palm is: a data set that was misread shows there. docs/datasets.md has the details.
+    projected truth, and how wide the palm is: a data set that was misread shows there. docs/datasets.md has the
+    details.
 
     Args:
         dataset: hanco, dexycb, dexycb-mv, ...; docs/datasets.md lists them.
@@ -127,10 +130,7 @@ def import_dataset(
 
 
 def label(
-    capture: CapturePath,
-    detector: Literal["mediapipe"] = "mediapipe",
-    overwrite: bool = False,
-    max_hands: int = 2,
+    capture: CapturePath, detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False, max_hands: int = 2
 ) -> None:
     """Detect the hands' 2D joints in all videos; writes CAPTURE/labels/right.npz and left.npz.
 

@@ -38,7 +38,8 @@ def fit(
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
         smooth: With --raw: each joint's track through a running median and a Gaussian, as most people do.
-        joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets cameras left out decide.
+        joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets left-out cameras
+            decide.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
         seed: Taken for uniformity; the fit has no randomness.
         overwrite: Write over a result that is there.

@@ -45,10 +45,7 @@ def evaluate(
         numbers = measuring.evaluate(load_result(result), opened, leave_out, side)
     rows = compare(numbers, opened.dataset, opened.protocol, opened.split) if opened is not None else []
     if json and opened is not None and rows:
-        numbers |= {
-            "published": [row._asdict() for row in rows],
-            "annotated_labels": has_annotated_labels(opened),
-        }
+        numbers |= {"published": [row._asdict() for row in rows], "annotated_labels": has_annotated_labels(opened)}
     if json:
         print(dumps(numbers, indent=2))
         return
