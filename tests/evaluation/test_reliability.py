@@ -49,7 +49,7 @@ def test_expected_error():
     rng = np.random.default_rng(3)
     for axes in ([1.0, 1.0, 1.0], [2.0, 1.0, 1.0], [3.0, 1.0, 0.2]):
         drawn = np.linalg.norm(rng.normal(size=(200000, 3)) * axes, axis=1).mean()
-        promised = uncertainty.expected_error_mm(np.diag(np.square(axes)) * 1e-6)
+        promised = uncertainty.expected_error_mm(np.diag(np.square(axes))[None] * 1e-6)[0]
         assert promised == pytest.approx(drawn, rel=0.06)
     assert uncertainty.expected_error_mm(np.zeros((2, 3, 3))).max() < 1e-6
 
