@@ -81,7 +81,7 @@ def robust(rig: Rig, labels: Labels) -> np.ndarray:
         rig.tensors(torch.float64), torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
     )
     found = triangulate_robust(views)
-    return interpolate_gaps(found.points_world_m, found.seen).numpy()
+    return interpolate_gaps(found.points_world, found.seen).numpy()
 
 
 def product_s() -> float:

@@ -28,7 +28,7 @@ from PIL import Image
 from usthand.capture.capture import Capture, open_capture
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
-from usthand.data.windows import Crops, read_crops, store_size
+from usthand.data.crops import Crops, read_crops, store_size
 from usthand.datasets.synthetic.background import sample_background, sample_palette
 
 SIZE = (1280, 720)

@@ -27,7 +27,8 @@ import torch
 from scipy.stats import spearmanr
 
 from usthand.capture.capture import open_capture
-from usthand.geometry.cameras import Cameras, project, to_camera, triangulate_xy, undistort
+from usthand.geometry.cameras import Cameras, project, to_camera, undistort
+from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.skeleton import FINGERS
 from usthand.labels.labels import Labels, hand_size_px, load_labels
 

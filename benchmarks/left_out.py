@@ -12,7 +12,7 @@ import json
 import platform
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,9 +25,9 @@ from usthand.evaluation import metrics
 from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
 from usthand.training.checkpoint import SHIPPED
-from usthand.training.config import PRESETS
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 
@@ -54,15 +54,15 @@ def results_without(capture: Capture, side: str, camera: str, config: Config) ->
     rig, labels = without_camera(capture.rig, load_labels(capture, side), camera)
     results = {"raw": raw_triangulation(rig, labels), "smooth": raw_triangulation(rig, labels, smooth_fps=capture.fps)}
     results["fit"] = fit_labels(rig, labels, FitConfig(fps=capture.fps))
+    chosen = ReconstructConfig(camera, config.seed)
     if config.unadapted:
-        both = reconstruct_both(capture, SHIPPED, side, camera, config.seed)
+        both = reconstruct_all(capture, SHIPPED, side, chosen)
         results |= {"network unadapted": both.network, "usthand unadapted": both.final}
     if config.steps:
-        preset = PRESETS["tiny"]
-        preset = replace(preset, train=replace(preset.train, steps=config.steps, seed=config.seed))
         with tempfile.TemporaryDirectory() as folder:
-            run = train([capture.path], Path(folder), preset, side, camera, quiet=True)
-            both = reconstruct_both(capture, run, side, camera, config.seed)
+            training = TrainConfig(side=side, leave_out=camera, steps=config.steps, seed=config.seed)
+            run = train([capture.path], Path(folder), training)
+            both = reconstruct_all(capture, run, side, chosen)
         results |= {"network": both.network, "usthand": both.final}
     return results
 

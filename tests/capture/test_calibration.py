@@ -746,5 +746,5 @@ def test_the_real_calibration(shared_data):
     path = shared_data / "webcams4" / "config.toml"
     rig = read_calibration(path)
     assert recognise(path) == "caliscope" and rig.metric and find_calibration(path).format == "Caliscope"
-    centres = np.array([c.centre_world_m for c in rig.cameras])
+    centres = np.array([c.centre_world for c in rig.cameras])
     assert 0.3 < np.linalg.norm(np.ptp(centres, axis=0)) < 3

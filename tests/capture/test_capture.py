@@ -311,7 +311,7 @@ def test_whole_pixels_are_copied(listed):
 
 
 def test_missing_views_are_masked_and_have_no_labels(listed):
-    from usthand.data.windows import place_crops
+    from usthand.data.crops import place_crops
 
     capture = open_capture(listed)
     labels = Labels(np.full((4, 2, 21, 2), 30.0), np.ones((4, 2, 21)), ("a", "b"), "right", "test")
@@ -325,13 +325,17 @@ def test_missing_views_are_masked_and_have_no_labels(listed):
 
 def test_footage_masks_the_views_that_are_missing(listed):
     """By name: the camera left out and the order of the rig do not shift the mask."""
-    from usthand.data.windows import CropConfig, make_footage
+    from support.stand_in import make_truth, result_of
+    from usthand.data.crops import CropConfig
+    from usthand.data.footage import footage_of
+    from usthand.fit.canonical import CanonicalHand
 
     capture = open_capture(listed)
     rig = Rig(capture.rig.cameras[::-1])
     labels = Labels(np.zeros((4, 2, 21, 2)), np.zeros((4, 2, 21)), ("b", "a"), "right", "test")
     points = np.zeros((4, 21, 3)) + np.linspace(0, 0.02, 21)[:, None]
-    footage = make_footage(capture, rig, labels, labels, points, np.ones(4, bool), CropConfig(), 32, False)
+    fit = result_of(make_truth(np.random.default_rng(0), 4), joints=points)
+    footage = footage_of(capture, CanonicalHand(rig, labels, False), fit, CropConfig(), 32)
     assert (footage.crops.view_mask == capture.present[:, ::-1]).all()
     assert (footage.images[~footage.crops.view_mask] == 0).all()
 

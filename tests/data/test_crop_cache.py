@@ -16,10 +16,13 @@ from support.trainings import SHORT, state_of
 from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
 from usthand.data import crop_cache as shards
+from usthand.data import footage as footage_module
 from usthand.data.crop_cache import CropSet, ShardedCrops, sharded
-from usthand.data.prepare import fit_hand, footage_of, load_hand_2d
+from usthand.data.footage import footage_of
+from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.labels.labels import load_labels
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 FRAMES, SIDE = 23, 6
@@ -124,7 +127,7 @@ def test_an_interrupted_writer_leaves_whole_shards_only_and_goes_on_after_them(c
         "crops.json",
         *(f"crops-0000{n}{s}" for n in (0, 1) for s in (".tar", ".npy")),
     }
-    left = folder / "crops-00002.tar.1.part"
+    left = folder / ".1.crops-00002.tar"
     left.write_bytes(b"left by a process that was killed")
     os.utime(left, (0, 0))
     asked: list[int] = []
@@ -172,29 +175,27 @@ def test_footage_from_shards_is_footage_from_memory(side, tmp_path):
     capture = open_capture(path)
     hand = load_hand_2d(capture, side)
     fit = fit_hand(hand, capture.fps)
-    memory = footage_of(capture, hand, fit, hand.labels, SHORT.crop, 48)
-    files = footage_of(capture, hand, fit, hand.labels, SHORT.crop, 48, cache=tmp_path / "cache")
+    memory = footage_of(capture, hand, fit, SHORT.crop, 48)
+    files = footage_of(capture, hand, fit, SHORT.crop, 48, tmp_path / "cache")
     assert isinstance(files.images, ShardedCrops) and isinstance(memory.images, np.ndarray)
     assert memory.images.any() and np.array_equal(files.images[:], memory.images)
 
 
 def test_a_second_training_uses_the_crops_of_the_first_and_changed_labels_do_not(small, tmp_path, monkeypatch):
-    from usthand.data import windows
-
-    cut, real = [], windows.read_crops
-    monkeypatch.setattr(windows, "read_crops", lambda *a: cut.append(a) or real(*a))
+    cut, real = [], footage_module.read_crops
+    monkeypatch.setattr(footage_module, "read_crops", lambda *a: cut.append(a) or real(*a))
     cache, short = tmp_path / "cache", replace(SHORT, train=replace(SHORT.train, steps=2, targets="labels"))
-    train([small], tmp_path / "plain", short, quiet=True)
-    train([small], tmp_path / "first", short, quiet=True, crop_cache=cache)
+    train([small], tmp_path / "plain", TrainConfig(short))
+    train([small], tmp_path / "first", TrainConfig(short, crop_cache=cache))
     assert len(cut) == 2 and len(list(cache.iterdir())) == 1
     changed = tmp_path / "small"
     shutil.copytree(small, changed, copy_function=shutil.copy2)  # the same files, elsewhere
-    train([changed], tmp_path / "second", short, quiet=True, crop_cache=cache)
+    train([changed], tmp_path / "second", TrainConfig(short, crop_cache=cache))
     assert len(cut) == 2
     plain = state_of(tmp_path / "plain")
     for run in ("first", "second"):
         assert all((value == plain[name]).all() for name, value in state_of(tmp_path / run).items())
     labels = load_labels(open_capture(changed), "right")
     replace(labels, uv_px=labels.uv_px + 12.0).save(changed / "labels" / "right.npz")
-    train([changed], tmp_path / "moved", short, quiet=True, crop_cache=cache)
+    train([changed], tmp_path / "moved", TrainConfig(short, crop_cache=cache))
     assert len(cut) == 3 and len(list(cache.iterdir())) == 2

@@ -1,4 +1,4 @@
-"""The gate: where the labels' fit expects a joint is where the heatmap is heard, and the image decides within it."""
+"""The gate: it selects the part of the heatmap near the expected joint, and the image decides within it."""
 
 from __future__ import annotations
 
@@ -10,19 +10,21 @@ import torch
 
 from support.networks import make_inputs, make_model, run
 from usthand.capture.capture import open_capture
+from usthand.data.batches import GATE_DROPOUT, make_batch, make_gate
+from usthand.data.crops import CropConfig
+from usthand.data.footage import footage_of
 from usthand.data.prepare import fit_hand, load_hand_2d
-from usthand.data.windows import GATE_DROPOUT, CropConfig, make_batch, make_footage, make_gate
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project
 from usthand.network.heatmaps import NO_PEAK, Gate, HeatmapHead, cell_centres, soft_argmax
-from usthand.network.point_cloud import affine_apply
 from usthand.training.config import PRESETS
 
 SIDE = 48
 
 
 def peak(at: tuple[float, float], height: float = 12.0) -> torch.Tensor:
-    """Logits of a narrow peak on a heatmap that is silent elsewhere."""
+    """Logits of a narrow peak on a heatmap that is flat elsewhere."""
     axis = cell_centres(SIDE, torch.device("cpu"), torch.float64)
     distance = (axis - at[0]) ** 2 + (axis[:, None] - at[1]) ** 2
     return height * torch.exp(-0.5 * distance / 0.03**2)
@@ -51,7 +53,7 @@ def test_within_the_gate_the_image_decides_and_without_a_peak_the_gate_does():
     assert (soft_argmax(gate_at(0.3, 0.05, sigma)) - torch.tensor([0.3, 0.05])).abs().max() < 1e-3
 
 
-def test_confidence_listens_within_the_gate_only():
+def test_only_peaks_within_the_gate_count_for_the_confidence():
     head = HeatmapHead(4).double()
     torch.nn.init.zeros_(head.out.weight)
     fine = torch.zeros(1, 4, SIDE, SIDE, dtype=torch.float64)
@@ -100,14 +102,11 @@ def footage(tmp_path_factory):
     capture = open_capture(path)
     hand = load_hand_2d(capture, "right")
     fit = fit_hand(hand, capture.fps)
-    made = make_footage(
-        capture, hand.rig, hand.labels, hand.labels, fit.joints_world_m, fit.valid, CropConfig(), 64, hand.mirrored
-    )
-    return made, fit, hand
+    return footage_of(capture, hand, fit, CropConfig(), 64), fit, hand
 
 
 def test_the_gate_stands_where_the_labels_fit_expects_the_hand(footage):
-    """From the fit's joints through OpenCV-checked projection and the batch's own crop maps: turned and shifted as the images."""
+    """It is turned and shifted as the images are: the fit's joints, projected and mapped by the batch's crop maps."""
     made, fit, hand = footage
     cameras = hand.rig.tensors(torch.float64)
     cameras = Cameras(*(t.expand(8, *t.shape) for t in cameras))

@@ -138,7 +138,6 @@ def test_what_a_data_set_lacks_is_none(recording, truth):
     [
         ({"images": ()}, "has no frame"),
         ({"name": "a/b"}, "no folder's"),
-        ({"protocol": 'say "x"'}, "quotes"),
         ({"images": ((None,),) * T}, "another number of images than the 3 cameras"),
         ({"hands": ()}, "no hand"),
         ({"hands": (HandData("right"), HandData("right"))}, "one side twice"),

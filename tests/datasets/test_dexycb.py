@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from support.pca import rotations_from_pca
 from usthand.capture.calibration.documents import read_yaml
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import MIRROR
 from usthand.common.errors import UsthandError
 from usthand.datasets import dexycb, reader
 from usthand.datasets.base import check_recording, write_recording
-from usthand.datasets.importing import import_recordings
+from usthand.datasets.importing import DatasetConfig, import_recordings
 from usthand.evaluation.truth import load_truth
 from usthand.geometry.cameras import project
 from usthand.hand.io import embedded_arrays, hand_from_arrays, load_hand
@@ -45,7 +46,7 @@ class Scene:
 
 
 def official_file(side: str):
-    """A hand as MANO's own file of that side has it: the left one is a mirror image but for the sign of shapedirs' x."""
+    """A hand as MANO's own file of that side has it: the left one mirrors all but the sign of shapedirs' x."""
     arrays = dict(embedded_arrays())
     if side == "left":
         feature = np.tile(np.outer(MIRROR, MIRROR).ravel(), 15)
@@ -72,8 +73,8 @@ def make_scene(side: str) -> Scene:
     rest_root = shaped.rest_joints[0].numpy()
 
     def posed(turn, move):
-        rotations = hand.rotations_from_pca(
-            torch.from_numpy(turn), torch.from_numpy(coefficients), flat_hand_mean=False
+        rotations = rotations_from_pca(
+            hand, torch.from_numpy(turn), torch.from_numpy(coefficients), flat_hand_mean=False
         )
         made = shaped.with_pose(rotations, torch.from_numpy(move))
         return made.vertices.numpy(), made.joints.numpy()
@@ -300,17 +301,18 @@ def test_a_lost_image_loses_one_view_of_one_frame(root):
     assert recording.images[3][1].name == "color_000003.jpg"
 
 
-def test_labels_are_written_only_when_the_annotation_is_asked_for(root, tmp_path, monkeypatch, capsys):
+def test_labels_are_written_only_when_the_annotation_is_asked_for(root, tmp_path, monkeypatch):
     monkeypatch.setenv("USTHAND_HAND", str(tmp_path / "none.npz"))
-    plain = import_recordings(reader("dexycb-mv"), root, tmp_path / "plain", "test")
-    assert len(plain) == 1 and open_capture(plain[0]).label_sides() == ()
-    assert "residual 0 px, truth 0 px, palm" in capsys.readouterr().out
-    annotated = import_recordings(reader("dexycb-mv"), root, tmp_path / "annotated", "test", annotated=True)
-    labels = load_labels(open_capture(annotated[0]), "right")
+    (plain,) = import_recordings(reader("dexycb-mv"), root, tmp_path / "plain", DatasetConfig("test"))
+    assert open_capture(plain.folder).label_sides() == ()
+    assert "residual 0 px, truth 0 px, palm" in plain.report[0]
+    config = DatasetConfig("test", annotated=True)
+    (annotated,) = import_recordings(reader("dexycb-mv"), root, tmp_path / "annotated", config)
+    labels = load_labels(open_capture(annotated.folder), "right")
     assert labels.detector == "annotation" and labels.mask.all()
-    capture = open_capture(plain[0])
+    capture = open_capture(plain.folder)
     np.testing.assert_allclose(next(capture.read(dexycb.SERIALS[3], 5))[1][240, 320], (60, 50, 90), atol=3)
-    assert load_truth(plain[0], "right").valid.all()
+    assert load_truth(plain.folder, "right").valid.all()
 
 
 def test_a_capture_is_never_written_over(root, tmp_path):
@@ -344,7 +346,7 @@ def test_splits_choose_sequences_and_cameras(root):
     assert [r.rig.names for r in dexycb.recordings(root, "test", "s2")] == [("932122062010",)] * 2
     with pytest.raises(UsthandError, match="no subject of the split"):
         list(dexycb.recordings(root, "val"))
-    with pytest.raises(UsthandError, match="no setup 's2'"):
+    with pytest.raises(UsthandError, match="no protocol 's2'"):
         list(dexycb.multi_view_recordings(root, "test", "s2"))
     with pytest.raises(UsthandError, match="no split 'all'"):
         list(dexycb.recordings(root, "all"))

@@ -16,8 +16,8 @@ from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
 from usthand.datasets import hanco, reader
 from usthand.datasets.base import check_recording, write_recording
-from usthand.datasets.hanco_write import HAND_PX, crop_matrices, cut_straight, write_hanco
-from usthand.datasets.importing import import_recordings, report_lines
+from usthand.datasets.hanco_write import HAND_PX, crop_matrices, cut_undistorted, write_hanco
+from usthand.datasets.importing import DatasetConfig, import_recordings, report_lines
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.truth import load_truth
 from usthand.geometry.cameras import project
@@ -257,14 +257,13 @@ def test_the_official_split(root, scene):
     assert test.hands[0].truth.valid.tolist() == [True, False] * (FRAMES // 2)
 
 
-def test_without_a_hand_there_are_joints_and_it_is_said(root, tmp_path, capsys, monkeypatch):
+def test_without_a_hand_there_are_joints_and_it_is_said(root, tmp_path, monkeypatch):
     monkeypatch.setenv("USTHAND_HAND", str(tmp_path / "none.npz"))
-    folder = only(import_recordings(reader("hanco"), root, tmp_path / "out", "test"))
-    told = capsys.readouterr()
-    assert not load_truth(folder, "right").has_mesh
-    assert "joints only" in told.err and "palm" in told.out and "residual 0 px" in told.out
-    import_recordings(reader("hanco"), root, tmp_path / "out", "test")
-    assert "kept as it was" in capsys.readouterr().out
+    imported = only(import_recordings(reader("hanco"), root, tmp_path / "out", DatasetConfig("test")))
+    assert not load_truth(imported.folder, "right").has_mesh and imported.lacks_meshes
+    assert "palm" in imported.report[0] and "residual 0 px" in imported.report[0]
+    again = only(import_recordings(reader("hanco"), root, tmp_path / "out", DatasetConfig("test")))
+    assert "kept as it was" in again.report[0]
 
 
 def test_an_import_does_not_mix_protocols(root, scene, tmp_path, monkeypatch):
@@ -273,9 +272,9 @@ def test_an_import_does_not_mix_protocols(root, scene, tmp_path, monkeypatch):
     write_json(
         root / "meta.json", {"is_train": [[]] * 1203 + [[False] * FRAMES], "is_valid": [[]] * 1203 + [[True] * FRAMES]}
     )
-    import_recordings(reader("hanco"), root, tmp_path / "out", "test")
+    list(import_recordings(reader("hanco"), root, tmp_path / "out", DatasetConfig("test")))
     with pytest.raises(UsthandError, match="is there already, of hanco hamuco test"):
-        import_recordings(reader("hanco"), root, tmp_path / "out", "test", "official")
+        list(import_recordings(reader("hanco"), root, tmp_path / "out", DatasetConfig("test", "official")))
 
 
 def test_another_hand_than_the_data_sets_is_refused(root, hand):
@@ -297,10 +296,10 @@ def test_a_camera_that_moves_is_refused(root):
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
-        ("calib/1203/00000001.json", "{", "is no JSON"),
+        ("calib/1203/00000001.json", "{", "cannot be read"),
         ("calib/1203/00000001.json", '{"K": 1}', "no K and M"),
-        ("xyz/1203/00000001.json", "[[1, 2, 3]]", "21 x 3 numbers"),
-        ("xyz/1203/00000001.json", "[" + ", ".join(["[NaN, 0, 0]"] * 21) + "]", "no number"),
+        ("xyz/1203/00000001.json", "[[1, 2, 3]]", "21 x 3 finite numbers"),
+        ("xyz/1203/00000001.json", "[" + ", ".join(["[NaN, 0, 0]"] * 21) + "]", "finite numbers"),
         ("rgb_2D_keypoints/1203/cam0/00000001.json", "[[], []]", "21 points"),
     ],
 )
@@ -417,7 +416,7 @@ def test_crops_are_centred_and_as_large_as_hamuco_looks(written):
             assert (uv.max(0) - uv.min(0)).max() == pytest.approx(HAND_PX, abs=1e-4) and HAND_PX < 130
 
 
-def test_straightening_is_opencvs(written):
+def test_undistorting_is_opencvs(written):
     """Against cv2.undistort with the crop's matrix, on a smooth image."""
     _, source = written
     rig = open_capture(source).rig
@@ -429,7 +428,7 @@ def test_straightening_is_opencvs(written):
     expected = cv2.remap(image, *maps, cv2.INTER_LINEAR)
     inside = (maps[0] > 2) & (maps[0] < 189) & (maps[1] > 2) & (maps[1] < 189)
     assert inside.mean() > 0.5
-    difference = cut_straight(image, camera, matrix).astype(int) - expected
+    difference = cut_undistorted(image, camera, matrix).astype(int) - expected
     assert np.abs(difference[inside]).max() <= 2  # rounding of both, and OpenCV's 1/32 px steps
 
 

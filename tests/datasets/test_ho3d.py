@@ -72,7 +72,7 @@ def write_calibration(root: Path, stem: str, rig: Rig, file_of_camera: dict[int,
     np.savetxt(folder / "cam_orders.txt", ORDER)
     for c, i in file_of_camera.items():
         camera, pose = rig.cameras[c], np.eye(4)
-        pose[:3, :3], pose[:3, 3] = camera.rotation.T, camera.centre_world_m
+        pose[:3, :3], pose[:3, 3] = camera.rotation.T, camera.centre_world
         np.savetxt(folder / f"trans_{i}.txt", pose)
         k = camera.matrix
         text = f"width: 640, height: 480, ppx: {k[0, 2]}, ppy: {k[1, 2]}, fx: {k[0, 0]}, fy: {k[1, 1]}\n"
@@ -89,7 +89,7 @@ def names(stem: str) -> tuple[str, ...]:
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
-    """Version 3: a sequence of one camera, one of five for training, and SB1, of which two cameras are for evaluation."""
+    """Version 3: a sequence of one camera, one of five for training, and SB1 with two cameras for evaluation."""
     root = tmp_path_factory.mktemp("made") / "HO3D_v3"
     rigs = {stem: ring(names(stem), SIZE, seed) for seed, stem in enumerate(("ABF1", "SB1"))}
     hands = {"ABF1": moving_hand(4, 5), "SB1": moving_hand(4, 6), "MC1": moving_hand(4, 7)}

@@ -39,7 +39,7 @@ class Release:
         table = self.cameras.setdefault(str(capture), {key: {} for key in ("campos", "camrot", "focal", "princpt")})
         for camera in rig.cameras:
             number = camera.name.removeprefix("cam")
-            table["campos"][number] = (1000 * camera.centre_world_m).tolist()
+            table["campos"][number] = (1000 * camera.centre_world).tolist()
             table["camrot"][number] = camera.rotation.tolist()
             table["focal"][number] = [camera.matrix[0, 0], camera.matrix[1, 1]]
             table["princpt"][number] = camera.matrix[:2, 2].tolist()

@@ -18,7 +18,7 @@ from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
 from usthand.datasets import reader
 from usthand.datasets.base import check_recording, write_recording
-from usthand.datasets.percamera import timeline
+from usthand.datasets.reading import timeline
 from usthand.evaluation.truth import load_truth
 from usthand.hand.io import load_hand
 

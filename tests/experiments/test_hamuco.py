@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rich.progress import Progress
 
 from usthand.capture.capture import open_capture
-from usthand.data.windows import CropConfig, Targets
+from usthand.data.batches import Targets
+from usthand.data.crops import CropConfig
 from usthand.datasets.synthetic.scene import sample_rig
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.hamuco.model import (
@@ -27,15 +27,17 @@ from usthand.experiments.hamuco.model import (
     place,
 )
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
+from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project, to_camera
 from usthand.geometry.rotations import rotation_from_axis_angle
 from usthand.hand.io import load_hand
-from usthand.network.model import Inputs, ModelConfig
-from usthand.network.point_cloud import affine_apply
+from usthand.network.config import ModelConfig
+from usthand.network.model import Inputs
 from usthand.training.checkpoint import load_state
-from usthand.training.config import Preset, TrainConfig
-from usthand.training.loop import draw_batch, prepare_footages, start_training, train
+from usthand.training.config import OptimisationConfig, Preset, TrainConfig
+from usthand.training.loop import load_hands, prepare_footages, start_training, train
 from usthand.training.objective import Batch, UstHandLearner
+from usthand.training.step import draw_batch
 
 MODEL = ModelConfig(
     width=8, image_size=64, map_channels=16, graph_width=32, flow_hidden=16, couplings=2, point_width=32, blocks=1
@@ -45,7 +47,7 @@ B, T, V = 2, 2, 4
 
 @pytest.fixture(scope="module")
 def scene():
-    """A hand in front of four cameras, with crops around it: cameras, crop_from_px, hand joints and vertices (world, m)."""
+    """A hand before four cameras, with crops around it: cameras, crop_from_px, joints and vertices (world, m)."""
     rig = sample_rig(np.random.default_rng(0), V, "dome", 256)
     cameras = Cameras(*(t.expand(B, T, *t.shape) for t in rig.tensors(dtype=torch.float64)))
     hand = load_hand(dtype=torch.float64)
@@ -173,28 +175,28 @@ def capture(tmp_path_factory):
 def preset(**changes) -> Preset:
     return Preset(
         MODEL,
-        train=TrainConfig(
+        train=OptimisationConfig(
             **({"steps": 4, "points_from": 1.0, "single_frames": 2, "warmup": 1, "targets": "labels"} | changes)
         ),
     )
 
 
 def test_it_is_trained_and_used_by_the_same_code(capture, tmp_path):
-    train([capture], tmp_path / "run", preset(), quiet=True, learner=HamucoLearner())
+    train([capture], tmp_path / "run", TrainConfig(preset()), learner=HamucoLearner())
     result = reconstruct_hamuco(open_capture(capture), tmp_path / "run", "right")
     assert (
         result.joints_world_m.shape == (16, 21, 3)
         and result.vertices_world_m.shape == (16, 778, 3)
         and result.valid.all()
     )
-    train([capture], tmp_path / "again", preset(), quiet=True, learner=HamucoLearner())
+    train([capture], tmp_path / "again", TrainConfig(preset()), learner=HamucoLearner())
     one, two = (load_state(tmp_path / name / "last") for name in ("run", "again"))
     assert all(torch.equal(one[key], two[key]) for key in one), "the seed decides, dropout included"
 
 
 def test_it_may_start_from_a_checkpoint_of_its_own(capture, tmp_path):
-    train([capture], tmp_path / "run", preset(), quiet=True, learner=HamucoLearner())
-    state = start_training(preset(), [], [], tmp_path, None, HamucoLearner(tmp_path / "run" / "best"))
+    train([capture], tmp_path / "run", TrainConfig(preset()), learner=HamucoLearner())
+    state = start_training(preset(), [], [], tmp_path, HamucoLearner(tmp_path / "run" / "best"))
     kept = load_state(tmp_path / "run" / "best")
     assert all(torch.equal(value, kept[name]) for name, value in state.model.state_dict().items())
 
@@ -202,10 +204,9 @@ def test_it_may_start_from_a_checkpoint_of_its_own(capture, tmp_path):
 def test_both_methods_see_the_same_batches(capture, tmp_path):
     """Equal terms: same images, cameras, crops and labels in every step."""
     config = preset(points_from=1.0)
-    with Progress(disable=True) as bar:
-        footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
+    footages, checks = prepare_footages(load_hands([capture], "right", None), config, tmp_path)
     batches = [
-        draw_batch(start_training(config, footages, checks, tmp_path, None, learner), 3)
+        draw_batch(start_training(config, footages, checks, tmp_path, learner), 3)
         for learner in (UstHandLearner(), HamucoLearner())
     ]
     for one, two in zip(
@@ -218,10 +219,9 @@ def test_both_methods_see_the_same_batches(capture, tmp_path):
 def test_one_small_batch_can_be_overfitted(capture, tmp_path):
     """2D joints of both predictions reach the labels to a fiftieth of the crop from 2D labels alone."""
     config = replace(preset(), crop=CropConfig(rotation_deg=0.0, shift=0.0, colour=0.0, scale=(1.0, 1.0)))
-    with Progress(disable=True) as bar:
-        footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
+    footages, checks = prepare_footages(load_hands([capture], "right", None), config, tmp_path)
     learner = HamucoLearner()
-    state = start_training(config, footages, checks, tmp_path, None, learner)
+    state = start_training(config, footages, checks, tmp_path, learner)
     batch, model = draw_batch(state, 0), state.model
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step in range(250):

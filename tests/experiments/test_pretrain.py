@@ -1,9 +1,10 @@
-"""The weights in the package: what they are made of, that they load, and that they find hands nobody trained them on."""
+"""The weights in the package: what they are made of, that they load, and that they find hands they have not seen."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +26,10 @@ from usthand.experiments.pretrain import (
 )
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
-from usthand.network.model import PAPER, TINY
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.network.config import PAPER, TINY
+from usthand.reconstruction.reconstruct import reconstruct_all
 from usthand.training.checkpoint import CONFIG, SHIPPED, WEIGHTS, load_checkpoint, shipped_weights
-from usthand.training.config import PRESETS, Preset, TrainConfig
+from usthand.training.config import PRESETS, OptimisationConfig, Preset
 from usthand.training.loop import start_training
 
 MOST_BYTES = 15e6
@@ -42,7 +43,7 @@ def unseen(tmp_path_factory):
 
 
 def test_seeds_are_far_from_those_of_demos_and_benchmarks():
-    config = PretrainConfig(out=None)
+    config = PretrainConfig(out=Path())
     seeds = [capture_config(index, config).seed for index in range(config.captures)]
     assert len(set(seeds)) == config.captures and min(seeds) == FIRST_SEED >= 10_000
     kinds = {(c.objects, c.layout, c.fps) for c in (capture_config(index, config) for index in range(12))}
@@ -60,19 +61,19 @@ def test_shipped_weights_are_small_and_fit_the_preset():
 
 def test_a_training_starts_from_them_or_from_nothing(tmp_path):
     tiny = PRESETS["tiny"]
-    state = start_training(tiny, [], [], tmp_path, None)
+    state = start_training(tiny, [], [], tmp_path)
     weights = shipped_weights(TINY)
     assert all(torch.equal(value, weights[name]) for name, value in state.model.state_dict().items())
-    fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path, None)
+    fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path)
     assert not torch.equal(fresh.model.backbone.resnet.conv1.weight, weights["backbone.resnet.conv1.weight"])
 
 
 @pytest.mark.slow
 def test_unadapted_they_find_an_unseen_hand(unseen):
-    """2D within a fifteenth of the hand's size in the median; joints and mesh within centimetres, without any training."""
+    """Without training: 2D within a fifteenth of the hand's size in the median, joints and mesh within centimetres."""
     capture = open_capture(unseen)
     truth = load_truth(capture.path, "right")
-    both = reconstruct_both(capture, SHIPPED, "right")
+    both = reconstruct_all(capture, SHIPPED, "right")
     cameras = capture.rig.tensors(torch.float64)
     exact = torch.stack([project(cameras, torch.from_numpy(j).double())[0] for j in truth.joints_world_m]).numpy()
     size = np.median((exact.max(2) - exact.min(2)).max(-1))
@@ -89,7 +90,7 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
     monkeypatch.setattr(
         pretraining,
         "pretraining_preset",
-        lambda config: Preset(TINY, train=TrainConfig(steps=config.steps, targets="labels")),
+        lambda config: Preset(TINY, train=OptimisationConfig(steps=config.steps, targets="labels")),
     )
     config = PretrainConfig(tmp_path, captures=2, frames=8, views=3, steps=3)
     folder = pretrain(config)
@@ -103,8 +104,8 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
 
 
 def test_the_rival_is_pretrained_on_equal_terms():
-    """Same captures, labels, crops and images a step; it starts from the finished backbone, with a length and a rate of its own."""
-    ours, rival = (pretraining_preset(PretrainConfig(out=None, method=method)) for method in ("usthand", "hamuco"))
+    """Captures, labels, crops and images a step are the same; start, length and learning rate are its own."""
+    ours, rival = (pretraining_preset(PretrainConfig(out=Path(), method=method)) for method in ("usthand", "hamuco"))
     same = replace(ours.train, start="backbone", learning_rate=rival.train.learning_rate, steps=14_400, points_from=1.0)
     assert rival == replace(ours, train=same) and rival.train.targets == "labels" and ours.train.steps == 36_000
 

@@ -1,4 +1,4 @@
-"""Soft joints: their posterior against conditioning of dense covariance matrices, and the cross-check of the cameras that chooses them."""
+"""Soft joints: their posterior against dense conditioning, and the choice between joint models by left-out cameras."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from scipy.linalg import block_diag
 from scipy.spatial.transform import Rotation
 
 from support.fit_scene import error_mm, labels_of, make_scene
-from usthand.fit.detector_offsets import estimate_deviation
+from usthand.fit.detector_offsets import OffsetPrior, estimate_offsets
 from usthand.fit.fit import FitConfig, fit_labels, fit_observations
 from usthand.fit.joint_model_selection import busiest_window
 from usthand.fit.objective import LabelTerm, PointTerm, earlier_correlation
@@ -39,7 +39,7 @@ def bent(scene):
 
 @pytest.fixture(scope="module")
 def jittered(scene):
-    """Labels of views that err each for itself, the joints of a hand and of a finger partly together, as detectors do."""
+    """Labels with independent errors in each view that joints of a hand and of a finger share in part."""
     rng = np.random.default_rng(5)
     shape = scene.labels.uv_px.shape
     hand, own = rng.normal(size=(*shape[:2], 1, 2)), rng.normal(size=shape)
@@ -68,7 +68,7 @@ def random_turns(rng, shape) -> np.ndarray:
 def dense_posterior(rows, target, correlation: float, turns, std: float, memory: float, more=None) -> np.ndarray:
     """Mean of one joint's deviations (T, 3) by conditioning whole covariance matrices.
 
-    `rows` (T, V, 2, 3) and `target` (T, V, 2) are whitened; an error of a view is correlated with its next by `correlation`.
+    `rows` (T, V, 2, 3) and `target` (T, V, 2) are whitened; `correlation` is that of a view's errors in time.
     `more`: rows (T, 3, 3) and targets (T, 3) of further, independent observations.
     """
     n_frames, n_views = rows.shape[:2]
@@ -103,7 +103,7 @@ def test_posterior_equals_dense_conditioning(scene, with_points, correlation):
             scene.joints + 0.01 * rng.normal(size=scene.joints.shape),
             np.broadcast_to(150 * np.eye(3), (*scene.joints.shape, 3)),
         )
-    found = estimate_deviation(term, points, scene.joints, turns, current, std, memory)
+    found = estimate_offsets(term, points, scene.joints, turns, current, OffsetPrior(std, memory))
     residual, rows = term.residuals(scene.joints, current)
     for joint in (0, 12, 20):
         target = np.einsum("tvab,tb->tva", rows[:, :, joint], current[:, joint]) - residual[:, :, joint]
@@ -119,8 +119,13 @@ def test_posterior_equals_dense_conditioning(scene, with_points, correlation):
 def test_covariance_is_that_of_a_frames_own_rows(scene):
     rng = np.random.default_rng(0)
     term = label_term(scene, rng)
-    found = estimate_deviation(
-        term, None, scene.joints, random_turns(rng, scene.joints.shape[:2]), np.zeros(scene.joints.shape), 0.005, 9.0
+    found = estimate_offsets(
+        term,
+        None,
+        scene.joints,
+        random_turns(rng, scene.joints.shape[:2]),
+        np.zeros(scene.joints.shape),
+        OffsetPrior(0.005, 9.0),
     )
     _, rows = term.residuals(scene.joints)
     for t, j in ((0, 0), (5, 12), (23, 20)):
@@ -133,21 +138,21 @@ def test_one_frame_and_two_are_enough(scene):
         part = replace(scene, joints=scene.joints[:count], labels=scene.labels)
         term = label_term(part, np.random.default_rng(1), 0.7)
         turns = np.broadcast_to(np.eye(3), (count, 21, 3, 3))
-        found = estimate_deviation(term, None, part.joints, turns, np.zeros(part.joints.shape), 0.005, 9.0)
+        found = estimate_offsets(term, None, part.joints, turns, np.zeros(part.joints.shape), OffsetPrior(0.005, 9.0))
         residual, rows = term.residuals(part.joints)
         wanted = dense_posterior(rows[:, :, 7], -residual[:, :, 7], 0.7, turns[:, 7], 0.005, 9.0)
         assert np.abs(found.mean_m[:, 7] - wanted).max() < 1e-9
 
 
-def test_frames_without_labels_take_their_neighbours_deviation_with_the_bone(scene):
+def test_frames_without_labels_take_their_neighbours_offset_with_the_bone(scene):
     """Half of it or more, turned as the bone has turned since."""
     term = label_term(scene, np.random.default_rng(1))
     root = term.root.copy()
     root[10] = 0
     turns = np.broadcast_to(np.eye(3), (*scene.joints.shape, 3)).copy()
     turns[10] = Rotation.from_rotvec([0, 0, np.pi / 2]).as_matrix()
-    found = estimate_deviation(
-        replace(term, root=root), None, scene.joints, turns, np.zeros(scene.joints.shape), 0.005, 30.0
+    found = estimate_offsets(
+        replace(term, root=root), None, scene.joints, turns, np.zeros(scene.joints.shape), OffsetPrior(0.005, 30.0)
     )
     around = 0.5 * (found.mean_m[9] + found.mean_m[11]) @ turns[10, 0].T
     assert np.abs(found.mean_m[10] - around).max() < 0.1 * np.abs(around).max()
@@ -159,9 +164,9 @@ def test_covariance_of_soft_joints_lies_between_its_limits(scene):
     term = label_term(scene, np.random.default_rng(2))
     none, model = np.zeros(scene.joints.shape), np.broadcast_to(1e-6 * np.eye(3), (*scene.joints.shape, 3))
     turns = random_turns(np.random.default_rng(3), scene.joints.shape[:2])
-    stiff = estimate_deviation(term, None, scene.joints, turns, none, 1e-5, 9.0).joint_covariance(model)
+    stiff = estimate_offsets(term, None, scene.joints, turns, none, OffsetPrior(1e-5, 9.0)).joint_covariance(model)
     assert np.allclose(stiff, model, atol=1e-9)
-    loose = estimate_deviation(term, None, scene.joints, turns, none, 10.0, 9.0)
+    loose = estimate_offsets(term, None, scene.joints, turns, none, OffsetPrior(10.0, 9.0))
     _, rows = term.residuals(scene.joints)
     information = (rows.swapaxes(-1, -2) @ rows).sum(1)
     several = (term.root[..., 0, 0] > 0).sum(1) >= 2
@@ -196,7 +201,7 @@ def test_left_is_the_mirror_of_right_with_soft_joints(bent, scene):
 
 
 def twice(scene, rng, seen_px, predicts_model_joints):
-    """Each camera stands there twice: as one that sees the model's joints, noisily, and as the detector's."""
+    """Each camera twice: one that sees the model's joints, noisily, and one that sees the detector's."""
     exact = project(scene.rig.tensors(torch.float64), torch.from_numpy(scene.joints))[0].numpy()
     copies = tuple(replace(camera, name=f"{camera.name} again") for camera in scene.rig.cameras)
     uv = np.concatenate([exact + 2 * rng.normal(size=exact.shape), seen_px], axis=1)
@@ -208,11 +213,11 @@ def twice(scene, rng, seen_px, predicts_model_joints):
 
 
 def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene):
-    """A detector that shifts all joints alike by 6 mm, seen as often as the model's joints are: if these are predicts_model_joints, the mesh is
-    the hand's and the joints are the detector's; if not, both lie in between."""
+    """A detector shifts all joints by 6 mm; as many views see the model's joints. If these are marked, the mesh is the
+    hand's and the joints are the detector's; if not, both lie in between."""
     seen = scene.joints + np.array([0.006, 0, 0])
     uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
-    config, errors = replace(FAST, joint_model="soft", deviation_std_m=0.006), {}
+    config, errors = replace(FAST, joint_model="soft", offset_std_m=0.006), {}
     for predicts_model_joints in (True, False):
         rng = np.random.default_rng(8)
         result = fit_observations(*twice(scene, rng, uv + 2 * rng.normal(size=uv.shape), predicts_model_joints), config)
@@ -224,8 +229,8 @@ def test_views_that_see_the_models_joints_hold_the_mesh_where_it_is(bent, scene)
     assert errors[True][1] < errors[False][1]
 
 
-def test_deviation_is_learned_from_soft_views_alone(scene):
-    """As if the predicts_model_joints ones were not there."""
+def test_offsets_are_learned_from_soft_views_alone(scene):
+    """Views that see the model's joints change nothing."""
     rng = np.random.default_rng(6)
     term, current = label_term(scene, rng), 0.002 * rng.normal(size=scene.joints.shape)
     soft = np.array([True, False, True, True])
@@ -235,8 +240,8 @@ def test_deviation_is_learned_from_soft_views_alone(scene):
         term, rotation=term.rotation[soft], translation_m=term.translation_m[soft], previous=previous, **parts
     )
     turns = random_turns(rng, scene.joints.shape[:2])
-    one = estimate_deviation(replace(term, soft=soft), None, scene.joints, turns, current, 0.005, 9.0)
-    other = estimate_deviation(fewer, None, scene.joints, turns, current, 0.005, 9.0)
+    one = estimate_offsets(replace(term, soft=soft), None, scene.joints, turns, current, OffsetPrior(0.005, 9.0))
+    other = estimate_offsets(fewer, None, scene.joints, turns, current, OffsetPrior(0.005, 9.0))
     assert np.allclose(one.mean_m, other.mean_m) and np.allclose(one.covariance_m2, other.covariance_m2)
 
 

@@ -10,19 +10,12 @@ import torch
 
 from usthand.fit.arrow_system import ArrowSystem, inverse_blocks, solve
 from usthand.fit.initialisation import inverse_kinematics, median_shape
-from usthand.fit.kinematics import (
-    N_SHAPE,
-    Articulation,
-    HandState,
-    articulation,
-    inverse_left_jacobian,
-    left_jacobian,
-    rotation,
-)
+from usthand.fit.kinematics import N_SHAPE, Articulation, HandState, articulation, inverse_left_jacobian, left_jacobian
 from usthand.fit.objective import Energy, LabelTerm, PointTerm, earlier_correlation, sharing
 from usthand.fit.reweighting import ReweightingConfig, label_weights
 from usthand.fit.sequence import FitConfig, motion_prior
 from usthand.geometry.robust_triangulation import interpolate_gaps
+from usthand.geometry.rotations import rotation_matrix
 from usthand.hand.io import load_hand
 from usthand.hand.skeleton import BONES, FINGER_TIPS
 
@@ -37,7 +30,7 @@ def hand() -> Articulation:
 def random_state(hand: Articulation, rng: np.random.Generator, n_frames: int) -> HandState:
     low, high = hand.low, hand.high
     return HandState(
-        rotation(rng.normal(size=(n_frames, 3))),
+        rotation_matrix(rng.normal(size=(n_frames, 3))),
         0.1 * rng.normal(size=(n_frames, 3)),
         rng.uniform(low, high, size=(n_frames, len(low))),
         rng.normal(size=10),
@@ -49,7 +42,7 @@ def smooth_state(hand: Articulation, rng: np.random.Generator, n_frames: int) ->
     phase = np.linspace(0, 1.5, n_frames)[:, None]
     middle, reach = 0.5 * (hand.low + hand.high), 0.35 * (hand.high - hand.low)
     angles = middle + reach * np.sin(phase + rng.uniform(0, 6, len(middle)))
-    root = rotation(rng.normal(size=(1, 3)) + 0.3 * np.sin(phase + rng.uniform(0, 6, 3)))
+    root = rotation_matrix(rng.normal(size=(1, 3)) + 0.3 * np.sin(phase + rng.uniform(0, 6, 3)))
     return HandState(root, 0.02 * np.sin(phase + rng.uniform(0, 6, 3)), angles, 0.5 * rng.normal(size=10))
 
 
@@ -92,7 +85,7 @@ def test_rotation_jacobians():
     rng = np.random.default_rng(0)
     for scale in (1e-6, 0.1, 1.0, 3.0):
         v, d = scale * rng.normal(size=3), rng.normal(size=3)
-        ahead = rotation(v + STEP * d) @ rotation(v).T
+        ahead = rotation_matrix(v + STEP * d) @ rotation_matrix(v).T
         spin = np.array([ahead[2, 1], ahead[0, 2], ahead[1, 0]]) / STEP
         assert np.allclose(left_jacobian(v) @ d, spin, atol=1e-5)
         assert np.allclose(inverse_left_jacobian(v) @ left_jacobian(v), np.eye(3), atol=1e-9)
@@ -125,7 +118,7 @@ def test_derivatives_of_the_joints_equal_finite_differences(hand):
     posed, none = hand.posed(state), np.zeros(N_SHAPE)
 
     def joints(step, shape):
-        return hand.posed(state.moved(step, shape), derivatives=False).joints
+        return hand.joints(state.moved(step, shape))
 
     for d in range(hand.size):
         step = np.zeros((3, hand.size))
@@ -139,12 +132,12 @@ def test_derivatives_of_the_joints_equal_finite_differences(hand):
 
 
 def small_energy(hand: Articulation, rng: np.random.Generator, n_frames: int) -> Energy:
-    """Labels of two cameras with gaps, correlated and shared errors, and 3D points; joints that deviate, in one camera."""
+    """Two cameras with gaps, correlated and shared errors, one of a detector's joints; and 3D points."""
     present = rng.uniform(size=(n_frames, 2, 1)) < 0.7
     present = np.broadcast_to(present, (n_frames, 2, 21))
     root = rng.normal(size=(n_frames, 2, 21, 2, 2)) * present[..., None, None] * 10
     labels = LabelTerm(
-        rotation(np.array([[0.1, 0.0, 0.0], [0.0, 1.2, 0.0]])),
+        rotation_matrix(np.array([[0.1, 0.0, 0.0], [0.0, 1.2, 0.0]])),
         np.array([[0, 0, 0.6], [0.1, 0, 0.7]]),
         0.1 * rng.normal(size=(n_frames, 2, 21, 2)),
         root,
@@ -203,7 +196,7 @@ def test_correlation_bridges_gaps_of_one_frame_only():
     assert np.allclose(two[:, 0, 0], [0, 0, 0, 0.64, 0, 0, 0])
 
 
-def test_inverse_kinematics_lays_the_hand_on_its_own_joints(hand):
+def test_inverse_kinematics_finds_the_hand_of_its_own_joints(hand):
     state = smooth_state(hand, np.random.default_rng(4), 20)
     joints = hand.posed(state).joints
     shape = median_shape(hand, joints, np.ones((20, 21), bool))
@@ -212,23 +205,20 @@ def test_inverse_kinematics_lays_the_hand_on_its_own_joints(hand):
     assert np.linalg.norm(hand.posed(found).joints - joints, axis=-1).mean() < 4e-3
 
 
-def test_trust_finds_a_bad_joint_and_a_dishonest_precision():
+def test_weights_find_a_bad_joint_and_a_wrong_precision():
     rng = np.random.default_rng(5)
     present = np.ones((200, 3, 21), bool)
     stated = np.exp(rng.normal(size=present.shape))
     honest = np.ones(present.shape)
     honest[..., 4] = 9.0
-    squared = (
-        stated * honest * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)
-    )  # the truth knows nothing of `stated`
+    squared = stated * honest * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)  # whatever is `stated`
     effective = label_weights(squared, stated, present, ReweightingConfig(dof=1e6)) * stated
     assert np.log(effective).std() < 0.6
     assert 5 < np.median(effective[..., :4]) / np.median(effective[..., 4]) < 14
 
 
-def test_trust_learns_nothing_from_views_that_are_not_judged():
-    """A third view whose precisions were lowered a hundredfold fits far better than it says: the others' trust stays as it is,
-    and it takes their scale."""
+def test_weights_are_not_learned_from_views_that_do_not_set_the_noise_scale():
+    """A third view fits far better than its stated precision: the others' weights stay, and it takes their scale."""
     rng = np.random.default_rng(6)
     present, stated = np.ones((200, 3, 21), bool), np.ones((200, 3, 21))
     squared = 0.5 * (rng.normal(size=(*present.shape, 2)) ** 2).sum(-1)

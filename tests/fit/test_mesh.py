@@ -1,4 +1,4 @@
-"""The hand fitted_mesh on joints: it finds a hand that is there, and minds what it was told of the joints."""
+"""The mesh fitted to joints: it finds a known hand, and uses the covariances of the joints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def joints_of(hand, fitted_mesh) -> np.ndarray:
 
 
 def test_a_hand_is_found_on_its_own_joints(scene, hand):
-    """Within two millimetres: 20 bones say of ten shape coefficients what lengths can say, and priors pull at the rest."""
+    """Within two millimetres: bone lengths determine the ten shape coefficients only in part, priors the rest."""
     seen = np.ones(scene.joints.shape[:2], bool)
     fitted_mesh = fit_mesh(hand, scene.joints, seen)
     assert error_mm(joints_of(hand, fitted_mesh), scene.joints).mean() < 2.0
@@ -42,7 +42,7 @@ def test_a_hand_is_found_on_its_own_joints(scene, hand):
 
 
 def test_frames_stand_by_themselves(scene, hand):
-    """Spoiling one frame moves no other: there is no smoothing, and one frame of many does not change median lengths much."""
+    """A bad frame moves no other: nothing is smoothed, and one frame changes median lengths little."""
     seen = np.ones(scene.joints.shape[:2], bool)
     spoiled = scene.joints.copy()
     spoiled[7] += np.random.default_rng(0).normal(size=(21, 3)) * 0.02

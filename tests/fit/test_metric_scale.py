@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from support.fit_scene import make_scene
+from support.fit_scene import make_scene, rig_in_unit
 from support.trainings import SHORT
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
@@ -24,17 +24,13 @@ from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import right_hand
 from usthand.hand.result import load_result
 from usthand.labels.labels import Observations
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.reconstruction.reconstruct import reconstruct_all
 from usthand.training.checkpoint import SHIPPED
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 UNITS_M = (0.001, 0.25)
 """Millimetres, and something large: the squares of a big board."""
-
-
-def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
-    cameras = tuple(replace(camera, translation=camera.translation / unit_m) for camera in rig.cameras)
-    return replace(rig, metric=False, unit_source="boards", cameras=cameras)
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +62,9 @@ def test_the_unit_is_found_by_the_size_of_the_hand(unit_m):
     _, reference_m = scaled_by_hand(rig_in_unit(scene.rig, 1.0), seen, model)
     assert np.isclose(found_m, unit_m * reference_m, rtol=1e-6) and np.isclose(found_m, unit_m, rtol=0.15)
     assert rig.metric and "own unit" in rig.unit_source
-    apart = np.ptp([camera.centre_world_m for camera in rig.cameras], axis=0)
+    apart = np.ptp([camera.centre_world for camera in rig.cameras], axis=0)
     assert np.allclose(
-        apart, reference_m * np.ptp([camera.centre_world_m for camera in scene.rig.cameras], axis=0), rtol=1e-6
+        apart, reference_m * np.ptp([camera.centre_world for camera in scene.rig.cameras], axis=0), rtol=1e-6
     )
 
 
@@ -95,7 +91,7 @@ def test_a_training_is_that_of_any_unit(without_scale, tmp_path):
     logs = []
     for unit_m, path in without_scale.items():
         out = tmp_path / str(unit_m)
-        train([path], out, replace(SHORT, train=replace(SHORT.train, steps=4, points_from=0.25)), quiet=True)
+        train([path], out, TrainConfig(replace(SHORT, train=replace(SHORT.train, steps=4, points_from=0.25))))
         logs.append([json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][-1])
     a, b = ({k: v for k, v in log.items() if k != "seconds"} for log in logs)
     assert "hand2d" in a and a.keys() == b.keys()
@@ -103,8 +99,8 @@ def test_a_training_is_that_of_any_unit(without_scale, tmp_path):
 
 
 def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric):
-    known = reconstruct_both(open_capture(metric), SHIPPED, "right")
-    found = {unit_m: reconstruct_both(open_capture(path), SHIPPED, "right") for unit_m, path in without_scale.items()}
+    known = reconstruct_all(open_capture(metric), SHIPPED, "right")
+    found = {unit_m: reconstruct_all(open_capture(path), SHIPPED, "right") for unit_m, path in without_scale.items()}
     for answer in ("final", "network", "head"):
         small, large = (getattr(found[unit_m], answer) for unit_m in UNITS_M)
         assert not small.metric and "own unit" in small.unit_source
@@ -113,12 +109,12 @@ def test_hands_are_those_of_any_unit_and_lie_on_the_images(without_scale, metric
             small.std_mm, getattr(known, answer).std_mm, rtol=0.3
         )
         for name, power in (("joints_world_m", 1), ("vertices_world_m", 1), ("translation_m", 1), ("joints_cov_m2", 2)):
-            a, b = getattr(small, name) * UNITS_M[0] ** power, getattr(large, name) * UNITS_M[1] ** power
+            a, b = getattr(small, name), getattr(large, name)
             assert np.allclose(a, b, rtol=1e-3, atol=2e-4**power), (answer, name)
         reference = getattr(known, answer)
         assert reference.metric
         ours, theirs = (
-            _on_images(open_capture(path).rig, result.joints_world_m)
+            _on_images(open_capture(path).rig.in_metres(result.unit_m), result.joints_world_m)
             for path, result in ((without_scale[UNITS_M[0]], small), (metric, reference))
         )
         assert np.median(np.linalg.norm(ours - theirs, axis=-1)) < 1.0, f"{answer}: px, metric and not"
@@ -135,15 +131,6 @@ def test_what_is_named_in_millimetres_is_in_millimetres(tmp_path):
     assert np.isclose(ours["jitter_mm"], theirs["jitter_mm"], rtol=0.15)
 
 
-def test_a_result_of_before_the_unit_was_kept_is_read(tmp_path):
-    scene = make_scene(n_frames=4)
-    path = fit_labels(scene.rig, scene.labels, FitConfig(joint_model="rigid", rounds=1)).save(tmp_path / "old.npz")
-    with np.load(path) as file:
-        data = {name: file[name] for name in file.files if name != "unit_m"}
-    np.savez_compressed(path, **data)
-    assert load_result(path).unit_m == 1.0
-
-
 def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:
     cameras = Cameras(*(t.expand(len(joints), *t.shape) for t in rig.tensors(torch.float64)))
     return project(cameras, torch.from_numpy(joints))[0].numpy()
@@ -151,8 +138,7 @@ def _on_images(rig: Rig, joints: np.ndarray) -> np.ndarray:
 
 def test_the_fit_of_labels_is_that_of_any_unit():
     scene = make_scene(n_frames=8)
-    results = [
+    a, b = (
         fit_labels(rig_in_unit(scene.rig, unit_m), scene.labels, FitConfig(joint_model="rigid")) for unit_m in UNITS_M
-    ]
-    a, b = (result.joints_world_m * unit_m for result, unit_m in zip(results, UNITS_M, strict=True))
-    assert np.abs(a - b).max() < 1e-5
+    )
+    assert np.abs(a.joints_world_m - b.joints_world_m).max() < 1e-5

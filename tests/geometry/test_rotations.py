@@ -12,8 +12,9 @@ from usthand.geometry.rotations import (
     axis_angle_from_rotation,
     rotation_from_6d,
     rotation_from_axis_angle,
+    rotation_matrix,
+    rotation_vector,
     similarity_between,
-    sixd_from_rotation,
 )
 
 
@@ -25,7 +26,18 @@ def test_rotations_equal_roma():
     sixd = torch.randn(200, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     reference = roma.special_gramschmidt(sixd.unflatten(-1, (2, 3)).transpose(-1, -2))
     assert (rotation_from_6d(sixd) - reference).abs().max() < 1e-12
-    assert (rotation_from_6d(sixd_from_rotation(matrices)) - matrices).abs().max() < 1e-12
+    sixd = matrices[..., :2].transpose(-1, -2).flatten(-2)  # the first two columns
+    assert (rotation_from_6d(sixd) - matrices).abs().max() < 1e-12
+
+
+def test_numpy_rotations_take_any_batch_axes_and_keep_the_precision():
+    vectors = np.random.default_rng(0).normal(size=(5, 4, 3)) * np.array([1.0, 1e-6, 2.0, 0.0])[:, None]
+    matrices = rotation_matrix(vectors)
+    ours = rotation_from_axis_angle(torch.from_numpy(vectors)).numpy()
+    assert matrices.shape == (5, 4, 3, 3) and np.abs(matrices - ours).max() < 1e-12
+    assert np.abs(rotation_matrix(rotation_vector(matrices)) - matrices).max() < 1e-12
+    single = rotation_matrix(vectors[0, 0].astype(np.float32))
+    assert single.shape == (3, 3) and single.dtype == rotation_vector(single).dtype == np.float32
 
 
 def test_rotations_are_smooth_at_zero_and_half_turns():

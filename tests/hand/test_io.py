@@ -81,7 +81,7 @@ def test_an_exported_left_hand_is_the_mirror_and_is_not_taken_for_a_right_one(tm
 def test_export_never_writes_over_a_file(tmp_path):
     path = tmp_path / "HAND_RIGHT.pkl"
     path.write_text("precious")
-    with pytest.raises(UsthandError, match="exists"):
+    with pytest.raises(UsthandError, match="is there already"):
         export(path)
     assert path.read_text() == "precious"
     with pytest.raises(UsthandError, match="suffix"):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from usthand.hand.io import load_hand
-from usthand.hand.limits import ABDUCTION, FLEXION, FREE, LIMITS_RAD, anatomical_axes, angles_to_pose, pose_to_angles
+from usthand.hand.limits import ABDUCTION, FLEXION, FREE, LIMITS_RAD, anatomical_axes, angles_to_pose
 from usthand.hand.skeleton import JOINTS
 
 FINGER_NAMES = ("index", "middle", "little", "ring", "thumb")
@@ -73,6 +73,11 @@ def test_both_sides_move_as_mirror_images():
         pose = torch.cat((zero, angles_to_pose(angles, anatomical_axes(hand))))
         posed.append(hand.with_shape(zero.new_zeros(10)).with_pose(hand.rotations(pose, True)).vertices)
     torch.testing.assert_close(posed[1], posed[0] * torch.tensor((-1.0, 1, 1), dtype=torch.float64), atol=1e-12, rtol=0)
+
+
+def pose_to_angles(pose, axes):
+    """The inverse of `angles_to_pose`, exact because the axes are orthonormal."""
+    return torch.einsum("jac,...jc->...ja", axes, pose.unflatten(-1, (15, 3)))
 
 
 def test_angles_and_pose_are_inverse(hand):

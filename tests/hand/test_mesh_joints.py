@@ -12,7 +12,7 @@ from support.fit_scene import error_mm, labels_of, make_scene
 from usthand.common.errors import UsthandError
 from usthand.evaluation.metrics import evaluate_mesh_joints
 from usthand.evaluation.truth import Truth
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.geometry.cameras import project
 from usthand.hand.mesh_joints import mesh_joints
 
@@ -34,7 +34,8 @@ def test_of_rigid_joints_they_are_the_joints(scene):
 def test_in_the_unit_of_the_rig(scene):
     cameras = tuple(replace(camera, translation=camera.translation * 30) for camera in scene.rig.cameras)
     result = fit_labels(replace(scene.rig, cameras=cameras, metric=False, unit_source="boards"), scene.labels, RIGID)
-    assert not result.metric and np.allclose(mesh_joints(result), result.joints_world_m, rtol=0, atol=1e-7)
+    for one in (result, result.in_calibration_unit()):
+        assert not one.metric and np.allclose(mesh_joints(one), one.joints_world_m, rtol=0, atol=1e-7)
 
 
 def test_of_soft_joints_they_are_the_models(scene):
@@ -57,7 +58,7 @@ def test_another_hand_is_refused(scene):
     with pytest.raises(UsthandError, match="not this hand model's"):
         mesh_joints(replace(result, shape=result.shape + 2.0))
     bare = replace(
-        raw_triangulation(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3))
+        triangulate(scene.rig, scene.labels), vertices_world_m=np.zeros((12, 0, 3)), faces=np.zeros((0, 3), int)
     )
     with pytest.raises(UsthandError, match="0 vertices"):
         mesh_joints(bare)

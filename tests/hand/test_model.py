@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from support.pca import rotations_from_pca
 from usthand.hand.io import load_hand
 from usthand.hand.model import TIP_IDS, HandModel
 from usthand.hand.skeleton import MANO_PARENTS, MANO_TO_OPENPOSE
@@ -72,11 +73,11 @@ def test_principal_components_are_a_change_of_basis(hand):
     _, pose, _ = random_state(1, 5)
     torch.testing.assert_close(hand.hands_components @ hand.hands_components.T, torch.eye(45, dtype=torch.float64))
     coefficients = pose[:, 3:] @ hand.hands_components.T
-    whole = hand.rotations_from_pca(pose[:, :3], coefficients, flat_hand_mean=True)
+    whole = rotations_from_pca(hand, pose[:, :3], coefficients, flat_hand_mean=True)
     torch.testing.assert_close(whole, hand.rotations(pose, flat_hand_mean=True))
-    few = hand.rotations_from_pca(pose[:, :3], coefficients[:, :6], flat_hand_mean=False)
+    few = rotations_from_pca(hand, pose[:, :3], coefficients[:, :6], flat_hand_mean=False)
     padded = torch.cat((coefficients[:, :6], torch.zeros(5, 39)), -1)
-    torch.testing.assert_close(few, hand.rotations_from_pca(pose[:, :3], padded, flat_hand_mean=False))
+    torch.testing.assert_close(few, rotations_from_pca(hand, pose[:, :3], padded, flat_hand_mean=False))
 
 
 def test_the_root_turns_about_its_own_joint_and_translation_comes_last(hand):
@@ -161,8 +162,8 @@ def test_mirrored_principal_components_give_mirrored_hands(hand):
     left = hand.mirrored()
     coefficients = random_state(9)[1][:8]
     root, zero = torch.zeros(3, dtype=torch.float64), torch.zeros(10, dtype=torch.float64)
-    a = hand.with_shape(zero).with_pose(hand.rotations_from_pca(root, coefficients, False)).vertices
-    b = left.with_shape(zero).with_pose(left.rotations_from_pca(root, coefficients, False)).vertices
+    a = hand.with_shape(zero).with_pose(rotations_from_pca(hand, root, coefficients, False)).vertices
+    b = left.with_shape(zero).with_pose(rotations_from_pca(left, root, coefficients, False)).vertices
     torch.testing.assert_close(b, a * torch.tensor((-1.0, 1.0, 1.0), dtype=torch.float64), atol=1e-14, rtol=0)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.type_checks import unchecked
 from usthand.common.errors import UsthandError
 from usthand.geometry.rotations import rotation_from_axis_angle
 from usthand.hand.result import Result, load_result
@@ -74,7 +75,7 @@ def test_nan_is_refused(result, name):
 
 
 def test_wrong_shapes_sides_and_frames_are_refused(result):
-    with pytest.raises(ValueError, match=r"pose has shape \(7, 45\)"):
+    with unchecked(), pytest.raises(ValueError, match=r"pose has shape \(7, 45\)"):
         replace(result, pose=result.pose[:, :45])
     with pytest.raises(ValueError, match="side"):
         replace(result, side="Right")
@@ -164,5 +165,23 @@ def test_edited_files_end_in_one_sentence(result, tmp_path, change, message):
     with np.load(result.save(tmp_path / "r.npz")) as file:
         arrays = {name: file[name] for name in file.files} | change
     np.savez(tmp_path / "edited.npz", **{name: array for name, array in arrays.items() if array is not None})
-    with pytest.raises(UsthandError, match=message):
+    with unchecked(), pytest.raises(UsthandError, match=message):
         load_result(tmp_path / "edited.npz")
+
+
+def test_an_old_file_in_the_calibrations_own_unit_is_converted(result, tmp_path):
+    """Version 1 kept lengths in the unit of a calibration without scale, here a decimetre, and other names."""
+    path = result.save(tmp_path / "r.npz")
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+    arrays |= {"version": np.array(1), "metric": np.array(False), "unit_m": np.array(0.1)}
+    arrays |= {"scale": arrays.pop("unit_source"), "joints": arrays.pop("joint_model")}
+    np.savez(path, **arrays)
+    found = load_result(path)
+    assert not found.metric and found.unit_m == 0.1 and found.joint_model == "rigid"
+    for name, factor in (("joints_world_m", 0.1), ("joints_cov_m2", 0.01), ("translation_m", 0.1)):
+        np.testing.assert_allclose(getattr(found, name), factor * getattr(result, name), rtol=1e-12)
+    np.testing.assert_allclose(found.in_calibration_unit().joints_world_m, result.joints_world_m, rtol=1e-12)
+    del arrays["unit_m"]  # files before the unit was kept
+    np.savez(path, **arrays)
+    assert load_result(path).unit_m == 1.0

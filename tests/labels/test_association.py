@@ -11,7 +11,8 @@ import torch
 
 from support.hands_in_views import N_FRAMES, detect, exact_uv, moving_hands, people, right_hand, ring_rig
 from usthand.capture.rig import Rig, load_rig
-from usthand.geometry.cameras import project, triangulate
+from usthand.geometry.cameras import project
+from usthand.geometry.triangulation import triangulate
 from usthand.labels.association.associate import AssociateConfig, associate, chirality
 from usthand.labels.formats import holistic_csv
 from usthand.labels.labels import Detection, Labels

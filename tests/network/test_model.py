@@ -9,12 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from support.networks import SMALL, make_inputs, make_model, run
 from usthand.common.errors import UsthandError
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.geometry.cameras import Cameras, project
 from usthand.hand.io import load_hand
+from usthand.network.config import ModelConfig
 from usthand.network.hand_head import pose_hand
 from usthand.network.heatmaps import soft_argmax
-from usthand.network.model import Inputs, ModelConfig
-from usthand.network.point_cloud import affine_apply, affine_inverse, palm_frame
+from usthand.network.model import Inputs
+from usthand.network.point_cloud import lift, palm_frame, project_to_crops
 
 KINDS = {"joint": SMALL, "hand": ModelConfig(**{**vars(SMALL), "flow": "hand"})}
 
@@ -108,8 +110,6 @@ def test_confidence_is_the_heatmaps_maximum_and_masks_follow(model):
 
 
 def test_triangulating_the_projections_of_a_hand_gives_the_hand_back():
-    from usthand.network.point_cloud import lift, project_to_crops
-
     inputs = make_inputs()
     rest = (
         load_hand().with_shape(torch.zeros(1, 10)).with_pose(torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 3)).joints

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from usthand.capture.rig import Camera, Rig
-from usthand.fit.kinematics import Articulation, HandState, articulation, rotation
+from usthand.fit.kinematics import Articulation, HandState, articulation
 from usthand.geometry.cameras import project
+from usthand.geometry.rotations import rotation_matrix
 from usthand.hand.io import load_hand
 from usthand.labels.labels import Labels
 
@@ -50,12 +51,12 @@ def make_scene(seed: int = 0, n_frames: int = 20, n_views: int = 4) -> Scene:
     phase = np.linspace(0, 0.15 * n_frames, n_frames)[:, None]
     middle, reach = 0.6 * hand.low + 0.4 * hand.high, 0.25 * (hand.high - hand.low)
     angles = middle + reach * np.sin(phase + rng.uniform(0, 6, len(middle)))
-    turn = rotation(0.4 * np.sin(phase + rng.uniform(0, 6, 3))) @ rotation(rng.normal(size=(1, 3)))
+    turn = rotation_matrix(0.4 * np.sin(phase + rng.uniform(0, 6, 3))) @ rotation_matrix(rng.normal(size=(1, 3)))
     state = HandState(
         turn, 0.02 * np.sin(phase + rng.uniform(0, 6, 3)), angles, np.clip(rng.normal(size=10), -1.5, 1.5)
     )
-    state.wrist_m = state.wrist_m - hand.posed(state, derivatives=False).joints.mean((0, 1))
-    joints = hand.posed(state, derivatives=False).joints
+    state.wrist_m = state.wrist_m - hand.joints(state).mean((0, 1))
+    joints = hand.joints(state)
     rotations = model.rotations(torch.from_numpy(hand.pose(state)), flat_hand_mean=True)
     shaped = model.with_shape(torch.from_numpy(state.shape))
     vertices = shaped.with_pose(rotations, torch.from_numpy(hand.translation_m(state))).vertices.numpy()
@@ -71,3 +72,9 @@ def labels_of(rig: Rig, uv: np.ndarray, seen: np.ndarray | None = None, side: st
 
 def error_mm(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return 1000 * np.linalg.norm(one - other, axis=-1)
+
+
+def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
+    """The rig in a unit of its own, of this length, as a calibration without scale gives it."""
+    cameras = tuple(replace(camera, translation=camera.translation / unit_m) for camera in rig.cameras)
+    return replace(rig, metric=False, unit_source="boards", cameras=cameras)

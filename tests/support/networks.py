@@ -8,7 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from usthand.geometry.cameras import Cameras
 from usthand.hand.io import load_hand
-from usthand.network.model import Inputs, ModelConfig, Prediction, UstHand
+from usthand.network.config import ModelConfig
+from usthand.network.model import Inputs, Prediction, UstHand
 
 SMALL = ModelConfig(
     width=8,

@@ -1,11 +1,16 @@
-"""A training short enough for a test."""
+"""A capture and a training small enough for a test."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from torch import Tensor
+
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.hand.io import load_hand
-from usthand.network.model import ModelConfig
+from usthand.network.config import ModelConfig
 from usthand.training.checkpoint import load_checkpoint
-from usthand.training.config import Preset, TrainConfig
+from usthand.training.config import OptimisationConfig, Preset
 
 MODEL = ModelConfig(
     width=8,
@@ -21,8 +26,14 @@ MODEL = ModelConfig(
 )
 
 
-SHORT = Preset(MODEL, train=TrainConfig(steps=6, clips=2, clip_frames=2, warmup=2, average=0.5))
+SHORT = Preset(MODEL, train=OptimisationConfig(steps=6, clips=2, clip_frames=2, warmup=2, average=0.5))
 
 
-def state_of(run, name="last"):
+def small_capture(folder: Path) -> Path:
+    """Three cameras, 24 frames, exact labels."""
+    return make_capture(folder, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3), progress=False)
+
+
+def state_of(run: Path, name: str = "last") -> dict[str, Tensor]:
+    """The weights of a run's checkpoint."""
     return load_checkpoint(run / name, load_hand())[0].state_dict()

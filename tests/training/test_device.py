@@ -1,5 +1,8 @@
-"""Networks go where they are sent. There need be no GPU for that to be seen: on torch's `meta` device, which computes nothing
-but knows where every tensor is, a tensor that was left on the CPU is an error, as it would be on a GPU."""
+"""Networks compute on the device they are given; tested without a GPU.
+
+Torch's `meta` device computes nothing but knows where every tensor is. There a tensor that was left on the CPU is an
+error, as it would be on a GPU.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from rich.progress import Progress
 
 from usthand.capture.capture import open_capture
 from usthand.cli import main
 from usthand.common.device import check_device
 from usthand.common.errors import UsthandError
-from usthand.data.windows import make_batch
+from usthand.data.batches import make_batch
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.hamuco.model import HamucoLearner
-from usthand.network.model import ModelConfig
+from usthand.network.config import ModelConfig
 from usthand.reconstruction.inference import SPREAD_SAMPLES, _chunk, _shared_noise
-from usthand.reconstruction.reconstruct import reconstruct
-from usthand.training.config import Preset, TrainConfig
-from usthand.training.loop import draw_batch, prepare_footages, start_training, train
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct
+from usthand.training.config import OptimisationConfig, Preset, TrainConfig
+from usthand.training.loop import load_hands, prepare_footages, start_training, train
 from usthand.training.losses import total
 from usthand.training.objective import UstHandLearner
+from usthand.training.step import draw_batch
 
 MODEL = ModelConfig(
     width=8,
@@ -54,7 +57,9 @@ def answers(monkeypatch):
 
 def preset(**changes) -> Preset:
     model = replace(MODEL, **{k: changes.pop(k) for k in list(changes) if hasattr(MODEL, k)})
-    return Preset(model, train=TrainConfig(steps=4, clips=2, clip_frames=3, single_frames=2, warmup=1, **changes))
+    return Preset(
+        model, train=OptimisationConfig(steps=4, clips=2, clip_frames=3, single_frames=2, warmup=1, **changes)
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,10 +75,9 @@ def preset(**changes) -> Preset:
 )
 def test_a_step_leaves_nothing_on_the_cpu(capture, tmp_path, learner, changes, request):
     config = preset(**changes)
-    with Progress(disable=True) as bar:
-        footages, checks = prepare_footages([capture], "right", None, config, bar, tmp_path)
-    state = start_training(config, footages, checks, tmp_path, None, learner, "meta")
-    assert all(value.is_meta for value in state.average.values())
+    footages, checks = prepare_footages(load_hands([capture], "right", None), config, tmp_path)
+    state = start_training(config, footages, checks, tmp_path, learner, "meta")
+    assert all(value.is_meta for value in state.average.state_dict().values())
     request.getfixturevalue("answers")
     loss = total(learner.terms(state.model, draw_batch(state, 0), config))
     loss.backward()
@@ -83,10 +87,9 @@ def test_a_step_leaves_nothing_on_the_cpu(capture, tmp_path, learner, changes, r
 
 
 def test_the_use_of_a_network_leaves_nothing_on_the_cpu(capture, tmp_path, request):
-    """All that `estimate` does but the last step, which brings the numbers back."""
+    """All that `estimate` does except the last step, which brings the numbers back."""
     config, learner = preset(), UstHandLearner()
-    with Progress(disable=True) as bar:
-        footages, _ = prepare_footages([capture], "right", None, config, bar, tmp_path)
+    footages, _ = prepare_footages(load_hands([capture], "right", None), config, tmp_path)
     model = learner.build(config).to("meta").eval()
     inputs, _ = make_batch([(footages[0], np.arange(5))], config.model.image_size, config.crop, None, "meta")
     generator = torch.Generator().manual_seed(0)
@@ -105,12 +108,13 @@ def test_a_tensor_left_on_the_cpu_would_be_seen():
 
 @pytest.mark.parametrize("device", [GPU])
 def test_a_gpu_gives_what_the_cpu_gives(capture, tmp_path, device):
-    """A run begun on the CPU goes on on the GPU; results of one network agree within float32's noise (TF32 included)."""
+    """A run begun on the CPU goes on on the GPU; the results agree within float32's noise (TF32 included)."""
     config = preset()
-    train([capture], tmp_path / "run", replace(config, train=replace(config.train, steps=2)), quiet=True)
-    train([capture], tmp_path / "gpu", config, quiet=True, device=device)
+    train([capture], tmp_path / "run", TrainConfig(replace(config, train=replace(config.train, steps=2))))
+    train([capture], tmp_path / "gpu", TrainConfig(config, device=device))
     one, two = (
-        reconstruct(open_capture(capture), tmp_path / "run", "right", device=where) for where in ("cpu", device)
+        reconstruct(open_capture(capture), tmp_path / "run", "right", ReconstructConfig(device=where))
+        for where in ("cpu", device)
     )
     assert np.abs(one.joints_world_m - two.joints_world_m).max() < 1e-3
 

@@ -10,37 +10,34 @@ import numpy as np
 import pytest
 import torch
 
-from support.trainings import MODEL, SHORT, state_of
+from support.trainings import MODEL, SHORT, small_capture, state_of
 from usthand.capture.capture import open_capture
-from usthand.capture.frames import planes_of
 from usthand.common.errors import UsthandError
-from usthand.data.prepare import as_right_hand, choose_side, consensus_labels, fit_hand, hold_out, load_hand_2d
-from usthand.data.windows import CropConfig, Footage, Targets, augmentation, cut_crop, make_batch, place_crops
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.data.batches import Targets
+from usthand.data.crops import CropConfig
+from usthand.data.prepare import choose_side
 from usthand.evaluation import truth as truth_module
 from usthand.evaluation.truth import load_truth
 from usthand.hand.io import load_hand
-from usthand.labels.labels import load_labels, load_npz
-from usthand.network.model import TINY, Inputs
-from usthand.network.point_cloud import affine_apply
-from usthand.reconstruction import reconstruct as reconstruct_module
-from usthand.reconstruction.reconstruct import ADAPTED_VARIANCE_SCALE, VARIANCE_SCALE, reconstruct, reconstruct_both
-from usthand.training.checkpoint import SHIPPED, from_json, load_checkpoint, weights_digest
-from usthand.training.config import PRESETS, Preset, TrainConfig
-from usthand.training.loop import learning_rate, train
+from usthand.labels.labels import load_npz
+from usthand.network.config import TINY
+from usthand.network.model import Inputs
+from usthand.reconstruction.reconstruct import reconstruct, reconstruct_all
+from usthand.training.checkpoint import from_json, load_checkpoint, weights_digest
+from usthand.training.config import PRESETS, OptimisationConfig, Preset, TrainConfig
+from usthand.training.loop import train
+from usthand.training.step import learning_rate
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Three cameras, 24 frames, exact labels."""
-    path = tmp_path_factory.mktemp("captures") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3), progress=False)
+    return small_capture(tmp_path_factory.mktemp("captures") / "small")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def trained(small, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "short"
-    train([small], out, SHORT, quiet=True)
+    train([small], out, TrainConfig(SHORT))
     return out
 
 
@@ -48,7 +45,7 @@ def trained(small, tmp_path_factory):
 
 
 def test_inputs_and_targets_have_no_room_for_truth():
-    """Of the labels, the inputs hold where their fit expects the hand (crop maps, gate): see tests/test_gate.py."""
+    """Of the labels, the inputs hold where their fit expects the hand (crop maps, gate): tests/data/test_gate.py."""
     assert Inputs._fields == ("images", "crop_from_px", "view_mask", "cameras", "gate")
     assert Targets._fields == ("uv_crop", "weight", "detected_uv_crop", "detected_weight")
 
@@ -63,7 +60,7 @@ def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypat
         raise AssertionError("truth was read")
 
     monkeypatch.setattr(truth_module, "load_truth", refuse)
-    train([blind], tmp_path / "run", SHORT, quiet=True)
+    train([blind], tmp_path / "run", TrainConfig(SHORT))
     ours, theirs = state_of(tmp_path / "run"), state_of(trained)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     a = reconstruct(open_capture(blind), tmp_path / "run", "right")
@@ -71,110 +68,12 @@ def test_training_and_reconstruction_never_read_truth(small, tmp_path, monkeypat
     assert np.array_equal(a.joints_world_m, b.joints_world_m)
 
 
-# ---- crops ---------------------------------------------------------------------------------------------------------
-
-
-def test_crops_hold_the_labelled_hand_and_their_maps_are_right(small):
-    """A crop, found again in the image by its affine map: colours agree to the resampling's blur."""
-    capture = open_capture(small)
-    hand = load_hand_2d(capture, "right")
-    fit = fit_hand(hand, capture.fps)
-    crops = place_crops(hand.rig, fit.joints_world_m, fit.valid, 1.7)
-    labels = load_labels(capture, "right")
-    low, high = crops.corner_px[..., None, :] - 0.5, (crops.corner_px + crops.side_px[..., None])[..., None, :] - 0.5
-    inside = ((labels.uv_px >= low) & (labels.uv_px <= high)).all(-1)
-    assert inside[labels.mask & crops.view_mask[..., None]].all()
-    assert crops.view_mask.all()
-
-
-def test_a_crop_equals_the_image_at_its_own_size():
-    rng = np.random.default_rng(0)
-    image = rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)
-
-    def cut(x, y):
-        out = np.full((20, 20, 3), 7, np.uint8)
-        cut_crop(planes_of(image), np.array([x, y]), 20, False, out)
-        return out
-
-    assert np.array_equal(cut(5, 7), image[7:27, 5:25])
-    beyond = cut(-4, 30)
-    assert np.array_equal(beyond[:10, 4:], image[30:40, :16]) and not beyond[10:].any() and not beyond[:, :4].any()
-    assert not cut(500, 500).any()
-
-
-def test_augmented_batches_keep_image_label_and_camera_together(small):
-    """A bright dot painted at the label is found at the label's crop coordinates, whatever the augmentation."""
-    capture = open_capture(small)
-    hand = load_hand_2d(capture, "right")
-    fit = fit_hand(hand, capture.fps)
-    crops = place_crops(hand.rig, fit.joints_world_m, fit.valid, 1.7)
-    footage = Footage(
-        hand.rig, hand.labels, hand.labels, np.zeros((24, 3, 160, 160, 3), np.uint8), crops, np.arange(24)
-    )
-    joint = 8
-    at = affine_apply(
-        torch.from_numpy(footage.store_from_px), torch.from_numpy(hand.labels.uv_px[:, :, [joint]]).double()
-    )
-    column, row = (((at[:, :, 0] + 1) * 80 - 0.5).round().long().numpy()[..., k] for k in range(2))
-    t, v = np.indices(column.shape)
-    for dy in (-1, 0, 1):
-        for dx in (-1, 0, 1):
-            footage.images[t, v, row + dy, column + dx] = 255
-    inputs, targets = make_batch(
-        [(footage, np.arange(4)), (footage, np.arange(4, 8))], 96, CropConfig(colour=0.0), np.random.default_rng(0)
-    )
-    brightness = inputs.images.sum(3)
-    peak = brightness.flatten(-2).argmax(-1)
-    found = torch.stack(((2 * (peak % 96) + 1) / 96 - 1, (2 * (peak // 96) + 1) / 96 - 1), -1)
-    # Half a stored pixel from rounding, one network pixel from the blob: 3 pixels of 96 are a safe bound.
-    assert ((found - targets.uv_crop[..., joint, :]).abs().amax() < 6 / 96) and (targets.weight[..., joint] > 0).all()
-    uv_px = affine_apply(
-        inputs.crop_from_px.double(), torch.from_numpy(hand.labels.uv_px[:8]).double().reshape(2, 4, 3, 21, 2)
-    )
-    assert (uv_px - targets.uv_crop).abs().max() < 1e-4
-
-
-def test_augmentation_stays_within_its_ranges():
-    maps = augmentation((500,), CropConfig(scale=(0.9, 1.1), rotation_deg=30), np.random.default_rng(0))
-    scale = np.sqrt(np.linalg.det(maps[:, :, :2])) * 1.3
-    angle = np.degrees(np.arctan2(maps[:, 1, 0], maps[:, 0, 0]))
-    assert 0.9 <= scale.min() < 0.92 and 1.08 < scale.max() <= 1.1 and 28 < np.abs(angle).max() <= 30
-
-
-# ---- labels --------------------------------------------------------------------------------------------------------
-
-
-def test_consensus_of_exact_labels_is_the_labels(small):
-    capture = open_capture(small)
-    hand = load_hand_2d(capture, "right")
-    consensus = consensus_labels(hand, fit_hand(hand, capture.fps))
-    error = np.linalg.norm(consensus.uv_px - hand.labels.uv_px, axis=-1)
-    assert np.median(error[hand.labels.mask]) < 0.7  # px of 128: the shape priors pull a little
-
-
-def test_held_out_labels_are_in_no_loss(small):
-    labels = load_labels(open_capture(small), "right")
-    kept, held = hold_out(labels, 0.3, np.random.default_rng(0))
-    assert not (kept.mask & held.mask).any() and np.array_equal(kept.mask | held.mask, labels.mask)
-    assert 0 < held.mask.mean() < 0.6
-
-
-def test_a_left_hand_is_the_mirrored_right_one():
-    from support.toy import toy_labels, toy_rig
-
-    rig, labels = toy_rig(), toy_labels()
-    left = as_right_hand(rig.mirrored(), labels.mirrored(rig.widths))
-    assert left.mirrored and left.labels.side == "right"
-    assert np.abs(left.labels.uv_px - labels.uv_px).max() < 1e-3
-    assert np.abs(left.rig.cameras[0].rotation - rig.cameras[0].rotation).max() < 1e-12
-
-
 # ---- runs ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_network_and_another_another(small, trained, tmp_path):
-    train([small], tmp_path / "again", SHORT, quiet=True)
-    train([small], tmp_path / "other", replace(SHORT, train=replace(SHORT.train, seed=1)), quiet=True)
+    train([small], tmp_path / "again", TrainConfig(SHORT))
+    train([small], tmp_path / "other", TrainConfig(replace(SHORT, train=replace(SHORT.train, seed=1))))
     first, again, other = state_of(trained), state_of(tmp_path / "again"), state_of(tmp_path / "other")
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not torch.equal(first["backbone.resnet.conv1.weight"], other["backbone.resnet.conv1.weight"])
@@ -195,8 +94,8 @@ def test_a_resumed_run_is_the_same_run(small, trained, tmp_path, monkeypatch):
 
     monkeypatch.setattr(module, "training_step", dies)
     with pytest.raises(KeyboardInterrupt):
-        train([small], tmp_path / "run", SHORT, quiet=True)
-    train([small], tmp_path / "run", SHORT, quiet=True)
+        train([small], tmp_path / "run", TrainConfig(SHORT))
+    train([small], tmp_path / "run", TrainConfig(SHORT))
     resumed, whole = state_of(tmp_path / "run"), state_of(trained)
     assert all(torch.equal(resumed[k], whole[k]) for k in whole)
 
@@ -223,8 +122,8 @@ def test_the_best_is_the_last_that_is_not_noticeably_worse(small, tmp_path, monk
     preset = replace(SHORT, train=replace(SHORT.train, steps=4))
     if interrupted:
         with pytest.raises(KeyboardInterrupt):
-            train([small], tmp_path / "run", preset, quiet=True)
-    train([small], tmp_path / "run", preset, quiet=True)
+            train([small], tmp_path / "run", TrainConfig(preset))
+    train([small], tmp_path / "run", TrainConfig(preset))
     assert at == [0, 1, 2, 3]
     best = json.loads((tmp_path / "run" / "best" / "config.json").read_text())
     assert (best["step"], best["held_out_px"]) == (3, 2.04)
@@ -241,17 +140,17 @@ def test_a_run_leaves_what_it_promises(trained):
 
 def test_another_training_in_the_same_folder_is_refused(small, trained):
     with pytest.raises(UsthandError, match="other settings"):
-        train([small], trained, replace(SHORT, train=replace(SHORT.train, learning_rate=0.1)), quiet=True)
+        train([small], trained, TrainConfig(replace(SHORT, train=replace(SHORT.train, learning_rate=0.1))))
 
 
 def test_a_checkpoint_says_which_weights_of_the_package_it_began_from(small, trained, tmp_path):
-    began = Preset(TINY, train=TrainConfig(start="shipped", steps=1, clips=1, clip_frames=1))
-    train([small], tmp_path / "run", began, quiet=True)
+    began = Preset(TINY, train=OptimisationConfig(start="shipped", steps=1, clips=1, clip_frames=1))
+    train([small], tmp_path / "run", TrainConfig(began))
     said = [json.loads((run / "best" / "config.json").read_text())["shipped"] for run in (tmp_path / "run", trained)]
     assert said == [weights_digest(), None], "the short one began from nothing"
 
 
-def test_other_lessons_in_the_same_folder_are_refused(small, trained, tmp_path):
+def test_a_folder_of_a_training_on_other_data_is_refused(small, trained, tmp_path):
     """A network must not be taken for one that learned another capture, or that never saw a camera which it did see."""
     before = (trained / "best" / "model.safetensors").read_bytes()
     relabelled = tmp_path / "relabelled"
@@ -265,12 +164,10 @@ def test_other_lessons_in_the_same_folder_are_refused(small, trained, tmp_path):
         ([small], open_capture(small).rig.names[0]),
     ):
         with pytest.raises(UsthandError, match="on other captures or labels"):
-            train(captures, trained, SHORT, leave_out=leave_out, quiet=True)
+            train(captures, trained, TrainConfig(SHORT, leave_out=leave_out))
     assert (trained / "best" / "model.safetensors").read_bytes() == before
     shutil.copytree(small, tmp_path / "moved")
-    train(
-        [tmp_path / "moved"], trained, SHORT, quiet=True
-    )  # the same training_data_fingerprint from another place: it has ended
+    train([tmp_path / "moved"], trained, TrainConfig(SHORT))  # the same labels in another place: it has ended
 
 
 @pytest.mark.parametrize("killed_at", ["model.safetensors", "config.json", "optimizer.safetensors"])
@@ -293,9 +190,9 @@ def test_a_run_killed_while_it_saves_is_the_same_run(small, trained, tmp_path, m
 
     monkeypatch.setattr(Path, "replace", dies)
     with pytest.raises(KeyboardInterrupt):
-        train([small], out, SHORT, quiet=True)
+        train([small], out, TrainConfig(SHORT))
     (out / "metrics.jsonl").open("a").write('{"step": 5, "tot')  # and what was being logged
-    train([small], out, SHORT, quiet=True)
+    train([small], out, TrainConfig(SHORT))
     resumed, whole = state_of(out), state_of(trained)
     assert all(torch.equal(resumed[k], whole[k]) for k in whole)
     assert [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
@@ -305,7 +202,7 @@ def test_a_damaged_optimiser_ends_in_one_sentence(small, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "last" / "optimizer.safetensors").write_bytes(b"rubbish")
     with pytest.raises(UsthandError, match=r"optimizer\.safetensors does not fit"):
-        train([small], tmp_path / "run", SHORT, quiet=True)
+        train([small], tmp_path / "run", TrainConfig(SHORT))
 
 
 def test_a_wrong_checkpoint_ends_in_one_sentence(trained, tmp_path):
@@ -339,7 +236,7 @@ def test_unknown_keys_of_a_config_are_refused():
 
 
 def test_learning_rates():
-    config = TrainConfig(steps=1000, warmup=100, learning_rate=1.0)
+    config = OptimisationConfig(steps=1000, warmup=100, learning_rate=1.0)
     assert learning_rate(0, config) == 0.01 and learning_rate(99, config) == 1.0
     assert abs(learning_rate(999, config) - 0.01) < 1e-3
     published = replace(config, schedule="step")
@@ -363,81 +260,19 @@ def test_the_side_must_be_said_only_where_both_hands_are_labelled(small):
     assert choose_side(open_capture(small), None) == "right" and choose_side(open_capture(small), "left") == "left"
 
 
-def test_leaving_a_camera_out_keeps_it_out(small, trained):
-    capture = open_capture(small)
-    result = reconstruct(capture, trained, "right", leave_out="cam1")
-    assert result.cameras == ("cam0", "cam2")
-    with pytest.raises(UsthandError, match="no camera 'nine'"):
-        reconstruct(capture, trained, "right", leave_out="nine")
-
-
 @pytest.mark.slow
 def test_one_tiny_capture_can_be_overfitted(small, tmp_path):
     """A few minutes of a small network: its own points come within some millimetres of the exactly labelled hand, an
     order of magnitude closer than untrained, and the 2D error within a pixel or two of the 64 px crops."""
     model = replace(MODEL, width=16)
     preset = Preset(
-        model, CropConfig(rotation_deg=5, shift=0.02, colour=0.05), train=TrainConfig(steps=500, clips=4, clip_frames=2)
+        model,
+        CropConfig(rotation_deg=5, shift=0.02, colour=0.05),
+        train=OptimisationConfig(steps=500, clips=4, clip_frames=2),
     )
-    train([small], tmp_path / "run", preset, quiet=True)
-    both = reconstruct_both(open_capture(small), tmp_path / "run", "right")
+    train([small], tmp_path / "run", TrainConfig(preset))
+    both = reconstruct_all(open_capture(small), tmp_path / "run", "right")
     truth = load_truth(small, "right")
     error = np.linalg.norm(both.network.joints_world_m - truth.joints_world_m, axis=-1).mean()
     assert error < 0.010
     assert both.estimates.valid.all()
-
-
-def test_confidence_falls_as_the_samples_spread(small, trained):
-    """In one image, joints in the order of their samples' spread are in the reverse order of their confidence."""
-    estimates = reconstruct_both(open_capture(small), trained, "right").estimates
-    seen = estimates.heatmap_confidence > 0
-    assert ((estimates.confidence > 0) == seen).all() and (estimates.confidence <= 1).all()
-    spread = estimates.cov_px2.trace(axis1=-2, axis2=-1)
-    for t, v in np.argwhere(seen.all(-1))[::7]:
-        assert (np.diff(estimates.confidence[t, v][np.argsort(spread[t, v])]) <= 1e-9).all()
-
-
-@pytest.mark.parametrize("shipped", [True, False])
-def test_the_shipped_network_is_heard_beside_a_trained_one(small, trained, monkeypatch, shipped):
-    heard, real = [], reconstruct_module.polish_fit
-
-    def listen(hand, sources, *rest):
-        heard.extend(sources)
-        return real(hand, sources, *rest)
-
-    monkeypatch.setattr(reconstruct_module, "polish_fit", listen)
-    monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 3.0)
-    judged, fit_both = [], reconstruct_module.fit_observations
-    monkeypatch.setattr(
-        reconstruct_module,
-        "fit_observations",
-        lambda rig, both, *rest, **more: (
-            judged.append(None if both.sets_noise_scale is None else both.sets_noise_scale.tolist()),
-            fit_both(rig, both, *rest, **more),
-        )[1],
-    )
-    steps = []
-    both = reconstruct_both(
-        open_capture(small), trained, "right", progress=lambda *at: steps.append(at), shipped=shipped
-    )
-    adapted = 3 * ADAPTED_VARIANCE_SCALE  # three views
-    networks = [adapted, VARIANCE_SCALE[both.final.joint_model]] if shipped else [adapted]
-    assert [one.variance_scale for one in heard] == [3 * variance_scale for variance_scale in networks] and heard[
-        0
-    ].estimates is both.estimates
-    assert len({id(one.estimates) for one in heard}) == len(networks)
-    assert judged == [None if not shipped else [False] * 3 + [True] * 6], (
-        "of three views each: the trained network, the shipped one, labels"
-    )
-    assert [one.firm for one in heard] == [False, True][: len(networks)], (
-        "the trained network has learned the detector's joints"
-    )
-    assert steps == sorted(steps) and steps[-1][0] == steps[-1][1] == len(networks) * len(both.final.valid)
-
-
-def test_the_shipped_network_is_not_its_own_second_witness(small, monkeypatch):
-    heard = []
-    monkeypatch.setattr(reconstruct_module, "polish_fit", lambda hand, sources, *rest: heard.extend(sources))
-    monkeypatch.setattr(reconstruct_module, "label_excellence", lambda hand, fit: 1.0)
-    reconstruct_both(open_capture(small), SHIPPED, "right")
-    assert len(heard) == 1 and heard[0].variance_scale in VARIANCE_SCALE.values() and heard[0].predicts_model_joints

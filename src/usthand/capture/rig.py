@@ -53,7 +53,7 @@ class Camera:
     """3, cam_from_world, metres."""
 
     @property
-    def centre_world_m(self) -> np.ndarray:
+    def centre_world(self) -> np.ndarray:
         """Where the camera stands, (3,)."""
         return -self.rotation.T @ self.translation
 
@@ -105,10 +105,19 @@ class Rig:
     def __len__(self) -> int:
         return len(self.cameras)
 
-    def in_metres(self, metres_per_unit: float, words: str) -> Rig:
-        """The rig with its lengths in metres; `words`: how it is known what its unit is."""
+    def in_metres(self, unit_m: float, unit_source: str = "") -> Rig:
+        """The rig with its lengths in metres; itself if it is metric.
+
+        Args:
+            unit_m: Metres in the calibration's own unit, such as `Result.unit_m`.
+            unit_source: How that is known, in words; by default what the rig says of its own unit.
+        """
+        return self if self.metric else self.rescaled(unit_m, unit_source or self.unit_source)
+
+    def rescaled(self, metres_per_unit: float, unit_source: str) -> Rig:
+        """A metric rig, with all lengths times `metres_per_unit` whatever the calibration says of its unit."""
         cameras = tuple(replace(c, translation=c.translation * metres_per_unit) for c in self.cameras)
-        return Rig(cameras, True, words)
+        return Rig(cameras, True, unit_source)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -220,16 +229,16 @@ def build_rig(
         )
     given = f"{scale:g} m for each unit of the calibration, as given with --scale" if scale is not None else ""
     if isinstance(found, Rig):
-        return found if scale is None else found.in_metres(scale, given)
+        return found if scale is None else found.rescaled(scale, given)
     cameras = tuple(_camera(found.path, _sized(found, entry, sizes or {}), entry["name"]) for entry in found.cameras)
     rig = _unique(found.path, Rig(cameras))
     if scale is not None:
-        return rig.in_metres(scale, given)
+        return rig.rescaled(scale, given)
     if found.metres_per_unit is None:
         return replace(rig, metric=False, unit_source=found.unit)
     if found.metres_per_unit == 1:
         return rig
-    return rig.in_metres(found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
+    return rig.rescaled(found.metres_per_unit, f"{found.unit} from the calibration ({found.format})")
 
 
 def _sized(found: Calibration, entry: dict[str, Any], sizes: Mapping[str, tuple[int, int]]) -> dict[str, Any]:

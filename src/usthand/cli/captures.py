@@ -124,9 +124,15 @@ def import_dataset(
         annotated: Write the makers' 2D ground truth as labels. Learning from it is no longer learning without labels.
     """
     from usthand.datasets import reader
-    from usthand.datasets.importing import import_recordings
+    from usthand.datasets.importing import NO_MESHES, DatasetConfig, import_recordings
 
-    import_recordings(reader(dataset), root, out, split, protocol, limit, hand, annotated)
+    config, bare, count = DatasetConfig(split, protocol, limit, hand, annotated), False, 0
+    for imported in import_recordings(reader(dataset), root, out, config):
+        print("\n".join(imported.report), flush=True)
+        bare, count = bare or imported.lacks_meshes, count + 1
+    print(f"{out}: {count} captures.")
+    if bare:
+        print(NO_MESHES, file=sys.stderr)
 
 
 def label(

@@ -7,6 +7,8 @@ from typing import Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
+from usthand.cli.progress import progress_bar
+from usthand.cli.show import cell_progress, show_demo
 from usthand.experiments.pretrain import PretrainConfig
 
 Table = Literal[
@@ -36,7 +38,9 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None,
     """
     from usthand.experiments.demo import run_demo
 
-    run_demo(out, seed, steps, frames)
+    made = run_demo(out, seed, steps, frames, progress_bar("demo"))
+    show_demo(made.numbers)
+    print(f"Report: {made.report}")
 
 
 def bench(
@@ -63,9 +67,10 @@ def bench(
         preset: Networks of these sizes; `paper` (the headline) wants a GPU.
         device: Where to train, in torch's words: cpu, cuda, cuda:1.
     """
-    from usthand.experiments.bench.fill import fill
+    from usthand.experiments.bench.fill import FillConfig, fill
 
-    print(fill(table, cache, results, seeds, run, minutes, into, preset, device))
+    config = FillConfig(cache, results, seeds, run, minutes, into, preset, device)
+    print(fill(table, config, cell_progress()))
 
 
 def pretrain(config: OmitArgPrefixes[PretrainConfig]) -> None:
@@ -76,4 +81,4 @@ def pretrain(config: OmitArgPrefixes[PretrainConfig]) -> None:
     """
     from usthand.experiments.pretrain import pretrain as run
 
-    print(run(config))
+    print(run(config, progress_bar("pretraining")))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from usthand.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from usthand.capture.capture import Capture
     from usthand.capture.create import CreatedCapture
+    from usthand.common.progress import Progress
     from usthand.hand.result import Result
 
 
@@ -50,3 +54,33 @@ def show_numbers(numbers: dict[str, object]) -> None:
     for name, value in numbers.items():
         if not isinstance(value, dict):
             print(f"{name:<{width}}  {value:.3f}" if isinstance(value, float) else f"{name:<{width}}  {value}")
+
+
+def show_demo(numbers: dict[str, object]) -> None:
+    """The demo's table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from usthand.experiments.demo import CAPTION, TABLE, table_rows
+
+    title = f"Error against truth, {numbers['frames']} frames; absolute unless said otherwise"
+    table = Table(title=title, caption=CAPTION)
+    table.add_column("", no_wrap=True)
+    for heading in TABLE.values():
+        table.add_column(heading, justify="right")
+    for row in table_rows(numbers):
+        table.add_row(*row)
+    Console().print(table)
+
+
+def cell_progress() -> Progress:
+    """A line on stderr for each cell of a benchmark, and bars for what is done in it."""
+    bar = progress_bar("benchmark")
+
+    def show(done: int, total: int, task: str = "", note: str = "") -> None:
+        if task != "cells":
+            bar(done, total, task, note)
+        elif done < total:
+            print(f"cell {done + 1} of {total}: {note}", file=sys.stderr)
+
+    return show

@@ -7,36 +7,36 @@
         <capture>-00000000.json             frame, sides of the crops and their corners in the image
       crops-00000.npy           where in the shard each crop's pixels begin, (N, V) int64, -1 where masked
 
-A shard is a plain, uncompressed tar file, so that any tool can read it, and ours without unpacking: pixels are read from
-where they lie. They are raw: PNG would save two thirds of the disk, but writing it takes as long as decoding the video, and reading
-a batch of it tens of times as long (docs/notes/throughput.md). A shard bears its name only when it is whole; one that is missing is written when it is next
-needed. The digest covers all that the pixels depend on: videos, where and how large the crops are (which is what rig, labels
-and crop settings come to), mirroring, and the libraries that decode. Changed labels thus lead to another folder.
+A shard is a plain, uncompressed tar file: any tool can read it, and this module reads pixels in place. They are raw.
+PNG would save two thirds of the disk, but writing it takes as long as decoding the video, and reading a batch of it
+tens of times as long (docs/notes/throughput.md). A shard takes its name only when it is whole, and a missing one is
+written when it is next needed. The digest covers all that the pixels depend on: videos, place and size of the crops
+(in which rig, labels and crop settings show), mirroring, and the decoder. Changed labels thus lead to another folder.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import tarfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
-from io import BytesIO
+from io import BytesIO, FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
 from usthand.common.errors import UsthandError
+from usthand.common.files import whole_file
 
 VERSION = 1  # of this format and of how crops are cut; counted up whenever pixels would differ
 SHARD_BYTES = 128e6  # of pixels in a shard
-STALE_S = 3600.0  # a part that nobody has written to for so long was left behind
+STALE_S = 3600.0  # a partial file that nobody has written to for so long was left behind
 BLOCK = tarfile.BLOCKSIZE
 
 
@@ -56,6 +56,7 @@ class CropSet:
 
     @property
     def shape(self) -> tuple[int, int, int, int, int]:
+        """Of all the crops together: T V S S 3."""
         return (*self.side_px.shape, self.crop_px, self.crop_px, 3)
 
     @property
@@ -89,7 +90,7 @@ class CropSet:
 
 @dataclass(frozen=True)
 class ShardedCrops:
-    """Crops in shards, indexed by frames like the array (T, V, S, S, 3) that they stand for. Holds no pixels, no open file."""
+    """Crops in shards, indexed by frames like an array (T, V, S, S, 3). It holds no pixels and no open file."""
 
     folder: Path
     shape: tuple[int, int, int, int, int]
@@ -100,17 +101,17 @@ class ShardedCrops:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, frames: int | slice | Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "N V S S 3"]:
+    def __getitem__(self, frames: int | slice | Int[np.ndarray, "N"]) -> UInt8[np.ndarray, "*N V S S 3"]:
         at = np.arange(len(self))[frames]
         out = np.zeros((at.size, *self.shape[1:]), np.uint8)
         shards = at.ravel() // self.per_shard
         for shard in np.unique(shards):
             with (self.folder / shard_name(shard)).open("rb", buffering=0) as file:
                 for row in np.flatnonzero(shards == shard):
-                    self._read(file, at.flat[row], out[row])
+                    self._read(file, int(at.flat[row]), out[row])
         return out.reshape(*at.shape, *self.shape[1:])
 
-    def _read(self, file, frame: int, out: UInt8[np.ndarray, "V S S 3"]) -> None:
+    def _read(self, file: FileIO, frame: int, out: UInt8[np.ndarray, "V S S 3"]) -> None:
         for view, offset in enumerate(self.offsets[frame]):
             if offset >= 0:
                 file.seek(offset)
@@ -123,29 +124,32 @@ class ShardedCrops:
 
 
 def shard_name(number: int) -> str:
+    """The file of a shard."""
     return f"crops-{number:05d}.tar"
 
 
 def sharded(
     cache: Path, crops: CropSet, cut: Callable[[int, int], Iterator[tuple[int, UInt8[np.ndarray, "N V S S 3"]]]]
 ) -> ShardedCrops:
-    """The crops from the cache; those shards that are not there are cut and written first.
+    """The crops from the cache; shards that are not there are cut and written first.
 
     Args:
-        cache: a folder that several captures and trainings may share.
-        cut: gives the crops from one frame to another in blocks, each with its first frame.
+        cache: A folder that several captures and trainings may share.
+        crops: What the crops depend on.
+        cut: Gives the crops from one frame to another in blocks, each with its first frame.
     """
     description = crops.description()
     digest = sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()
     folder = Path(cache) / f"{crops.name}-{digest[:16]}"
     folder.mkdir(parents=True, exist_ok=True)
     _remove_stale(folder)
-    _write_whole(folder / "crops.json", (json.dumps(description, indent=1) + "\n").encode())
-    frames = crops.shape[0]
+    with whole_file(folder / "crops.json") as partial:
+        partial.write_text(json.dumps(description, indent=1) + "\n")
     for first, last in _missing(folder, crops):
-        _write_shards(folder, crops, first, cut(first * crops.per_shard, min(last * crops.per_shard, frames)))
-    count = -(-frames // crops.per_shard)
-    indices = [np.load(folder / shard_name(n).replace(".tar", ".npy")) for n in range(count)]
+        start, stop = first * crops.per_shard, min(last * crops.per_shard, crops.shape[0])
+        _write_shards(folder, crops, range(start, stop), cut(start, stop))
+    count = -(-crops.shape[0] // crops.per_shard)
+    indices = [np.load((folder / shard_name(n)).with_suffix(".npy")) for n in range(count)]
     offsets = np.concatenate(indices) if indices else np.zeros(crops.shape[:2], np.int64)
     return ShardedCrops(folder, crops.shape, crops.per_shard, offsets)
 
@@ -169,49 +173,31 @@ def _is_whole(shard: Path, pixels: int) -> bool:
 
 
 def _remove_stale(folder: Path) -> None:
-    for part in folder.glob("*.part"):
-        if time.time() - part.stat().st_mtime > STALE_S:
-            part.unlink(missing_ok=True)
+    for partial in folder.glob(".*"):
+        if time.time() - partial.stat().st_mtime > STALE_S:
+            partial.unlink(missing_ok=True)
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
-def _write_whole(path: Path, data: bytes) -> None:
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
-
-
-def _write_shards(folder: Path, crops: CropSet, number: int, blocks: Iterator[tuple[int, np.ndarray]]) -> None:
-    """Write consecutive shards from `number` on, each as soon as its frames are there."""
-    frame, frames = (
-        number * crops.per_shard,
-        ((first + i, views) for first, block in blocks for i, views in enumerate(block)),
-    )
-    while chunk := min(crops.per_shard, crops.shape[0] - frame):
-        path = folder / shard_name(frame // crops.per_shard)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        offsets = np.full((chunk, len(crops.cameras)), -1, np.int64)
-        try:
-            with part.open("wb") as file:
-                for row in range(chunk):
-                    found = next(frames, None)
-                    if found is None:
-                        return  # the run ends here
-                    _write_sample(file, crops, *found, offsets[row])
+def _write_shards(folder: Path, crops: CropSet, span: range, blocks: Iterator[tuple[int, np.ndarray]]) -> None:
+    """Write the shards of consecutive frames, each as soon as its frames are there."""
+    frames = ((first + i, views) for first, block in blocks for i, views in enumerate(block))
+    for start in span[:: crops.per_shard]:
+        path = folder / shard_name(start // crops.per_shard)
+        offsets = np.full((min(crops.per_shard, span.stop - start), len(crops.cameras)), -1, np.int64)
+        with whole_file(path) as partial:
+            with partial.open("wb") as file:
+                for row, (frame, views) in zip(offsets, frames, strict=False):  # the shard's rows end first
+                    _write_sample(file, crops, frame, views, row)
                 file.write(bytes(2 * BLOCK))  # a tar file's end
-            index = BytesIO()
-            np.save(index, offsets)
-            _write_whole(path.with_suffix(".npy"), index.getvalue())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        frame += chunk
+            with whole_file(path.with_suffix(".npy")) as index:
+                np.save(index, offsets)
 
 
 def _write_sample(
-    file, crops: CropSet, frame: int, views: UInt8[np.ndarray, "V S S 3"], offsets: Int[np.ndarray, "V"]
+    file: BinaryIO, crops: CropSet, frame: int, views: UInt8[np.ndarray, "V S S 3"], offsets: Int[np.ndarray, "V"]
 ) -> None:
     """One frame: a crop for each view that sees the hand, and their places. Fills in where the pixels begin."""
     key, header, places = f"{crops.name}-{frame:08d}", _npy_header(crops.crop_px), {}

@@ -1,4 +1,7 @@
-"""Readers of public data sets: each turns a folder, as its makers released it, into captures."""
+"""Readers of public data sets: each turns a folder, as its makers released it, into captures.
+
+`base` says what a reader is, `importing` runs one; `reading`, `percamera` and `mano` hold what several readers share.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def reader(name: str) -> Reader:
     """The reader of a data set.
 
     Raises:
-        UsthandError: if there is none of that name.
+        UsthandError: If there is none of that name.
     """
     if name not in DATASETS:
         raise UsthandError(

@@ -1,9 +1,9 @@
-"""What every reader of a data set gives, how it becomes a capture folder, and the one check that none may go without.
+"""What every reader of a data set returns, how it becomes a capture folder, and the check that every import runs.
 
 A reader is a function `recordings(root, split, protocol, hand=None)` that yields one `Recording` after the other. It
-groups images by what they are named (sequence, frame, camera), never by position: a lost image loses one view of one
-frame and nothing else. `protocol` is "" for the data set's usual one. `hand` is a right `HandModel` in MANO's layout, or
-None: where meshes come only as MANO's parameters, it makes them, and without it the truth has joints alone.
+groups images by their names (sequence, frame, camera), never by position: a lost image costs one view of one frame and
+nothing else. `protocol` is "" for the data set's usual one. `hand` is a right `HandModel` in MANO's layout, or None.
+Where meshes come only as MANO's parameters, the reader needs it to make them; without it the truth has joints alone.
 """
 
 from __future__ import annotations
@@ -11,16 +11,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 
 from usthand.capture.capture import ImageRef
 from usthand.capture.rig import Rig, save_rig
 from usthand.common.errors import UsthandError
-from usthand.common.files import whole_folder
+from usthand.common.files import whole_folder, write_toml
 from usthand.evaluation.truth import Truth, save_truth
-from usthand.geometry.cameras import Cameras, project, triangulate
+from usthand.geometry.cameras import Cameras, project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import FINGERS, SIDES
 from usthand.labels.labels import Labels
@@ -32,7 +35,7 @@ PALM = (FINGERS["index"][0], FINGERS["little"][0])
 
 @dataclass(frozen=True)
 class HandData:
-    """What is known of one hand of a recording."""
+    """What a data set knows of one hand of a recording."""
 
     side: str
     labels: Labels | None = None
@@ -40,6 +43,23 @@ class HandData:
     truth: Truth | None = None
     annotated: Labels | None = None
     """2D ground truth, for the check. It becomes labels only where that is asked for by name."""
+
+
+ImageRows = tuple[tuple[ImageRef | Path | None, ...], ...]
+"""[frame][view]; None where the view lacks the frame."""
+
+
+class DatasetPart(NamedTuple):
+    """Which part of which data set something is from."""
+
+    dataset: str
+    protocol: str
+    split: str
+
+
+def present(images: ImageRows) -> Bool[np.ndarray, "T V"]:
+    """Which views have which frames."""
+    return np.array([[image is not None for image in row] for row in images], bool)
 
 
 @dataclass(frozen=True)
@@ -50,20 +70,19 @@ class Recording:
     """Unique in the data set; the folder's name."""
     rig: Rig
     fps: float
-    images: tuple[tuple[ImageRef | Path | None, ...], ...]
-    """[frame][view]; None where the view lacks the frame."""
+    images: ImageRows
     hands: tuple[HandData, ...]
     """One or both."""
     dataset: str
     protocol: str
     split: str
     note: str = ""
-    """What the reader decided or left out, told in the report."""
+    """What the reader decided or left out, for the report."""
 
     @property
-    def present(self) -> np.ndarray:
-        """(T, V) bool."""
-        return np.array([[image is not None for image in row] for row in self.images], bool).reshape(-1, len(self.rig))
+    def present(self) -> Bool[np.ndarray, "T V"]:
+        """Which views have which frames."""
+        return present(self.images)
 
 
 Reader = Callable[[Path, str, str, HandModel | None], Iterator[Recording]]
@@ -78,7 +97,7 @@ def write_recording(recording: Recording, out: Path) -> Path:
     The folder appears under its name only once it is complete.
 
     Raises:
-        UsthandError: if it exists, or the recording contradicts itself.
+        UsthandError: If it exists, or the recording contradicts itself.
     """
     _check(recording)
     folder = Path(out) / recording.name
@@ -89,9 +108,8 @@ def write_recording(recording: Recording, out: Path) -> Path:
 
 def _fill(folder: Path, recording: Recording) -> None:
     save_rig(recording.rig, folder / "rig.toml")
-    lines = [f"fps = {float(recording.fps)}"]
-    lines += [f'{key} = "{getattr(recording, key)}"' for key in ("dataset", "protocol", "split")]
-    (folder / "capture.toml").write_text("\n".join(lines) + "\n")
+    part = {key: getattr(recording, key) for key in DatasetPart._fields}
+    write_toml(folder / "capture.toml", {"fps": float(recording.fps), **part})
     for view, name in enumerate(recording.rig.names):
         rows = (_line(row[view]) + "\n" for row in recording.images)
         (folder / f"{name}.txt").write_text("".join(rows), "utf-8")
@@ -129,8 +147,6 @@ def _check(recording: Recording) -> None:
         refuse("has no frame")
     if recording.name in ("", ".", "..") or "/" in recording.name:
         refuse("has a name that is no folder's")
-    if any('"' in text or "\\" in text for text in (recording.dataset, recording.protocol, recording.split)):
-        refuse("has quotes in its protocol")
     if any(len(row) != views for row in recording.images):
         refuse(f"has frames with another number of images than the {views} cameras")
     if not recording.hands or len({hand.side for hand in recording.hands}) < len(recording.hands):
@@ -139,14 +155,10 @@ def _check(recording: Recording) -> None:
         if hand.side not in SIDES:
             refuse(f"has a hand of side {hand.side!r}")
         for labels in (hand.labels, hand.annotated):
-            if labels is not None and (labels.n_frames, labels.cameras, labels.side) != (
-                frames,
-                recording.rig.names,
-                hand.side,
-            ):
-                refuse(
-                    f"has labels of {labels.n_frames} frames, {len(labels.cameras)} cameras and a {labels.side} hand"
-                )
+            wanted = (frames, recording.rig.names, hand.side)
+            if labels is not None and (labels.n_frames, labels.cameras, labels.side) != wanted:
+                size = f"{labels.n_frames} frames, {len(labels.cameras)} cameras"
+                refuse(f"has labels of {size} and a {labels.side} hand")
         if hand.truth is not None and hand.truth.visible.shape != (frames, views, 21):
             refuse(f"has truth of shape {hand.truth.visible.shape}")
 
@@ -155,18 +167,18 @@ def _check(recording: Recording) -> None:
 
 
 def check_recording(recording: Recording) -> dict[str, dict[str, float | int | None]]:
-    """For each side the numbers that give a misread data set away, from its 2D joints (annotated, else labels) and truth:
+    """The numbers that give a misread data set away, by side, from its 2D joints (annotated, else labels) and truth.
 
     * `frames`: with 2D joints in two views or more, or with truth;
     * `residual_px`: median distance of the 2D joints from the projection of the points triangulated from them. Inverted
-      extrinsics, wrong pairing of cameras and shifted frames make it tens of pixels;
+      extrinsics, wrongly paired cameras and shifted frames make it tens of pixels;
     * `truth_px`: median distance of the projected truth from the 2D joints. Millimetres taken for metres, another order
       of the joints and swapped hands make it large, too;
-    * `inside`: share of the truth's joints that project into the images that are there; all that a data set without 2D
-      joints can be asked;
+    * `inside`: share of the truth's joints that project into the images that are there; the only check where a data set
+      has no 2D joints;
     * `palm_mm`: median width of the palm, index to little knuckle, of the truth, else of the triangulated points.
 
-    A number that cannot be had is None.
+    A number for which the data are missing is None.
     """
     cameras = recording.rig.tensors(torch.float64)
     return {hand.side: _check_hand(recording, hand, cameras) for hand in recording.hands}
@@ -218,10 +230,10 @@ def _share_inside(recording: Recording, cameras: Cameras, joints: np.ndarray, va
 
 
 def as_labels(recording: Recording) -> Recording:
-    """The recording with the annotated 2D joints in place of pseudo-labels: how good could labels be at best?
+    """The recording with the annotated 2D joints in place of pseudo-labels: the best that labels could be.
 
     Raises:
-        UsthandError: if the data set has none.
+        UsthandError: If the data set has none.
     """
     if all(hand.annotated is None for hand in recording.hands):
         raise UsthandError(

@@ -6,9 +6,9 @@
     calibration/extrinsics_20200702_151821/extrinsics.yml    12 numbers per serial, camera to master, metres; apriltag
     calibration/mano_20200709-subject-01_right/mano.yml      betas
 
-A label file has joint_3d (1, 21, 3) in its camera's frame, joint_2d (1, 21, 2) and pose_m (1, 51): rotation, 45 principal
-components, translation. Where the hand is not seen or was not annotated, joints are -1 and pose_m is 0. The world is the
-master camera's frame.
+A label file has joint_3d (1, 21, 3) in its camera's frame, joint_2d (1, 21, 2) and pose_m (1, 51): rotation, 45
+principal components, translation. Where the hand is not seen or was not annotated, joints are -1 and pose_m is 0. The
+world is the master camera's frame.
 """
 
 from __future__ import annotations
@@ -18,16 +18,18 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from usthand.capture.calibration.dexycb import read_dexycb
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 from usthand.capture.rig import Rig, build_rig
 from usthand.common.errors import UsthandError
-from usthand.datasets.base import HandData, Recording
-from usthand.datasets.mano import check_meshes, moved, official_left, pose_from_pca, pose_meshes
+from usthand.datasets.base import DatasetPart, HandData, Recording, present
+from usthand.datasets.mano import ManoParameters, moved, official_left, pose_from_pca, truth_with_meshes
+from usthand.datasets.reading import choose
 from usthand.evaluation.truth import Truth
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import N_JOINTS, SIDES
@@ -36,28 +38,13 @@ from usthand.labels.labels import ANNOTATION, Labels
 FPS = 30.0
 WIDTH, HEIGHT = 640, 480
 SEQUENCES = 100  # of each subject; the splits count them
-SERIALS = (
-    "836212060125",
-    "839512060362",
-    "840412060917",
-    "841412060263",
-    "932122060857",
-    "932122060861",
-    "932122061900",
-    "932122062010",
+SERIALS = tuple(
+    "836212060125 839512060362 840412060917 841412060263 932122060857 932122060861 932122061900 932122062010".split()
 )
-SUBJECTS = (
-    "20200709-subject-01",
-    "20200813-subject-02",
-    "20200820-subject-03",
-    "20200903-subject-04",
-    "20200908-subject-05",
-    "20200918-subject-06",
-    "20200928-subject-07",
-    "20201002-subject-08",
-    "20201015-subject-09",
-    "20201022-subject-10",
-)
+_DAYS = (20200709, 20200813, 20200820, 20200903, 20200908, 20200918, 20200928, 20201002, 20201015, 20201022)
+SUBJECTS = tuple(f"{day}-subject-{number:02d}" for number, day in enumerate(_DAYS, 1))
+DATASET, MULTI_VIEW = "dexycb", "dexycb-mv"
+SPLITS = ("train", "val", "test")
 _SEQUENCE = re.compile(r"\d{8}_\d{6}$")
 _ALL_SUBJECTS, _ALL_VIEWS, _ALL = range(10), range(8), tuple(range(SEQUENCES))
 _FIFTH, _OTHERS = tuple(i for i in _ALL if i % 5 == 4), tuple(i for i in _ALL if i % 5 != 4)
@@ -98,16 +85,21 @@ MULTI_VIEW_SETUPS = ("s0", "s1", "s3")
 class Annotation:
     """All label files of a sequence; rows without annotation are zeros and not `known`."""
 
-    joints_cam_m: np.ndarray
-    """(T, V, 21, 3)"""
-    uv_px: np.ndarray
-    """(T, V, 21, 2)"""
-    pose: np.ndarray
-    """(T, V, 51) as released."""
-    known: np.ndarray
-    """(T, V) the camera has the hand's joints."""
-    whole: np.ndarray
-    """(T, V) no coordinate of joint_2d is -1: what DexYCB-MV keeps."""
+    joints_cam_m: Float[np.ndarray, "T V 21 3"]
+    uv_px: Float[np.ndarray, "T V 21 2"]
+    pose: Float[np.ndarray, "T V 51"]
+    """As released."""
+    known: Bool[np.ndarray, "T V"]
+    """The camera has the hand's joints."""
+    whole: Bool[np.ndarray, "T V"]
+    """No coordinate of joint_2d is -1: what DexYCB-MV keeps."""
+
+
+class Person(NamedTuple):
+    """MANO's hand of the recording's side, and the person's shape."""
+
+    model: HandModel
+    betas: Float[np.ndarray, "10"]
 
 
 def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | None = None) -> Iterator[Recording]:
@@ -116,33 +108,29 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
     Every image is kept: a view without annotation is a view like any other. Truth is valid where a camera has it.
 
     Raises:
-        UsthandError: if the folder is not DexYCB's, or split or setup is unknown.
+        UsthandError: If the folder is not DexYCB's, or split or setup is unknown.
     """
-    setup = protocol or "s0"
-    for folder, serials in _sequences(root, setup, split, tuple(SETUPS)):
-        yield _recording(root, folder, serials, "dexycb", setup, split, hand, drop=False)
+    part = DatasetPart(DATASET, choose(DATASET, "protocol", protocol, tuple(SETUPS)), split)
+    for folder, serials in _sequences(root, part):
+        yield _recording(root, folder, serials, part, hand)
 
 
 def multi_view_recordings(
     root: Path, split: str, protocol: str = "", hand: HandModel | None = None
 ) -> Iterator[Recording]:
-    """DexYCB-MV (Yang et al., POEM, CVPR 2023): the right hands of s0; a view counts only where all its joint_2d are there.
+    """DexYCB-MV (Yang et al., POEM, CVPR 2023): the right hands of s0; views that lack a joint_2d are dropped.
 
     Raises:
-        UsthandError: as `recordings`.
+        UsthandError: As `recordings`.
     """
-    setup = protocol or "s0"
-    for folder, serials in _sequences(root, setup, split, MULTI_VIEW_SETUPS):
+    part = DatasetPart(MULTI_VIEW, choose(MULTI_VIEW, "protocol", protocol, MULTI_VIEW_SETUPS), split)
+    for folder, serials in _sequences(root, part):
         if _side(folder, _meta(folder)) == "right":
-            yield _recording(root, folder, serials, "dexycb-mv", setup, split, hand, drop=True)
+            yield _recording(root, folder, serials, part, hand)
 
 
-def _sequences(root: Path, setup: str, split: str, setups: tuple[str, ...]) -> Iterator[tuple[Path, list[str]]]:
-    if setup not in setups:
-        raise UsthandError(f"there is no setup {setup!r} here", f"there are {', '.join(setups)}", "choose one of these")
-    if split not in SETUPS[setup]:
-        raise UsthandError(f"DexYCB has no split {split!r}", "there are train, val and test", "choose one of these")
-    subjects, views, places = SETUPS[setup][split]
+def _sequences(root: Path, part: DatasetPart) -> Iterator[tuple[Path, list[str]]]:
+    subjects, views, places = SETUPS[part.protocol][choose(part.dataset, "split", part.split, SPLITS)]
     here = [root / SUBJECTS[i] for i in subjects if (root / SUBJECTS[i]).is_dir()]
     if not (root / "calibration").is_dir() or not here:
         raise UsthandError(
@@ -163,89 +151,51 @@ def _sequences(root: Path, setup: str, split: str, setups: tuple[str, ...]) -> I
                 yield found[place], [SERIALS[view] for view in views]
 
 
-def _recording(
-    root: Path,
-    folder: Path,
-    serials: list[str],
-    dataset: str,
-    setup: str,
-    split: str,
-    hand: HandModel | None,
-    drop: bool,
-) -> Recording:
+def _recording(root: Path, folder: Path, serials: list[str], part: DatasetPart, hand: HandModel | None) -> Recording:
     meta = _meta(folder)
     side, frames = _side(folder, meta), _count(folder, meta)
     rig = _read_rig(root, str(meta["extrinsics"]), serials)
     annotation = _read_annotation(folder, serials, frames)
     images = _find_images(folder, serials)
-    keep = annotation.whole if drop else np.ones_like(annotation.known)
+    keep = annotation.whole if part.dataset == MULTI_VIEW else np.ones_like(annotation.known)
     rows = tuple(
         tuple(images.get((k, view)) if keep[k, view] else None for view in range(len(serials))) for k in range(frames)
     )
-    here = np.array([[image is not None for image in row] for row in rows])
-    betas = _betas(root, folder, meta) if hand is not None else None
-    hands = (_hand(rig, annotation, here, side, betas, hand, folder.name),)
-    return Recording(f"{folder.parent.name}_{folder.name}", rig, FPS, rows, hands, dataset, setup, split)
-
-
-def _hand(
-    rig: Rig,
-    annotation: Annotation,
-    here: np.ndarray,
-    side: str,
-    betas: np.ndarray | None,
-    hand: HandModel | None,
-    name: str,
-) -> HandData:
+    usable = annotation.known & present(rows)
     uv = annotation.uv_px
-    inside = ((uv > -0.5) & (uv < np.array([WIDTH, HEIGHT]) - 0.5)).all(-1)
     # A joint outside the image is annotated all the same; no detector can see it there.
-    seen = inside & (annotation.known & here)[..., None]
-    annotated = Labels(uv, seen.astype(np.float32), rig.names, side, ANNOTATION)
-    return HandData(side, truth=_truth(rig, annotation, here, seen, side, betas, hand, name), annotated=annotated)
-
-
-# ---- truth ---------------------------------------------------------------------------------------------------------
+    visible = ((uv > -0.5) & (uv < np.array([WIDTH, HEIGHT]) - 0.5)).all(-1) & usable[..., None]
+    annotated = Labels(uv, visible.astype(np.float32), rig.names, side, ANNOTATION)
+    person = None
+    if hand is not None:
+        person = Person(official_left(hand) if side == "left" else hand, _betas(root, folder, meta))
+    truth = _truth(rig, annotation, usable, visible, person, folder.name) if usable.any() else None
+    hands = (HandData(side, truth=truth, annotated=annotated),)
+    return Recording(f"{folder.parent.name}_{folder.name}", rig, FPS, rows, hands, *part)
 
 
 def _truth(
     rig: Rig,
     annotation: Annotation,
-    here: np.ndarray,
-    visible: np.ndarray,
-    side: str,
-    betas: np.ndarray | None,
-    hand: HandModel | None,
+    usable: Bool[np.ndarray, "T V"],
+    visible: Bool[np.ndarray, "T V 21"],
+    person: Person | None,
     name: str,
-) -> Truth | None:
-    """The joints of the first camera that has them (all were made from one hand in the world), in the world."""
-    usable = annotation.known & here
-    valid = usable.any(1)
-    if not valid.any():
-        return None
-    view, row = usable.argmax(1), np.arange(len(valid))
+) -> Truth:
+    """The world joints of the first camera that has them: all cameras' were made from one hand in the world."""
+    valid, view, row = np.any(usable, axis=1), usable.argmax(1), np.arange(len(usable))
     # x_world = R' (x_cam - t)
     rotation = np.stack([camera.rotation.T for camera in rig.cameras])[view]
-    shift = np.stack([camera.centre_world_m for camera in rig.cameras])[view]
+    shift = np.stack([camera.centre_world for camera in rig.cameras])[view]
     joints = np.einsum("tij,tkj->tki", rotation, annotation.joints_cam_m[row, view]) + shift[:, None]
-    joints = np.where(valid[:, None, None], joints, 0.0)
-    if hand is None:
-        return Truth.of_joints(joints.astype(np.float32), visible, valid)
-    model = official_left(hand) if side == "left" else hand
+    truth = Truth.of_joints(np.where(valid[:, None, None], joints, 0.0).astype(np.float32), visible, valid)
+    if person is None:
+        return truth
     released = annotation.pose[row, view]
-    pose = pose_from_pca(model, released[:, :3], released[:, 3:48])
-    pose, translation = moved(model, pose, betas, released[:, 48:], rotation, shift)
-    vertices, model_joints = pose_meshes(model, pose, np.broadcast_to(betas, (len(pose), 10)), translation)
-    check_meshes(model_joints, joints, valid, f"sequence {name} of DexYCB")
-    known = valid[:, None]
-    return Truth(
-        joints.astype(np.float32),
-        np.where(known[..., None], vertices, 0.0).astype(np.float32),
-        visible,
-        np.where(known, pose, 0.0).astype(np.float32),
-        betas.astype(np.float32),
-        np.where(known, translation, 0.0).astype(np.float32),
-        valid,
+    pose = pose_from_pca(person.model, released[:, :3], released[:, 3:48])
+    given = ManoParameters(pose, np.tile(person.betas, (len(pose), 1)), released[:, 48:])
+    return truth_with_meshes(
+        person.model, truth, moved(person.model, given, rotation, shift), f"sequence {name} of DexYCB"
     )
 
 
@@ -284,13 +234,13 @@ def _read_label(file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
     try:
         with np.load(file, allow_pickle=False) as data:
             values = tuple(np.asarray(data[key], np.float64) for key in ("joint_3d", "joint_2d", "pose_m"))
-        label = tuple(v.reshape(s) for v, s in zip(values, ((N_JOINTS, 3), (N_JOINTS, 2), (51,)), strict=True))
+        label = values[0].reshape(N_JOINTS, 3), values[1].reshape(N_JOINTS, 2), values[2].reshape(51)
     except FileNotFoundError:
         return None
     except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise _damaged(file, f"cannot be read ({error})") from None
     if not all(np.isfinite(v).all() for v in label):
-        raise _damaged(file, "holds something that is no number")
+        raise _damaged(file, "holds a value that is not finite")
     return label
 
 

@@ -1,19 +1,20 @@
 """Synthetic captures in HanCo's own layout, for code that reads HanCo and nothing else (HaMuCo's, for one).
 
-The capture is rendered as any other; then every view is straightened and cut around the hand, frame by frame, so that
-the images are 224x224 crops with intrinsics of their own, as HanCo's are. HaMuCo looks at the middle 130 pixels only.
+The capture is rendered as any other. Then every view is undistorted and cut around the hand, frame by frame. The images
+are 224x224 crops with intrinsics of their own, as HanCo's are. HaMuCo looks at the middle 130 pixels only.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
@@ -23,7 +24,7 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.datasets.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
-from usthand.evaluation.truth import Truth, load_truth
+from usthand.evaluation.truth import Truth, require_truth
 from usthand.geometry.cameras import to_camera, undistort
 from usthand.geometry.lenses import distort
 from usthand.hand.io import export, load_hand
@@ -31,7 +32,7 @@ from usthand.labels.labels import Labels, load_npz
 
 VIEWS = 8
 SEQUENCES = 1518  # that HanCo has; meta.json lists them all
-HAND_PX = 96.0  # longer side of the box around the joints; flesh and all, the hand then fits into HaMuCo's 130 px
+HAND_PX = 96.0  # longer side of the box around the joints: the hand with its flesh then fits into HaMuCo's 130 px
 HAND_FILE = "mano/MANO_RIGHT.pkl"
 _SUBPIXELS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 
@@ -43,7 +44,7 @@ def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progre
     its name only once it is complete; each sequence has a seed, and so a subject, of its own.
 
     Raises:
-        UsthandError: if something is there already, or the configuration is not HanCo's: eight cameras, a right hand.
+        UsthandError: If something is there already, or the configuration is not HanCo's: eight cameras, a right hand.
     """
     _check(config, sequences)
     with whole_folder(out, "a data set") as partial:
@@ -75,14 +76,14 @@ def _check(config: SynthConfig, sequences: int) -> None:
 
 
 def _write_sequence(root: Path, number: int, rendered: Path, images: str) -> None:
-    capture, truth = open_capture(rendered), load_truth(rendered, SIDE)
+    capture, truth = open_capture(rendered), require_truth(rendered, SIDE)
     matrices = crop_matrices(capture.rig, truth.joints_world_m)
     name = f"{number:04d}"
     for view, camera in enumerate(capture.rig.cameras):
         folder = root / images / name / f"cam{view}"
         folder.mkdir(parents=True)
         for frame, image in capture.read(camera.name):
-            crop = cut_straight(image, camera, matrices[frame, view])
+            crop = cut_undistorted(image, camera, matrices[frame, view])
             Image.fromarray(crop).save(folder / f"{frame:08d}.jpg", quality=95, subsampling=0)
     _write_labels(root / KEYPOINTS[0] / name, load_npz(capture.labels_path(SIDE)), capture.rig, matrices)
     _write_truth(root, name, truth)
@@ -107,8 +108,10 @@ def crop_matrices(rig: Rig, joints_world_m: Float[np.ndarray, "T J 3"]) -> Float
     return crop
 
 
-def cut_straight(image: np.ndarray, camera: Camera, matrix: Float[np.ndarray, "3 3"]) -> np.ndarray:
-    """What a lens without distortion and with other intrinsics would have seen: (224, 224, 3) uint8, black outside."""
+def cut_undistorted(
+    image: UInt8[np.ndarray, "H W 3"], camera: Camera, matrix: Float[np.ndarray, "3 3"]
+) -> UInt8[np.ndarray, "224 224 3"]:
+    """What a lens without distortion and with other intrinsics would have seen; black outside."""
     lens = Rig((camera,)).tensors(torch.float64)
     column, row = np.meshgrid(np.arange(IMAGE_PX), np.arange(IMAGE_PX))
     total = np.zeros((IMAGE_PX, IMAGE_PX, 3))
@@ -150,7 +153,7 @@ def _write_truth(root: Path, name: str, truth: Truth) -> None:
 def _meta(numbers: list[int], frames: int) -> dict[str, list[list]]:
     """HanCo's table of sequences; those that are not there have no frames."""
 
-    def table(value) -> list[list]:
+    def table(value: Callable[[int], object]) -> list[list]:
         return [[value(n)] * frames if n in numbers else [] for n in range(SEQUENCES)]
 
     return {

@@ -5,49 +5,46 @@
     train.txt, evaluation.txt                       lines sequence/id
     calibration/{stem}/calibration/{cam_orders.txt,trans_0.txt ...}        v3 only: camera to common frame, OpenCV axes
 
-Joints are in MANO's order and OpenGL's axes: y and z change their sign for ours. Poses have the flat hand as their zero.
-Meshes come as MANO's parameters. The evaluation split gives the wrist alone: a recording of it has no truth, unless the
+Joints are in MANO's order and OpenGL's axes: y and z change sign for ours. Poses have the flat hand as their zero.
+Meshes come as MANO's parameters. The evaluation split gives the wrist alone. A recording of it has no truth unless the
 files that the makers released later, evaluation_xyz.json and evaluation_verts.json (a row for each line of
 evaluation.txt, in the same order and axes), lie beside evaluation.txt.
 
-HO-3D v2 and v3 are single images: a recording is a sequence of one camera, which is the world. HO3D-MV is the multi-view
-footage of v3: the sequences ABF10 to ABF14 are the five cameras of ABF1.
+HO-3D v2 and v3 are single images: a recording is a sequence of one camera, which is the world. HO3D-MV is the
+multi-view footage of v3: the sequences ABF10 to ABF14 are the five cameras of ABF1.
 
-Which calibration file belongs to which camera is read in two ways: HO-3D's own script takes trans_i.txt for the camera
-`cam_orders[i]`, POEM takes trans_{cam_orders[c]}.txt for the camera c. The two differ where the order is no swap. Here
-the annotated joints decide, for each recording, by how well the cameras' rays meet.
+There are two readings of which calibration file belongs to which camera. HO-3D's own script takes trans_i.txt for the
+camera `cam_orders[i]`; POEM takes trans_{cam_orders[c]}.txt for the camera c. They differ where the order is not a
+swap. Here the annotated joints decide, for each recording, by how well the cameras' rays meet.
 """
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float
 
-from usthand.capture.rig import Camera, Rig
+from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.common.unpickle import ArrayUnpickler, load_pickle
-from usthand.datasets.base import HandData, Recording, check_recording
-from usthand.datasets.mano import check_meshes, pose_meshes
+from usthand.datasets.base import DatasetPart, HandData, ImageRows, Recording, check_recording, present
+from usthand.datasets.mano import ManoParameters, check_meshes, pose_meshes
 from usthand.datasets.percamera import (
     AGREEMENT_M,
+    InWorld,
     annotated_joints,
-    choose,
     joints_in_world,
-    require_agreement,
-    timeline,
     turn_root,
     world_from_camera,
 )
+from usthand.datasets.reading import checked_numbers, choose, nearest_rotation, pinhole_camera, read_json, timeline
 from usthand.evaluation.truth import Truth
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import MANO_TO_OPENPOSE
-from usthand.labels.labels import Labels
 
 V2, V3, MV = "ho3d-v2", "ho3d-v3", "ho3d-mv"
 SIZE = (640, 480)
@@ -67,7 +64,7 @@ def v2_recordings(root: Path, split: str, protocol: str = "", hand: HandModel | 
     """Recordings of HO-3D v2: `usthand.datasets.base` says what a reader is.
 
     Raises:
-        UsthandError: if the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
+        UsthandError: If the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
     """
     return _single(V2, root, split, protocol, hand)
 
@@ -79,34 +76,35 @@ def v3_recordings(root: Path, split: str, protocol: str = "", hand: HandModel | 
 
 def _single(dataset: str, root: Path, split: str, protocol: str, hand: HandModel | None) -> Iterator[Recording]:
     protocol = choose(dataset, "protocol", protocol, ("single",))
-    split = choose(dataset, "split", split, SPLITS)
-    folder = "evaluation" if split == "test" else split
+    part = DatasetPart(dataset, protocol, choose(dataset, "split", split, SPLITS))
+    folder = "evaluation" if part.split == "test" else part.split
     released = _read_released(root) if folder == "evaluation" else None
     for sequence, ids in sorted(_listed(root, folder).items()):
         views = _read_views(root, {sequence: (folder, ids)})
         if views is not None:
             views = views if released is None else _with_released(views, sequence, released)
-            yield _recording(sequence, views, _single_rig(views), dataset, protocol, split, hand)
+            yield _recording(sequence, views, _rig(views, [np.eye(4)]), part, hand)
 
 
 def mv_recordings(root: Path, split: str, protocol: str = "", hand: HandModel | None = None) -> Iterator[Recording]:
     """Recordings of HO3D-MV, of five cameras.
 
-    Two cameras of SB1 are in the evaluation split; the others know the hand in the same instant.
+    Two cameras of SB1 are in the evaluation split; the others have the annotation of the same instants.
 
     Raises:
-        UsthandError: as `v2_recordings`, or if no reading of the calibration lets the cameras' rays meet.
+        UsthandError: As `v2_recordings`, or if no reading of the calibration lets the cameras' rays meet.
     """
     protocol = choose(MV, "protocol", protocol, ("poem",))
-    split = choose(MV, "split", split, tuple(MV_STEMS))
-    folders = ("train",) if split == "train" else ("train", "evaluation")
+    part = DatasetPart(MV, protocol, choose(MV, "split", split, tuple(MV_STEMS)))
+    folders = ("train",) if part.split == "train" else ("train", "evaluation")
     listed = {folder: _listed(root, folder) for folder in folders}
-    for stem in MV_STEMS[split]:
+    for stem in MV_STEMS[part.split]:
         names = [f"{stem}{camera}" for camera in MV_CAMERAS]
         views = _read_views(root, {n: (f, listed[f][n]) for n in names for f in folders if n in listed[f]})
         if views is None:
             continue
-        recording, note = _calibrated(stem, views, root, split, protocol, hand)
+        rig, note = _calibrated(stem, views, root / "calibration" / stem / "calibration")
+        recording = _recording(stem, views, rig, part, hand)
         yield replace(recording, note="; ".join(part for part in (note, recording.note) if part))
 
 
@@ -135,27 +133,25 @@ class _Views:
 
     names: tuple[str, ...]
     ids: tuple[str, ...]
-    images: tuple[tuple[Path | None, ...], ...]
-    matrices: np.ndarray
-    """(V, 3, 3)"""
-    known: np.ndarray
-    """(T, V) bool: has all joints"""
-    joints_cam_m: np.ndarray
-    """(T, V, 21, 3), OpenPose's order"""
-    pose: np.ndarray
-    """(T, V, 48) in OpenGL's axes, as annotated"""
-    shape: np.ndarray
-    """(T, V, 10)"""
-    translation_m: np.ndarray
-    """(T, V, 3) in OpenGL's axes"""
-    wrist_cam_m: np.ndarray
-    """(T, V, 3) where the annotation has it alone, else zero"""
-    mesh_cam_m: np.ndarray | None = None
-    """(T, V, 778, 3) where meshes were released instead of MANO's parameters; empty where joints alone were"""
+    images: ImageRows
+    matrices: Float[np.ndarray, "V 3 3"]
+    known: Bool[np.ndarray, "T V"]
+    """All joints are annotated."""
+    joints_cam_m: Float[np.ndarray, "T V 21 3"]
+    """OpenPose's order."""
+    pose: Float[np.ndarray, "T V 48"]
+    """In OpenGL's axes, as annotated."""
+    shape: Float[np.ndarray, "T V 10"]
+    translation_m: Float[np.ndarray, "T V 3"]
+    """In OpenGL's axes."""
+    wrist_cam_m: Float[np.ndarray, "T V 3"]
+    """Where the wrist alone is annotated, else zero."""
+    mesh_cam_m: Float[np.ndarray, "T 1 778 3"] | Float[np.ndarray, "0 778 3"] | None = None
+    """Released meshes in place of MANO's parameters; empty where only joints were released."""
 
 
 def _read_views(root: Path, listed: Mapping[str, tuple[str, set[str]]]) -> _Views | None:
-    """The listed images and annotations of each sequence: its split's folder and its ids. None where no image is on disk."""
+    """Images and annotations of sequences, each listed with its split's folder and its ids; None without any image."""
     folders = {name: root / folder / name for name, (folder, _) in listed.items()}
     ids = _times(set().union(*(numbers for _, numbers in listed.values())))
     images = [_images(folder) for folder in folders.values()]
@@ -172,19 +168,21 @@ def _read_views(root: Path, listed: Mapping[str, tuple[str, set[str]]]) -> _View
             path = folder / "meta" / f"{number}.pkl"
             if number not in wanted[v] or not path.is_file():
                 continue
-            meta = load_pickle(path, ArrayUnpickler, "an annotation of HO-3D", FIX)
-            _take_matrix(matrices[v], meta, path)
-            if np.size(_entry(meta, "handJoints3D", path)) == 3:
-                wrist[t, v] = _numbers(meta, "handJoints3D", (3,), path) * OPENCV_FROM_OPENGL
+            meta = _Annotation(load_pickle(path, ArrayUnpickler, "an annotation of HO-3D", FIX), path)
+            _take_matrix(matrices[v], meta)
+            given = meta.entry("handJoints3D")
+            if given is None:  # not annotated
                 continue
-            if meta["handJoints3D"] is None:  # not annotated
+            if np.size(np.asarray(given)) == 3:
+                wrist[t, v] = meta.numbers("handJoints3D", 3) * OPENCV_FROM_OPENGL
                 continue
             known[t, v] = True
-            joints[t, v] = _numbers(meta, "handJoints3D", (21, 3), path)[list(MANO_TO_OPENPOSE)] * OPENCV_FROM_OPENGL
-            pose[t, v] = _numbers(meta, "handPose", (48,), path)
-            betas[t, v] = _numbers(meta, "handBeta", (10,), path)
-            translation[t, v] = _numbers(meta, "handTrans", (3,), path)
-    _require_matrices(matrices, folders)
+            joints[t, v] = meta.numbers("handJoints3D", 21, 3)[list(MANO_TO_OPENPOSE)] * OPENCV_FROM_OPENGL
+            pose[t, v], betas[t, v] = meta.numbers("handPose", 48), meta.numbers("handBeta", 10)
+            translation[t, v] = meta.numbers("handTrans", 3)
+    for folder, matrix in zip(folders.values(), matrices, strict=True):
+        if matrix[2, 2] == 0:
+            raise UsthandError(f"{folder} has no camMat", "its meta folder is missing", FIX)
     return _Views(tuple(folders), ids, rows, matrices, known, joints, pose, betas, translation, wrist)
 
 
@@ -201,38 +199,33 @@ def _images(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in found if path.suffix in (".png", ".jpg")}
 
 
-def _entry(meta: Any, key: str, path: Path) -> Any:
-    if not isinstance(meta, dict) or key not in meta:
-        raise UsthandError(f"{path} has no {key}", "it is of another release", FIX)
-    return meta[key]
+@dataclass(frozen=True)
+class _Annotation:
+    """What a file in meta/ holds."""
+
+    content: object
+    path: Path
+
+    def entry(self, key: str) -> object:
+        if not isinstance(self.content, dict) or key not in self.content:
+            raise UsthandError(f"{self.path} has no {key}", "it is of another release", FIX)
+        return self.content[key]
+
+    def numbers(self, key: str, *shape: int) -> np.ndarray:
+        return checked_numbers(self.entry(key), shape, f"{key} in {self.path}", FIX)
 
 
-def _numbers(meta: Any, key: str, shape: tuple[int, ...], path: Path) -> np.ndarray:
-    try:
-        array = np.asarray(_entry(meta, key, path), np.float64)
-    except (ValueError, TypeError):
-        array = np.zeros(0)
-    if array.size != int(np.prod(shape)) or not np.isfinite(array).all():
-        raise UsthandError(f"{key} in {path} holds no {shape} numbers", "the file is of another release", FIX)
-    return array.reshape(shape)
-
-
-def _take_matrix(matrix: np.ndarray, meta: Any, path: Path) -> None:
-    """The intrinsics of the first annotation; the others must have the same."""
-    found = _entry(meta, "camMat", path)
-    if found is None:
+def _take_matrix(matrix: Float[np.ndarray, "3 3"], meta: _Annotation) -> None:
+    """Fill in the intrinsics of the first annotation that has them; the others must have the same."""
+    if meta.entry("camMat") is None:
         return
-    found = _numbers(meta, "camMat", (3, 3), path)
+    found = meta.numbers("camMat", 3, 3)
     if matrix[2, 2] == 0:
         matrix[:] = found
     elif np.abs(matrix - found).max() > 1e-3:
-        raise UsthandError(f"{path} has another camMat than the sequence", "files of several sequences are mixed", FIX)
-
-
-def _require_matrices(matrices: np.ndarray, folders: Mapping[str, Path]) -> None:
-    for name, matrix in zip(folders, matrices, strict=True):
-        if matrix[2, 2] == 0:
-            raise UsthandError(f"{folders[name]} has no camMat", "its meta folder is missing", FIX)
+        raise UsthandError(
+            f"{meta.path} has another camMat than the sequence", "files of several sequences are mixed", FIX
+        )
 
 
 # ---- the evaluation split's truth, released later ------------------------------------------------------------------
@@ -242,10 +235,9 @@ def _require_matrices(matrices: np.ndarray, folders: Mapping[str, Path]) -> None
 class _Released:
     row: dict[tuple[str, str], int]
     """The row of each sequence and id."""
-    joints_m: np.ndarray
-    """(rows, 21, 3), MANO's order, OpenGL's axes"""
-    vertices_m: np.ndarray
-    """(rows, 778, 3), or none"""
+    joints_m: Float[np.ndarray, "rows 21 3"]
+    """MANO's order, OpenGL's axes."""
+    vertices_m: Float[np.ndarray, "rows_or_none 778 3"]
 
 
 def _read_released(root: Path) -> _Released | None:
@@ -253,7 +245,8 @@ def _read_released(root: Path) -> _Released | None:
     places = [folder for folder in (root, root.with_name(f"{root.name}_official_gt")) if (folder / XYZ_FILE).is_file()]
     if not places:
         return None
-    lines = [tuple(line.split("/", 1)) for line in (root / "evaluation.txt").read_text().split()]
+    split = (line.partition("/") for line in (root / "evaluation.txt").read_text().split())
+    lines = [(sequence, number) for sequence, _, number in split]
     joints = _read_rows(places[0] / XYZ_FILE, (len(lines), 21, 3))
     file = places[0] / VERTS_FILE
     vertices = _read_rows(file, (len(lines), 778, 3)) if file.is_file() else np.zeros((0, 778, 3), np.float32)
@@ -261,10 +254,11 @@ def _read_released(root: Path) -> _Released | None:
 
 
 def _read_rows(file: Path, shape: tuple[int, ...]) -> np.ndarray:
+    content = read_json(file, FIX)
     try:
-        array = np.asarray(json.loads(file.read_text()), np.float32)
-    except (OSError, ValueError, TypeError) as error:
-        raise UsthandError(f"{file} cannot be read ({error})", "the download was cut short", FIX) from error
+        array = np.asarray(content, np.float32)
+    except (ValueError, TypeError):
+        array = np.zeros(0, np.float32)
     if array.shape != shape or not np.isfinite(array).all():
         raise UsthandError(
             f"{file} has the shape {array.shape}, not {shape}",
@@ -297,47 +291,33 @@ def _with_released(views: _Views, sequence: str, released: _Released) -> _Views:
 def _rig(views: _Views, world_from_cam: list[np.ndarray]) -> Rig:
     cameras = []
     for name, matrix, pose in zip(views.names, views.matrices, world_from_cam, strict=True):
-        u, _, vh = np.linalg.svd(pose[:3, :3])  # printed with few digits
-        rotation = (u @ vh).T
-        cameras.append(Camera(name, *SIZE, matrix, np.zeros(0), "pinhole", rotation, -rotation @ pose[:3, 3]))
+        rotation = nearest_rotation(pose[:3, :3]).T
+        cameras.append(pinhole_camera(name, SIZE, matrix, rotation, -rotation @ pose[:3, 3]))
     return Rig(tuple(cameras))
 
 
-def _single_rig(views: _Views) -> Rig:
-    return _rig(views, [np.eye(4)] * len(views.names))
-
-
-def _recording(
-    name: str, views: _Views, rig: Rig, dataset: str, protocol: str, split: str, hand: HandModel | None
-) -> Recording:
+def _recording(name: str, views: _Views, rig: Rig, part: DatasetPart, hand: HandModel | None) -> Recording:
     if not views.known.any():
         note = "no truth: the annotation has the wrist alone"
-        return Recording(name, rig, FPS, views.images, (HandData(SIDE),), dataset, protocol, split, note)
-    found = joints_in_world(views.joints_cam_m, views.known, rig)
-    note = require_agreement(found, views.known, name)
+        return Recording(name, rig, FPS, views.images, (HandData(SIDE),), *part, note)
+    found = joints_in_world(views.joints_cam_m, views.known, rig, name)
     annotated = annotated_joints(views.joints_cam_m, views.known, rig, SIDE)
-    here = np.array([[path is not None for path in row] for row in views.images])
-    truth = _truth(name, views, rig, found.joints_world_m, found.valid, annotated.mask & here[..., None], hand)
-    return Recording(
-        name, rig, FPS, views.images, (HandData(SIDE, None, truth, annotated),), dataset, protocol, split, note
-    )
+    truth = _truth(name, views, rig, found, annotated.mask & present(views.images)[..., None], hand)
+    return Recording(name, rig, FPS, views.images, (HandData(SIDE, None, truth, annotated),), *part, found.note)
 
 
 def _truth(
-    name: str,
-    views: _Views,
-    rig: Rig,
-    joints_world_m: np.ndarray,
-    valid: np.ndarray,
-    visible: np.ndarray,
-    hand: HandModel | None,
+    name: str, views: _Views, rig: Rig, found: InWorld, visible: Bool[np.ndarray, "T V 21"], hand: HandModel | None
 ) -> Truth:
-    """Released meshes, or parameters and mesh of the first view that knows them, carried from OpenGL's axes to the world."""
+    """Released meshes, or parameters and mesh of the first view that has them; from OpenGL's axes into the world."""
+    valid = found.valid
     if views.mesh_cam_m is not None:
-        truth = Truth.of_joints(joints_world_m, visible, valid)
+        truth = Truth.of_joints(found.joints_world_m, visible, valid)
         mesh = views.mesh_cam_m
-        mesh = np.where(valid[:, None, None], world_from_camera(mesh[:, 0], rig.cameras[0]), 0.0) if len(mesh) else mesh
-        return replace(truth, vertices_world_m=mesh)
+        if not len(mesh):
+            return truth
+        world = world_from_camera(mesh[:, 0], rig.cameras[0])
+        return replace(truth, vertices_world_m=np.where(valid[:, None, None], world, 0.0))
     count = len(valid)
     pose, betas, rest = np.zeros((count, 48)), np.zeros((count, 10)), np.zeros((count, 3))
     vertices = np.zeros((count if hand else 0, 778, 3), np.float32)
@@ -346,45 +326,41 @@ def _truth(
         at = np.flatnonzero(valid & (first == v))
         if not len(at):
             continue
-        given, shift, betas[at] = views.pose[at, v], views.translation_m[at, v], views.shape[at, v]
-        pose[at] = turn_root(given, camera.rotation.T * OPENCV_FROM_OPENGL)
-        rest[at] = views.joints_cam_m[at, v, 0] * OPENCV_FROM_OPENGL - shift  # the wrist of the unposed hand
+        given = ManoParameters(views.pose[at, v], views.shape[at, v], views.translation_m[at, v])
+        joints = views.joints_cam_m[at, v] * OPENCV_FROM_OPENGL
+        betas[at] = given.shape
+        pose[at] = turn_root(given.pose, camera.rotation.T * OPENCV_FROM_OPENGL)
+        rest[at] = joints[:, 0] - given.translation_m  # the wrist of the unposed hand
         if hand is not None:
-            mesh, joints = pose_meshes(hand, given, betas[at], shift)
-            check_meshes(joints, views.joints_cam_m[at, v] * OPENCV_FROM_OPENGL, np.ones(len(at), bool), name)
+            mesh, model_joints = pose_meshes(hand, given)
+            check_meshes(model_joints, joints, name)
             vertices[at] = world_from_camera(mesh * OPENCV_FROM_OPENGL, camera)
     shape = np.median(betas[valid], axis=0) if valid.any() else np.zeros(10)
-    translation = np.where(valid[:, None], joints_world_m[:, 0] - rest, 0.0)
-    return Truth(joints_world_m, vertices, visible, pose, shape, translation, valid)
+    translation = np.where(valid[:, None], found.joints_world_m[:, 0] - rest, 0.0)
+    return Truth(found.joints_world_m, vertices, visible, pose, shape, translation, valid)
 
 
 # ---- which calibration file is whose -------------------------------------------------------------------------------
 
 
-def _calibrated(
-    stem: str, views: _Views, root: Path, split: str, protocol: str, hand: HandModel | None
-) -> tuple[Recording, str]:
-    """The recording under the reading of the calibration whose rays meet best, and a sentence on which that is."""
-    poses, readings = _calibration(root / "calibration" / stem / "calibration", views.names)
-    residuals = {}
-    for reading, files in readings.items():
-        residuals[reading] = _residual_px(views, _rig(views, [poses[i] for i in files]))
-    best = min(residuals, key=lambda reading: np.inf if residuals[reading] is None else residuals[reading])
-    if residuals[best] is None:
-        note = f"calibration: {best} (not checked: no instant has two annotated views)"
-    elif residuals[best] > MAX_RESIDUAL_PX:
+def _calibrated(stem: str, views: _Views, folder: Path) -> tuple[Rig, str]:
+    """The cameras under the reading of the calibration whose rays meet best, and a sentence on which that is."""
+    poses, readings = _calibration(folder, views.names)
+    rigs = {reading: _rig(views, [poses[i] for i in files]) for reading, files in readings.items()}
+    residuals = {reading: px for reading, rig in rigs.items() if (px := _residual_px(views, rig)) is not None}
+    if not residuals:
+        best = next(iter(rigs))
+        return rigs[best], f"calibration: {best} (not checked: no instant has two annotated views)"
+    best = min(residuals, key=lambda reading: residuals[reading])
+    if residuals[best] > MAX_RESIDUAL_PX:
         raise UsthandError(
             f"no reading of the calibration of {stem} lets its cameras' rays meet ({residuals[best]:.0f} px at best)",
             "calibration and annotations are of different releases",
             FIX,
         )
-    else:
-        others = "; ".join(
-            f"{r}: {px:.2f} px" for r, px in residuals.items() if r != best and readings[r] != readings[best]
-        )
-        note = f"calibration: {best}, residual {residuals[best]:.2f} px" + (f" ({others})" if others else "")
-    rig = _rig(views, [poses[i] for i in readings[best]])
-    return _recording(stem, views, rig, MV, protocol, split, hand), note
+    others = "; ".join(f"{r}: {px:.2f} px" for r, px in residuals.items() if readings[r] != readings[best])
+    note = f"calibration: {best}, residual {residuals[best]:.2f} px" + (f" ({others})" if others else "")
+    return rigs[best], note
 
 
 def _calibration(folder: Path, names: tuple[str, ...]) -> tuple[list[np.ndarray], dict[str, list[int]]]:
@@ -414,8 +390,8 @@ def _residual_px(views: _Views, rig: Rig) -> float | None:
     if not len(several):
         return None
     at = several[np.linspace(0, len(several) - 1, min(CHECKED_FRAMES, len(several))).astype(int)]
-    annotated: Labels = annotated_joints(views.joints_cam_m[at], views.known[at], rig, SIDE)
-    # The images have no part in this: an annotation counts without its image, too.
-    shown = tuple(tuple(Path("-") for _ in rig.names) for _ in at)
+    annotated = annotated_joints(views.joints_cam_m[at], views.known[at], rig, SIDE)
+    # An annotation counts here even without its image.
+    shown = tuple((Path("-"),) * len(rig) for _ in at)
     probe = Recording("probe", rig, FPS, shown, (HandData(SIDE, annotated=annotated),), MV, "", "")
     return check_recording(probe)[SIDE]["residual_px"]

@@ -5,29 +5,30 @@
     annotations/{split}/InterHand2.6M_{split}_MANO_NeuralAnnot.json         optional: meshes
 
 Millimetres in the world. A camera has its place and rotation: X_cam = camrot (X - campos). Joints 0 to 20 are the right
-hand's, 21 to 41 the left's; each finger goes from tip to base, the wrist comes last; a joint that could not be annotated is
-marked in joint_valid. MANO's parameters are relative to the mean pose (flat_hand_mean False) and in metres; those of left
-hands are of MANO's left hand with the sign of shapedirs[:, 0] fixed, which is the mirror image of the right one.
+hand's, 21 to 41 the left's. Each finger goes from tip to base; the wrist comes last. joint_valid marks the joints that
+could be annotated. MANO's parameters are relative to the mean pose (flat_hand_mean False) and in metres. Those of left
+hands belong to MANO's left hand with the sign of shapedirs[:, 0] fixed, which is the mirror image of the right one.
 
-There is no 2D annotation: what the cameras' poses are worth shows in the share of the truth inside the images.
+There is no 2D annotation, so the share of the truth inside the images is the only check of the cameras' poses.
 """
 
 from __future__ import annotations
 
-import json
-import sys
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
-from usthand.datasets.base import HandData, Recording
-from usthand.datasets.mano import check_meshes, flat_pose, pose_meshes
-from usthand.datasets.percamera import choose, rest_wrist_m, timeline
+from usthand.datasets.base import DatasetPart, HandData, ImageRows, Recording
+from usthand.datasets.mano import ManoParameters, check_meshes, flat_pose, pose_meshes
+from usthand.datasets.percamera import rest_wrist_m
+from usthand.datasets.reading import checked_numbers, choose, nearest_rotation, pinhole_camera, read_json, timeline
 from usthand.evaluation.truth import Truth
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import INTERHAND_TO_OPENPOSE, SIDES
@@ -36,16 +37,36 @@ DATASET = "interhand26m"
 SPLITS = ("train", "val", "test")
 PROTOCOLS = ("all", "human")
 ANNOTATION_FOLDERS = {"all": ("{split}", "all"), "human": ("{split}", "human_annot", "all")}
-"""Where a protocol's annotation may lie, best first: version 1.0 has a folder for each split, 0.0 one for each protocol."""
+"""Where a protocol's annotation may be, best first: 1.0 has a folder for each split, 0.0 one for each protocol."""
 OFFSETS = {"right": 0, "left": 21}
 MM_PER_M = 1000.0
 FPS, FPS_30 = 5.0, 30.0
 MAX_WITHOUT_MESH = 0.1
-TOLD_BYTES, BYTES_PER_MINUTE = 1e8, 5e8  # parsing has no progress to show: say how long it takes on one slow core
+TOLD_BYTES, BYTES_PER_MINUTE = 1e8, 5e8  # parsing shows no progress: the log says how long it takes on one slow core
 FIX = "download the annotations of InterHand2.6M again"
 
+LOG = logging.getLogger(__name__)
 Images = dict[int, dict[str, "_Image"]]
 """[frame][camera]"""
+CameraTables = Mapping[str, Mapping[str, Any]]
+"""Of one capture: campos, camrot, focal and princpt, each by camera."""
+
+
+class _Joints(NamedTuple):
+    """Both hands' joints in the data set's order; zeros where not annotated."""
+
+    world_m: Float[np.ndarray, "T 42 3"]
+    known: Bool[np.ndarray, "T 42"]
+
+
+class _Sequence(NamedTuple):
+    """What the annotations have of one sequence of a capture."""
+
+    name: str
+    images: Images
+    joints: _Joints
+    fits: Mapping[str, Any]
+    """MANO's parameters, by frame and side."""
 
 
 class _Image(NamedTuple):
@@ -58,11 +79,12 @@ class _Image(NamedTuple):
 
 
 def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | None = None) -> Iterator[Recording]:
-    """Recordings of InterHand2.6M: `usthand.datasets.base` says what a reader is. One for each sequence of a capture;
-    sequences without any image on disk are passed over, since the images come in parts.
+    """Recordings of InterHand2.6M, one for each sequence of a capture: `usthand.datasets.base` says what a reader is.
+
+    Sequences without any image on disk are passed over, since the images come in parts.
 
     Raises:
-        UsthandError: if the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
+        UsthandError: If the split or protocol is unknown, a file is missing or unreadable, or `hand` is not MANO's.
     """
     protocol, split = choose(DATASET, "protocol", protocol, PROTOCOLS), choose(DATASET, "split", split, SPLITS)
     folder = _annotation_folder(root, split, protocol)
@@ -80,13 +102,13 @@ def recordings(root: Path, split: str, protocol: str = "", hand: HandModel | Non
         paths, rig = _rig(root / "images" / split, images, cameras.get(capture, {}), name)
         if rig is None:
             continue
-        frames = list(images)
-        world = _world_joints(joints.get(capture, {}), frames, name)
-        fits = mano.get(capture, {})
-        found = [_hand(side, frames, images, rig, *world, fits, hand, name) for side in SIDES]
-        hands, notes = zip(*(pair for pair in found if pair is not None), strict=True)
+        annotated = _world_joints(joints.get(capture, {}), list(images), name)
+        sequenced = _Sequence(name, images, annotated, mano.get(capture, {}))
+        shown = {image.hand for row in images.values() for image in row.values()}
+        found = [_hand(side, sequenced, rig, hand) for side in SIDES if shown & {side, "interacting"}]
+        hands, notes = zip(*found, strict=True)
         note = "; ".join(text for text in notes if text)
-        yield Recording(name, rig, fps, paths, hands, DATASET, protocol, split, note)
+        yield Recording(name, rig, fps, paths, hands, *DatasetPart(DATASET, protocol, split), note)
 
 
 # ---- the annotation files ------------------------------------------------------------------------------------------
@@ -116,29 +138,22 @@ def _read(file: Path, *arrays: str) -> dict[str, Any]:
     return _load(file, compact)
 
 
-def _load(file: Path, hook: Any) -> dict[str, Any]:
+def _load(file: Path, hook: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     try:
         size = file.stat().st_size
         if size > TOLD_BYTES:
-            print(
-                f"Reading {file.name} ({size / 1e9:.1f} GB): about {max(1, round(size / BYTES_PER_MINUTE))} min.",
-                file=sys.stderr,
-            )
-        with file.open() as opened:
-            content = json.load(opened, object_hook=hook)
+            minutes = max(1, round(size / BYTES_PER_MINUTE))
+            LOG.warning("Reading %s (%.1f GB): about %d min.", file.name, size / 1e9, minutes)
+        content = read_json(file, FIX, hook)
     except FileNotFoundError:
         raise UsthandError(f"there is no {file}", "the annotations are not unpacked whole", FIX) from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UsthandError(
-            f"{file} cannot be read ({error})", "the download was cut short, or is of another release", FIX
-        ) from error
     if not isinstance(content, dict):
         raise UsthandError(f"{file} holds no table", "it is of another release", FIX)
     return content
 
 
 def _human_ids(root: Path, folder: Path, split: str) -> set[int]:
-    """The annotations that people made, of which the makers list the ids."""
+    """The ids of the annotations that people made."""
     name = f"aid_human_annot_{split}.txt"
     for place in (folder, root / "annotations", root):
         if (place / name).is_file():
@@ -153,10 +168,10 @@ def _human_ids(root: Path, folder: Path, split: str) -> set[int]:
 def _group(file: Path, kept: set[int] | None) -> dict[tuple[str, str], Images]:
     """The annotated images by capture and sequence, then frame and camera; `kept` are the annotations' ids.
 
-    Each entry is cut down as soon as it is read: the training split's file has a million and a half of each kind.
+    Each entry is cut down as soon as it is read: the training split's file has one and a half million of each kind.
     """
 
-    def compact(entry: dict[str, Any]) -> Any:
+    def compact(entry: dict[str, Any]) -> dict[str, Any] | tuple:
         if "file_name" in entry:
             place = (str(entry["capture"]), str(entry["seq_name"]), int(entry["frame_idx"]), str(entry["camera"]))
             return int(entry["id"]), place, entry["file_name"], (int(entry["width"]), int(entry["height"]))
@@ -185,10 +200,8 @@ def _group(file: Path, kept: set[int] | None) -> dict[tuple[str, str], Images]:
 # ---- cameras and joints --------------------------------------------------------------------------------------------
 
 
-def _rig(
-    folder: Path, images: Images, cameras: Mapping[str, Mapping[str, Any]], name: str
-) -> tuple[tuple[tuple[Path | None, ...], ...], Rig | None]:
-    """The images on disk, [frame][view], and the cameras that have any; None where no camera has."""
+def _rig(folder: Path, images: Images, cameras: CameraTables, name: str) -> tuple[ImageRows, Rig | None]:
+    """The images on disk, and the cameras that have any; None where no camera has."""
     there: dict[str, set[str]] = {}
 
     def on_disk(image: _Image | None) -> Path | None:
@@ -218,71 +231,58 @@ def _size(camera: str, images: Images, name: str) -> tuple[int, int]:
     return next(iter(sizes))
 
 
-def _camera(camera: str, size: tuple[int, int], cameras: Mapping[str, Mapping[str, Any]], name: str) -> Camera:
+def _camera(camera: str, size: tuple[int, int], cameras: CameraTables, name: str) -> Camera:
     try:
         position, rotation, focal, centre = (
             np.array(cameras[key][camera], np.float64) for key in ("campos", "camrot", "focal", "princpt")
         )
         matrix = np.array([[focal[0], 0, centre[0]], [0, focal[1], centre[1]], [0, 0, 1]])
-        u, _, vh = np.linalg.svd(rotation.reshape(3, 3))  # printed with few digits
-        rotation = u @ vh
+        rotation = nearest_rotation(rotation.reshape(3, 3))
         translation = -rotation @ position.reshape(3) / MM_PER_M
     except (KeyError, ValueError, IndexError, np.linalg.LinAlgError) as error:
         raise UsthandError(
             f"camera {camera} of {name} has no usable pose ({error})", "the camera file is damaged", FIX
         ) from None
-    return Camera(f"cam{camera}", *size, matrix, np.zeros(0), "pinhole", rotation, translation)
+    return pinhole_camera(f"cam{camera}", size, matrix, rotation, translation)
 
 
-def _world_joints(annotated: Mapping[str, Any], frames: list[int], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(T, 42, 3) in metres and (T, 42) bool, in the data set's order; zeros where not annotated."""
-    world, valid = np.zeros((len(frames), 42, 3)), np.zeros((len(frames), 42), bool)
+def _world_joints(annotated: Mapping[str, Any], frames: list[int], name: str) -> _Joints:
+    world, known = np.zeros((len(frames), 42, 3)), np.zeros((len(frames), 42), bool)
     for t, frame in enumerate(frames):
         entry = annotated.get(str(frame))
         if entry is None:
             continue
         if np.shape(entry.get("world_coord")) != (42, 3) or np.size(entry.get("joint_valid")) != 42:
             raise UsthandError(f"frame {frame} of {name} has not 42 joints", "the annotation is damaged", FIX)
-        valid[t] = entry["joint_valid"].ravel() > 0
-        world[t] = np.where(valid[t, :, None], entry["world_coord"] / MM_PER_M, 0.0)
-    return world, valid
+        known[t] = entry["joint_valid"].ravel() > 0
+        world[t] = np.where(known[t, :, None], entry["world_coord"] / MM_PER_M, 0.0)
+    return _Joints(world, known)
 
 
 # ---- one hand ------------------------------------------------------------------------------------------------------
 
 
-def _hand(
-    side: str,
-    frames: list[int],
-    images: Images,
-    rig: Rig,
-    world_m: np.ndarray,
-    known: np.ndarray,
-    fits: Mapping[str, Any],
-    hand: HandModel | None,
-    name: str,
-) -> tuple[HandData, str] | None:
-    """One side of a recording and a note on it; None where that hand is not in the images."""
-    types = {image.hand for row in images.values() for image in row.values()}
-    if not types & {side, "interacting"}:
-        return None
+def _hand(side: str, sequence: _Sequence, rig: Rig, hand: HandModel | None) -> tuple[HandData, str]:
+    """One side of a recording and a note on it."""
     order = np.array(INTERHAND_TO_OPENPOSE) + OFFSETS[side]
-    whole = known[:, order].all(1)
-    joints = np.where(whole[:, None, None], world_m[:, order], 0.0)
-    partial = int((known[:, order].any(1) & ~whole).sum())
+    known = sequence.joints.known[:, order]
+    whole = np.all(known, axis=1)
+    partial = int((known.any(1) & ~whole).sum())
     notes = [f"{partial} frames of the {side} hand are left without truth: a joint is not annotated"] if partial else []
-    visible = np.zeros((len(frames), len(rig), 21), bool)
-    for t, frame in enumerate(frames):
-        for v, camera in enumerate(rig.names):
-            image = images[frame].get(camera.removeprefix("cam"))
-            if image is not None:
-                visible[t, v] = np.frombuffer(image.valid, np.uint8)[order] > 0
     if not whole.any():
         return HandData(side), "; ".join(notes)
+    visible = np.zeros((len(known), len(rig), 21), bool)
+    for t, row in enumerate(sequence.images.values()):
+        for v, camera in enumerate(rig.names):
+            image = row.get(camera.removeprefix("cam"))
+            if image is not None:
+                visible[t, v] = np.frombuffer(image.valid, np.uint8)[order] > 0
+    joints = np.where(whole[:, None, None], sequence.joints.world_m[:, order], 0.0)
     truth, missing = Truth.of_joints(joints, visible, whole), 0
-    if hand is not None and fits:
+    if hand is not None and sequence.fits:
         model = hand if side == "right" else hand.mirrored()
-        truth, missing = _with_mesh(truth, [(fits.get(str(frame)) or {}).get(side) for frame in frames], model, name)
+        fits = [(sequence.fits.get(str(frame)) or {}).get(side) for frame in sequence.images]
+        truth, missing = _with_mesh(truth, fits, model, sequence.name)
     if missing and truth.has_mesh:
         notes.append(f"{missing} frames of the {side} hand are left without truth: they have no mesh")
     elif missing:
@@ -293,33 +293,31 @@ def _hand(
 def _with_mesh(truth: Truth, fits: list[Mapping[str, Any] | None], model: HandModel, name: str) -> tuple[Truth, int]:
     """The truth with meshes and poses from MANO's parameters, and how many of its frames have none.
 
-    Truth has meshes in all of its frames or in none: the frames without are given up if they are few, else the meshes.
+    Truth has meshes in all of its frames or in none. Where few frames lack one, these are given up, else the meshes.
     """
-    has = np.array([fit is not None for fit in fits])
-    missing = int((truth.valid & ~has).sum())
-    if missing > MAX_WITHOUT_MESH * truth.valid.sum():
+    annotated = np.asarray(truth.valid)
+    valid = annotated & np.array([fit is not None for fit in fits])
+    missing = int((annotated & ~valid).sum())
+    if missing > MAX_WITHOUT_MESH * annotated.sum():
         return truth, missing
-    valid = truth.valid & has
     at = np.flatnonzero(valid)
-    given, shapes, shift = (
-        np.stack([_parameter(fits[t], *want, name) for t in at]) for want in (("pose", 48), ("shape", 10), ("trans", 3))
+    rows = [fit for t, fit in enumerate(fits) if valid[t] and fit is not None]
+    pose, shapes, shift = (
+        np.stack([checked_numbers(fit.get(key), (size,), f"{key} of a mesh of {name}", FIX) for fit in rows])
+        for key, size in (("pose", 48), ("shape", 10), ("trans", 3))
     )
-    given = flat_pose(model, given)
-    mesh, joints = pose_meshes(model, given, shapes, shift)
-    check_meshes(joints, truth.joints_world_m[at], np.ones(len(at), bool), name)
-    count, shape = len(valid), np.median(shapes, axis=0)
-    vertices, pose, translation = np.zeros((count, 778, 3), np.float32), np.zeros((count, 48)), np.zeros((count, 3))
-    vertices[at], pose[at] = mesh, given
+    given = ManoParameters(flat_pose(model, pose), shapes, shift)
+    mesh, model_joints = pose_meshes(model, given)
+    check_meshes(model_joints, truth.joints_world_m[at], name)
     # One shape for all frames: the wrist stays where each frame's own shape puts it.
-    translation[at] = shift + rest_wrist_m(model, shapes) - rest_wrist_m(model, shape[None])
+    shape = np.median(shapes, axis=0)
+    translation = shift + rest_wrist_m(model, shapes) - rest_wrist_m(model, shape[None])
+
+    def scattered(values: np.ndarray, dtype: type = np.float64) -> np.ndarray:
+        whole = np.zeros((len(valid), *values.shape[1:]), dtype)
+        whole[at] = values
+        return whole
+
     joints_world_m = np.where(valid[:, None, None], truth.joints_world_m, 0.0)
-    return Truth(joints_world_m, vertices, truth.visible, pose, shape, translation, valid), missing
-
-
-def _parameter(fit: Mapping[str, Any], key: str, size: int, name: str) -> np.ndarray:
-    values = np.asarray(fit.get(key, ()), np.float64).ravel()
-    if len(values) != size or not np.isfinite(values).all():
-        raise UsthandError(
-            f"a mesh of {name} has no {size} numbers of {key}", "the file of MANO's parameters is damaged", FIX
-        )
-    return values
+    posed = scattered(mesh, np.float32), truth.visible, scattered(given.pose), shape, scattered(translation)
+    return Truth(joints_world_m, *posed, valid), missing

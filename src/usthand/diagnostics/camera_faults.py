@@ -134,12 +134,12 @@ def _put_back(camera: Camera, view: ViewRays, points: np.ndarray, known: np.ndar
     after = _angle(turn @ rays, wanted, view.size_rad)
     shift = 0.0
     posed = _robust_pose(turned, camera.rotation @ rays, points, view.size_rad)
-    towards_new = points - posed.centre_world_m[:, None]
+    towards_new = points - posed.centre_world[:, None]
     wanted_new = towards_new / np.linalg.norm(towards_new, axis=0)
     after_posed = _angle(posed.rotation.T @ (camera.rotation @ rays), wanted_new, view.size_rad)
     fixed = turned
     if max(after, FLOOR) > POSE_GAIN * max(after_posed, FLOOR):
-        fixed, after, shift = posed, after_posed, float(np.linalg.norm(posed.centre_world_m - view.centre))
+        fixed, after, shift = posed, after_posed, float(np.linalg.norm(posed.centre_world - view.centre))
     displaced = _angle(rays, fixed.rotation.T @ (camera.rotation @ rays), view.size_rad) if shift == 0 else before
     if displaced < MIN_SHIFT * max(after, FLOOR) or max(before, FLOOR) < MOVED_CUT * max(after, FLOOR):
         return None
@@ -171,7 +171,7 @@ def _robust_turn(rays: np.ndarray, wanted: np.ndarray, size_rad: float) -> np.nd
 def _robust_pose(start: Camera, rays_cam: np.ndarray, points: np.ndarray, size_rad: float) -> Camera:
     """Gauss-Newton on rotation and translation: rays of the camera against directions to the points."""
     rotation, translation = start.rotation.copy(), start.translation.copy()
-    length = np.median(np.linalg.norm(points - start.centre_world_m[:, None], axis=0))
+    length = np.median(np.linalg.norm(points - start.centre_world[:, None], axis=0))
     for _ in range(10):
         cam = rotation @ points + translation[:, None]
         distance = np.linalg.norm(cam, axis=0)

@@ -13,7 +13,8 @@ from usthand.capture.rig import Rig
 from usthand.diagnostics.agreement import Case, ViewRays, make_views
 from usthand.diagnostics.corrections import ORDERS, reordered
 from usthand.geometry.robust_triangulation import triangulate_robust, undistorted_views
-from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
+from usthand.hand import skeleton
+from usthand.hand.skeleton import MIDDLE_MCP, N_JOINTS, WRIST
 from usthand.labels.association.associate import chirality
 
 HAND_FRAMES = 40
@@ -75,7 +76,7 @@ def hands_in_space(case: Case) -> list[Hand]:
         )
         views = undistorted_views(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
         found = triangulate_robust(views)
-        hands.append(Hand(found.points_world_m.numpy() * unit, found.seen.numpy()))
+        hands.append(Hand(found.points_world.numpy() * unit, found.seen.numpy()))
     return hands
 
 
@@ -98,15 +99,8 @@ def _distance(views: list[ViewRays]) -> float:
 
 def bone_lengths(points: np.ndarray, seen: np.ndarray) -> np.ndarray:
     """(20,) medians over time; NaN where a bone is never seen."""
-    parent, child = np.array(BONES).T
-    both = seen[:, parent] & seen[:, child]
-    length = np.where(both, np.linalg.norm(points[:, parent] - points[:, child], axis=-1), np.nan)
-    with np.errstate(all="ignore"):
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            return np.nanmedian(length, axis=0)
+    median, known = skeleton.median_bone_lengths(points, seen)
+    return np.where(known, median, np.nan)
 
 
 @cache
@@ -165,7 +159,7 @@ def _mean_unlikeness(hands: list[Hand]) -> float:
 def palm_length(hands: list[Hand]) -> float:
     """Wrist to middle knuckle, median over frames and hands, in the rig's unit; NaN if never seen."""
     found = [
-        np.linalg.norm(h.points[:, MIDDLE_MCP] - h.points[:, WRIST], axis=-1)[h.seen[:, WRIST] & h.seen[:, MIDDLE_MCP]]
+        skeleton.palm_length(h.points)[h.seen[:, WRIST] & h.seen[:, MIDDLE_MCP]]
         for h in hands
     ]
     found = np.concatenate(found) if found else np.zeros(0)

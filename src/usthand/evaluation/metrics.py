@@ -34,7 +34,7 @@ from usthand.geometry.cameras import project
 from usthand.geometry.rotations import align_similarity
 from usthand.hand.mesh_joints import mesh_joints
 from usthand.hand.result import MM_PER_M, Result
-from usthand.hand.skeleton import BONES, JOINTS, PALM_BONES
+from usthand.hand.skeleton import BONES, JOINTS, PALM_BONES, bone_lengths
 
 if TYPE_CHECKING:
     from usthand.capture.rig import Rig
@@ -261,7 +261,8 @@ def label_residuals_px(
             "give the capture that the result was made from",
         )
     views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
-    uv, depth = project(rig.tensors(dtype=torch.float64), torch.from_numpy(result.joints_world_m[rows]))
+    metric = rig.in_metres(result.unit_m).tensors(torch.float64)
+    uv, depth = project(metric, torch.from_numpy(result.joints_world_m[rows]))
     uv, depth = uv.numpy()[:, views], depth.numpy()[:, views]
     seen = labels.mask[numbers] & (depth > 0)
     distance = np.linalg.norm(uv - labels.uv_px[numbers].astype(np.float64), axis=-1)
@@ -276,8 +277,8 @@ def steadiness(result: Result, fps: float, frames: Frames = None) -> Numbers:
     second difference over one frame. Only three consecutive frame numbers make an acceleration; None without any.
     """
     rows = select_frames(result, frames)
-    joints = result.joints_world_m[rows] * result.unit_m
-    spread = bone_lengths_mm(joints).std(axis=0)
+    joints = result.joints_world_m[rows]
+    spread = MM_PER_M * bone_lengths(joints).std(axis=0)
     second = _second_difference(joints, result.frame[rows])
     lengths = MM_PER_M * np.linalg.norm(second, axis=-1)
     return {
@@ -287,12 +288,6 @@ def steadiness(result: Result, fps: float, frames: Frames = None) -> Numbers:
         "jitter_mm_s2": float(np.sqrt((lengths**2).mean()) * fps**2) if len(lengths) else None,
         "jitter_mm": float(lengths.mean()) if len(lengths) else None,
     }
-
-
-def bone_lengths_mm(joints_m: Float[np.ndarray, "T 21 3"]) -> Float[np.ndarray, "T 20"]:
-    """Length of each bone of `usthand.hand.skeleton.BONES`, mm."""
-    parent, child = np.array(BONES).T
-    return distance_mm(joints_m[:, parent], joints_m[:, child])
 
 
 def distance_mm(a_m: Float[np.ndarray, "*b 3"], b_m: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b"]:

@@ -72,3 +72,16 @@ def load_truth(path: str | Path, side: str) -> Truth | None:
     with np.load(file, allow_pickle=False) as data:
         # Files of before there was `valid` have truth in every frame.
         return Truth(**{f.name: data[f.name] for f in fields(Truth) if f.name in data or f.name != "valid"})
+
+
+def require_truth(path: str | Path, side: str) -> Truth:
+    """The truth of a capture that must have one.
+
+    Raises:
+        UsthandError: If it has none of that side.
+    """
+    truth = load_truth(path, side)
+    if truth is None:
+        fix = "make it with `usthand synth` or `usthand import`"
+        raise UsthandError(f"{path} has no truth of the {side} hand", "only synthetic captures and data sets have", fix)
+    return truth

@@ -1,12 +1,10 @@
 """The weights that a training starts from: learned on many synthetic captures, from 2D labels alone.
 
-    usthand pretrain OUT
-
-makes the captures (resumable), trains on all of them, and writes OUT/weights, which lies in the package as
-`usthand/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture; their seeds begin at
-`FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections: no 3D number reaches a loss.
-With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on top of the package's backbone.
-What it costs and gives is in docs/notes/pretraining.md.
+`usthand pretrain OUT` makes the captures (resumable), trains on all of them, and writes OUT/weights, which are in the
+package as `usthand/network/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture.
+Their seeds begin at `FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections:
+no 3D number reaches a loss. With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on
+top of the package's backbone. Costs and results are in docs/notes/pretraining.md.
 """
 
 from __future__ import annotations
@@ -20,17 +18,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from tyro.conf import Positional
 
+from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.experiments.hamuco.model import HamucoLearner
-from usthand.output.overlay import progress_bar
 from usthand.training.checkpoint import CONFIG, WEIGHTS
-from usthand.training.config import PRESETS, Preset
+from usthand.training.config import PRESETS, Preset, TrainConfig
 from usthand.training.loop import train
 from usthand.training.objective import UstHandLearner
 
 FIRST_SEED = 10_000
 RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
-RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones teach motion
+RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones more of the motion
 STEPS = {"usthand": 36_000, "hamuco": 14_400}
 HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
 OBJECTS = ("none", "any", "none", "many")  # in turn
@@ -46,11 +44,11 @@ class PretrainConfig:
     frames: int = 40
     views: int = 4
     steps: int | None = None
-    """36,000, or 14,400 for HaMuCo-like, whose backbone has been trained before."""
+    """36,000, or 14,400 for the HaMuCo-like network, whose backbone has been trained before."""
     start: Literal["scratch", "shipped"] = "scratch"
-    """From nothing, or on from the weights in the package, at a lower rate."""
+    """From nothing, or from the weights in the package at a lower learning rate."""
     method: Literal["usthand", "hamuco"] = "usthand"
-    """The network of the package, or HaMuCo-like, which always starts from the package's backbone."""
+    """The network of the package, or the HaMuCo-like one, which always starts from the package's backbone."""
     seed: int = 0
 
 
@@ -67,17 +65,16 @@ def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
     )
 
 
-def make_captures(config: PretrainConfig) -> list[Path]:
-    """All captures, those of an interrupted run used again.
+def make_captures(config: PretrainConfig, progress: Progress = silent) -> list[Path]:
+    """All captures; those of an interrupted run are used again.
 
     Raises:
-        UsthandError: if those that are there were made with other settings.
+        UsthandError: If those that are there were made with other settings.
     """
     paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
-    bar = progress_bar("captures")
     for index, path in enumerate(paths):
         made_capture(path, capture_config(index, config), progress=False)
-        bar(index + 1, len(paths))
+        progress(index + 1, len(paths), "captures")
     return paths
 
 
@@ -102,7 +99,10 @@ def pretraining_preset(config: PretrainConfig) -> Preset:
 
 
 def export_weights(checkpoint: Path, out: Path) -> None:
-    """Weights in half precision (a third of a thousandth of a value, less than training's own noise) and their config."""
+    """Write the weights in half precision, and their config.
+
+    Rounding changes a value by a third of a thousandth, less than training's own noise.
+    """
     out.mkdir(parents=True, exist_ok=True)
     state = load_file(checkpoint / WEIGHTS)
     save_file({k: v.to(torch.float16) if v.is_floating_point() else v for k, v in state.items()}, out / WEIGHTS)
@@ -111,10 +111,15 @@ def export_weights(checkpoint: Path, out: Path) -> None:
     (out / CONFIG).write_text(json.dumps(kept, indent=2) + "\n")
 
 
-def pretrain(config: PretrainConfig) -> Path:
-    """Captures, training, weights; returns their folder."""
-    paths = make_captures(config)
+def pretrain(config: PretrainConfig, progress: Progress = silent) -> Path:
+    """Make captures, train, and write the weights; returns the weights' folder.
+
+    Raises:
+        UsthandError: If `config.out` holds captures or a training with other settings.
+    """
+    paths = make_captures(config, progress)
     learner = HamucoLearner() if config.method == "hamuco" else UstHandLearner()
-    best = train(paths, config.out / "run", pretraining_preset(config), "right", learner=learner)
+    training = TrainConfig(pretraining_preset(config), "right")
+    best = train(paths, config.out / "run", training, progress, learner)
     export_weights(best, config.out / "weights")
     return config.out / "weights"

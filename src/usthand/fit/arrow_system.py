@@ -32,6 +32,7 @@ class ArrowSystem:
 
     @staticmethod
     def zeros(n_frames: int, size: int, shared: int) -> ArrowSystem:
+        """An empty system of T frames, D unknowns each and S shared ones."""
         block = (n_frames, size, size)
         return ArrowSystem(
             np.zeros(block),
@@ -121,8 +122,10 @@ def inverse_blocks(system: ArrowSystem) -> InverseBlocks:
     """Blocks of the inverse within the band, and all of the arrow, without forming the rest.
 
     Frames are taken in pairs, which makes the matrix block-tridiagonal; the recursion is that of Takahashi et al.
-    (1973), known from smoothing: inverse_i = L_i + G_i inverse_{i+1} G_i', G_i = -L_i C_i'. Raises LinAlgError if the
-    matrix is singular.
+    (1973), known from smoothing: inverse_i = L_i + G_i inverse_{i+1} G_i', G_i = -L_i C_i'.
+
+    Raises:
+        LinAlgError: If the matrix is singular.
     """
     n_frames, size, shared = system.arrow.shape
     pairs = (n_frames + 1) // 2
@@ -154,7 +157,7 @@ def inverse_blocks(system: ArrowSystem) -> InverseBlocks:
 
 
 def _paired(system: ArrowSystem, pairs: int) -> tuple[np.ndarray, np.ndarray]:
-    """Blocks of two frames each: main (pairs, 2D, 2D) and lower (pairs - 1, 2D, 2D). An odd end is padded by identity."""
+    """Blocks of two frames each, (pairs, 2D, 2D) and below them (pairs - 1, 2D, 2D); identity pads an odd end."""
     n_frames, size = system.right.shape
     main, lower = np.zeros((pairs, 2, size, 2, size)), np.zeros((max(pairs - 1, 0), 2, size, 2, size))
     main[:, 0, :, 0] = system.diagonal[0::2]

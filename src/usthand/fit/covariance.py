@@ -1,7 +1,7 @@
 """Covariance of the fitted joints, from the inverse of the fit's normal equations (Laplace's approximation).
 
-With errors of labels modelled as correlated in time and their precision learned from the residuals, the curvature of the
-cost is the inverse covariance; only the blocks within a frame and with the shape are needed.
+The labels' errors are modelled as correlated in time and their precision is learned from the residuals, so the
+curvature of the cost is the inverse covariance. Only the blocks within a frame and with the shape are needed.
 """
 
 from __future__ import annotations

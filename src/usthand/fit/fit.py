@@ -1,9 +1,8 @@
-"""Hands from labels without any training: plain triangulation, and a robust fit of the hand model to the whole sequence.
+"""Hands from labels without any training: plain triangulation, and a robust fit of the hand to the whole sequence.
 
-`raw_triangulation` is what everybody starts with. `fit_labels` is what a careful user would do: robust triangulation,
-the hand fitted_mesh on it by inverse kinematics, then Levenberg-Marquardt on all frames together with one shape, joint limits,
-smooth motion and labels believed as far as they deserve. `fit_observations` is the same for 2D distributions, such as a
-network's. Left hands are fitted as right ones in the mirrored world.
+`triangulate` is the usual starting point. `fit_labels` does what a careful user would do: robust triangulation, inverse
+kinematics on its joints, then Levenberg-Marquardt on all frames together with one shape, joint limits, smooth motion
+and labels weighted by how well they agree. `fit_observations` is the same for 2D distributions, such as a network's.
 """
 
 from __future__ import annotations
@@ -16,32 +15,31 @@ from jaxtyping import Bool, Float
 from scipy.ndimage import gaussian_filter1d, median_filter
 from threadpoolctl import threadpool_limits
 
-from usthand.capture.rig import MIRROR, Rig
+from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
+from usthand.common.progress import Progress, silent
+from usthand.fit.canonical import canonical_hand
 from usthand.fit.joint_model_selection import choose_soft
 from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
-from usthand.fit.metric_scale import in_own_unit, scaled_by_hand
 from usthand.fit.objective import PointTerm
-from usthand.fit.sequence import MIN_VIEWS, FitConfig, Fitter, Progress
-from usthand.geometry.cameras import triangulate_xy
+from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
     interpolate_gaps,
     reprojection_mahalanobis2,
     undistorted_views,
 )
+from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.io import right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, Observations
 
 MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
-MAX_GAP_STD_M = 0.2  # bounds the covariance of bridged frames
-MEDIAN_S, GAUSSIAN_S = (
-    0.133,
-    0.05,
-)  # of the smoothed triangulation: 5 frames and a deviation of 1.5 frames at 30 per second
+MAX_GAP_STD_M = 0.2  # bounds the covariance of interpolated frames
+# Filters of the smoothed triangulation: 5 frames, and a standard deviation of 1.5 frames, at 30 per second.
+MEDIAN_S, GAUSSIAN_S = 0.133, 0.05
 
 
 def fit_labels(
@@ -49,99 +47,124 @@ def fit_labels(
     labels: Labels,
     config: FitConfig | None = None,
     hand: HandModel | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Result:
-    """Fit the hand to a detector's labels.
+    """Fit the hand to a detector's labels: T frames, in metres, with a 3D covariance for each joint.
+
+    Args:
+        rig: The calibrated cameras; without a metric scale the hand's size gives it.
+        labels: Of one hand, of some or all of the rig's cameras.
+        config: Settings of the fit; its `fps` should be the capture's.
+        hand: The hand model; the embedded one if none.
+        progress: Told of each round of reweighting.
 
     Raises:
-        UsthandError: fewer than two views with labels, labels of a camera that the rig lacks, no frame seen by two views.
+        UsthandError: If fewer than two views have labels, the rig lacks a camera of the labels, or no frame is seen by
+            two views.
+
+    Example:
+        ```python
+        from usthand import fit_labels, load_labels, open_capture
+
+        clip = open_capture("clip")
+        result = fit_labels(clip.rig, load_labels(clip, "right"))
+        result.save("hand.npz")
+        ```
     """
     rig, labels = _aligned(rig, labels)
-    return fit_observations(rig, Observations.from_labels(labels), config, labels.side, hand, progress)
+    _check_views(rig, labels.mask)
+    canonical = canonical_hand(rig, labels, hand)
+    observations = Observations.from_labels(canonical.labels)
+    return canonical.as_captured(fit_observations(canonical.rig, observations, config, hand, progress))
 
 
 def fit_observations(
     rig: Rig,
     observations: Observations,
     config: FitConfig | None = None,
-    side: str = "right",
     hand: HandModel | None = None,
-    progress: Progress | None = None,
+    progress: Progress = silent,
 ) -> Result:
-    """Fit the hand to 2D observations with 2x2 precisions, in the order of the rig's cameras, and optional 3D ones.
+    """Fit a right hand to 2D observations with 2x2 precisions and, optionally, 3D ones.
+
+    Args:
+        rig: Cameras in metres.
+        observations: Of a right hand, in the order of the rig's cameras.
+        config: Settings of the fit.
+        hand: The hand model; the embedded one if none.
+        progress: Told of each round of reweighting.
 
     Raises:
-        UsthandError: see `fit_labels`.
+        UsthandError: As `fit_labels`.
+        ValueError: If the rig is not in metres.
     """
+    if not rig.metric:
+        raise ValueError("the rig is not in metres; see usthand.fit.canonical")
     config = config or FitConfig()
-    if side == "left":
-        return fit_observations(
-            rig.mirrored(), _mirrored(observations, rig), config, "right", hand, progress
-        ).mirrored()
-    _check_views(rig, observations)
+    _check_views(rig, observations.precision.trace(axis1=-2, axis2=-1) > 0)
     hand = right_hand(hand)
     joints = articulation(hand)
-    rig, unit_m = scaled_by_hand(rig, observations, joints)
     views = undistorted_views(
         rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
     )
+    data = FitData(views, _point_term(observations), observations.predicts_model_joints, observations.sets_noise_scale)
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         soft = config.joint_model == "soft" or (config.joint_model == "auto" and choose_soft(joints, config, views))
-        fitted = Fitter(
-            joints,
-            config,
-            views,
-            _point_term(observations, unit_m),
-            soft,
-            observations.predicts_model_joints,
-            observations.sets_noise_scale,
-        ).run(progress)
-    fitted_mesh, kind = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
-    result = _result(rig, hand, fitted.joints_world_m, fitted.covariance_m2, fitted_mesh, fitted.seen, "fit", kind)
-    return in_own_unit(result, unit_m)
+        fitted = Fitter(joints, config, data, soft).run(progress)
+    mesh, joint_model = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
+    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen)
+    return replace(result, method="fit", joint_model=joint_model)
 
 
-def raw_triangulation(
-    rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_fps: float | None = None
-) -> Result:
-    """Plain triangulation, the reference that everything is measured against: no robustness, no weights, no smoothing.
+def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_fps: float | None = None) -> Result:
+    """Plain triangulation, the reference for every other method: no robustness, no weights, no smoothing.
 
-    Joints: unweighted DLT over all views with a label, per frame and joint; where fewer than two views have one, linear
-    interpolation in time (`valid` is then False). Mesh: what a plain user would do next, the hand model fitted_mesh on those
-    joints frame by frame by least squares, with one shape for the sequence (from the median bone lengths) and no temporal
-    terms. Covariance: least squares' own, sigma^2 (J'J)^-1, with sigma^2 of each joint from its residuals in all frames.
+    - Joints: unweighted DLT over all views with a label, per frame and joint; where fewer than two views have one,
+      linear interpolation in time (`joint_valid` is then False).
+    - Mesh: the hand model fitted to those joints frame by frame, by least squares, with one shape for the sequence from
+      the median bone lengths.
+    - Covariance: that of least squares, sigma^2 (J'J)^-1, with sigma^2 of each joint from its residuals in all frames.
 
-    `smooth_fps` (frames per second; None for no smoothing) adds what most people do: every joint's track goes through a running
-    median and a Gaussian. The covariance stays, since errors of labels last longer than the filters.
+    Args:
+        rig: The calibrated cameras.
+        labels: Of one hand, of some or all of the rig's cameras.
+        hand: The hand model; the embedded one if none.
+        smooth_fps: Frames per second. If given, each joint's track goes through a running median and a Gaussian, as
+            most people do. The covariance stays, since errors of labels last longer than the filters.
 
     Raises:
-        UsthandError: as `fit_labels`.
+        UsthandError: As `fit_labels`.
+
+    Example:
+        ```python
+        from usthand import load_labels, open_capture, triangulate
+
+        clip = open_capture("clip")
+        result = triangulate(clip.rig, load_labels(clip, "right"), smooth_fps=clip.fps)
+        result.joints_world_m.shape  # (T, 21, 3), metres
+        ```
     """
     rig, labels = _aligned(rig, labels)
-    if labels.side == "left":
-        mirrored = labels.mirrored(rig.widths)
-        return raw_triangulation(rig.mirrored(), mirrored, hand, smooth_fps).mirrored()
-    observations = Observations(labels.uv_px.astype(np.float64), labels.mask[..., None, None] * np.eye(2))
-    _check_views(rig, observations)
+    _check_views(rig, labels.mask)
     hand = right_hand(hand)
-    model = articulation(hand)
-    rig, unit_m = scaled_by_hand(rig, observations, model)
-    cameras = rig.tensors(torch.float64)
+    canonical = canonical_hand(rig, labels, hand, _unweighted)
+    observations, cameras = _unweighted(canonical.labels), canonical.rig.tensors(torch.float64)
     views = undistorted_views(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
     points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
     if smooth_fps is not None:
         window = 2 * round(MEDIAN_S * smooth_fps / 2) + 1
-        joints = gaussian_filter1d(
-            median_filter(joints, (window, 1, 1), mode="nearest"), GAUSSIAN_S * smooth_fps, 0, mode="nearest"
-        )
+        joints = median_filter(joints, (window, 1, 1), mode="nearest")
+        joints = gaussian_filter1d(joints, GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
-    fitted_mesh = fit_mesh(hand, joints, seen)
-    result = _result(
-        rig, hand, joints, covariance, fitted_mesh, seen, "raw" if smooth_fps is None else "smooth", "free"
-    )
-    return in_own_unit(result, unit_m)
+    result = _result(canonical.rig, hand, fit_mesh(hand, joints, seen), joints, covariance, seen)
+    return canonical.as_captured(replace(result, method="raw" if smooth_fps is None else "smooth"))
+
+
+def _unweighted(labels: Labels) -> Observations:
+    """All labels alike, 1 px each."""
+    return Observations(labels.uv_px.astype(np.float64), labels.mask[..., None, None] * np.eye(2))
 
 
 def _residual_covariance(
@@ -156,27 +179,31 @@ def _residual_covariance(
     return np.linalg.inv(information + np.eye(3) / MAX_GAP_STD_M**2)
 
 
-def _result(rig, hand, joints, covariance, fitted_mesh: FittedMesh, seen, method, kind) -> Result:
-    """A right-handed result in the rig's own words; frames count where two views see enough joints."""
+def _result(
+    rig: Rig,
+    hand: HandModel,
+    mesh: FittedMesh,
+    joints_world_m: Float[np.ndarray, "T 21 3"],
+    covariance_m2: Float[np.ndarray, "T 21 3 3"],
+    seen: Bool[np.ndarray, "T 21"],
+) -> Result:
+    """A right-handed result of a plain triangulation; frames are valid where two views see enough joints."""
     valid = seen.sum(1) >= MIN_JOINTS
     return Result(
-        **fitted_mesh._asdict(),
-        joints_world_m=joints,
-        joints_cov_m2=covariance,
+        **mesh._asdict(),
+        joints_world_m=joints_world_m,
+        joints_cov_m2=covariance_m2,
         side="right",
-        frame=np.arange(len(joints)),
+        frame=np.arange(len(valid)),
         valid=valid,
         joint_valid=seen & valid[:, None],
         unit_source=rig.unit_source,
         metric=rig.metric,
-        method=method,
-        joint_model=kind,
+        method="raw",
+        joint_model="free",
         cameras=rig.names,
         faces=hand.faces.numpy(),
     )
-
-
-# ---- the problem as it comes ---------------------------------------------------------------------------------------
 
 
 def _aligned(rig: Rig, labels: Labels) -> tuple[Rig, Labels]:
@@ -193,16 +220,15 @@ def _aligned(rig: Rig, labels: Labels) -> tuple[Rig, Labels]:
     return kept, labels.subset(names)
 
 
-def _check_views(rig: Rig, observations: Observations) -> None:
+def _check_views(rig: Rig, present: Bool[np.ndarray, "T V J"]) -> None:
     """Raise `UsthandError` unless two views see something at once."""
-    present = observations.precision.trace(axis1=-2, axis2=-1) > 0
     if present.shape[1] != len(rig):
         raise UsthandError(
             f"there are observations of {present.shape[1]} views and {len(rig)} cameras",
             "the rig and the observations are of different captures",
             "give the rig that the observations were made with",
         )
-    with_labels = [name for name, some in zip(rig.names, present.any(axis=(0, 2)), strict=True) if some]
+    with_labels = [name for view, name in enumerate(rig.names) if present[:, view].any()]
     if not with_labels:
         raise UsthandError(
             "no camera has a label in any frame",
@@ -223,27 +249,9 @@ def _check_views(rig: Rig, observations: Observations) -> None:
         )
 
 
-def _mirrored(observations: Observations, rig: Rig) -> Observations:
-    """The observations in the mirrored images and world."""
-    uv = observations.uv_px.copy()
-    uv[..., 0] = (rig.widths[:, None] - 1) - uv[..., 0]
-    flip = np.array([-1.0, 1.0])
-    points, precision = observations.points_world_m, observations.points_precision
-    return Observations(
-        uv,
-        observations.precision * flip[:, None] * flip,
-        None if points is None else points * MIRROR,
-        None if precision is None else precision * MIRROR[:, None] * MIRROR,
-        observations.predicts_model_joints,
-        observations.sets_noise_scale,
-    )
-
-
-def _point_term(observations: Observations, unit_m: float | None) -> PointTerm | None:
-    if observations.points_world_m is None:
+def _point_term(observations: Observations) -> PointTerm | None:
+    if observations.points_world_m is None or observations.points_precision is None:
         return None
-    unit_m = 1.0 if unit_m is None else unit_m
     # By eigenvalues, not Cholesky: points that were not observed have a precision of zero.
-    value, vector = np.linalg.eigh(observations.points_precision / unit_m**2)
-    root = np.sqrt(np.maximum(value, 0.0))[..., None] * vector.swapaxes(-1, -2)
-    return PointTerm(observations.points_world_m * unit_m, root)
+    value, vector = np.linalg.eigh(observations.points_precision)
+    return PointTerm(observations.points_world_m, np.sqrt(np.maximum(value, 0.0))[..., None] * vector.swapaxes(-1, -2))

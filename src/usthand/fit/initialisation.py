@@ -1,7 +1,7 @@
-"""Where the fit starts: a hand fitted_mesh on triangulated joints in closed form, frame by frame.
+"""Where the fit starts: a hand on triangulated joints in closed form, frame by frame.
 
-Shape from the median lengths of the bones, the palm by rigid alignment, then every finger from base to tip: the turn of
-a joint is the smallest one that points its bone the right way, as far as the joint's free axes and limits let it.
+The shape follows from the median bone lengths, the palm from rigid alignment. Then, in every finger from base to tip, a
+joint turns by the smallest angle that points its bone the right way, within the joint's free axes and limits.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from usthand.fit.kinematics import N_SHAPE, Articulation, HandState, rotation
-from usthand.geometry.rotations import similarity_between
-from usthand.hand.skeleton import BONES, FINGERS, MANO_TO_OPENPOSE
+from usthand.fit.kinematics import N_SHAPE, Articulation, HandState
+from usthand.geometry.rotations import rotation_matrix, similarity_between
+from usthand.hand.skeleton import BONES, FINGERS, MANO_TO_OPENPOSE, bone_lengths, median_bone_lengths
 
 PALM = (0, 1, 5, 9, 13, 17)  # joints that move together, nearly
 SHAPE_ITERATIONS = 6
@@ -22,27 +22,8 @@ BONE_STD_M = 0.004  # of a median bone length from bad labels; makes the unit pr
 LIMIT_MARGIN_RAD = 0.02
 
 
-def bone_lengths(points: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b 20"]:
-    """Lengths of `usthand.hand.skeleton.BONES`."""
-    parent, child = np.array(BONES).T
-    return np.linalg.norm(points[..., child, :] - points[..., parent, :], axis=-1)
-
-
-def median_bone_lengths(
-    points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
-) -> tuple[Float[np.ndarray, "20"], Bool[np.ndarray, "20"]]:
-    """Median over the frames in which both ends are seen, and whether there is such a frame."""
-    parent, child = np.array(BONES).T
-    both = seen[:, parent] & seen[:, child]
-    lengths = np.where(both, bone_lengths(points), np.nan)
-    known = both.any(0)
-    median = np.zeros(len(BONES))
-    median[known] = np.nanmedian(lengths[:, known], axis=0)
-    return median, known
-
-
 def metres_per_unit(hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]) -> float:
-    """Size of the points' unit if the hand is of the model's mean size: ratio of median bone lengths; 1 if no bone is seen."""
+    """Metres in the points' unit for a hand of mean size, from median bone lengths; 1 if no bone is seen."""
     length, known = median_bone_lengths(points, seen)
     if not known.any():
         return 1.0
@@ -53,7 +34,7 @@ def metres_per_unit(hand: Articulation, points: Float[np.ndarray, "T 21 3"], see
 def median_shape(
     hand: Articulation, points: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
 ) -> Float[np.ndarray, "S"]:
-    """Shape whose bones have the median lengths, by Gauss-Newton with a unit Gaussian prior. Zero if nothing is seen."""
+    """Shape whose bones have the median lengths, by Gauss-Newton with a unit Gaussian prior; zero if none is seen."""
     target, known = median_bone_lengths(points, seen)
     parent, child = np.array(BONES).T
     by_shape = hand.rest_joints_by_shape()
@@ -71,12 +52,12 @@ def median_shape(
 def inverse_kinematics(
     hand: Articulation, points: Float[np.ndarray, "T 21 3"], shape: Float[np.ndarray, "S"]
 ) -> HandState:
-    """The hand of a given shape fitted_mesh on finite joints, each frame by itself. Deterministic, no iterations."""
+    """The pose of a hand of this shape for finite joints, each frame by itself, without iterations."""
     rest = hand.rest_joints(shape)
     palm = list(PALM)
     source = torch.from_numpy(np.broadcast_to(rest[palm], (len(points), len(palm), 3)).copy())
     root = similarity_between(source, torch.from_numpy(np.ascontiguousarray(points[:, palm])), scale=False)[1].numpy()
-    # The wrist is the worst of all labels: the mean of the palm carries it instead.
+    # The wrist is the least accurate of all labels, so the palm's mean places the hand.
     wrist = points[:, palm].mean(1) - (root @ rest[palm].mean(0))
     angles = np.zeros((len(points), 15, 3))
     free = np.zeros((15, 3), bool)
@@ -90,7 +71,7 @@ def inverse_kinematics(
             wanted = np.einsum("tji,tj->ti", turn, points[:, far] - points[:, near])
             swing = _smallest_turn(rest[far] - rest[near], wanted) @ hand.axes[joint].T
             angles[:, joint] = np.clip(np.where(free[joint], swing, 0.0), low[joint], high[joint])
-            turn = turn @ rotation(angles[:, joint] @ hand.axes[joint])
+            turn = turn @ rotation_matrix(angles[:, joint] @ hand.axes[joint])
     chosen = np.array([angles[:, joint, axis] for joint, axis in hand.free]).T.reshape(len(points), -1)
     margin = np.minimum(LIMIT_MARGIN_RAD, 0.25 * (hand.high - hand.low))
     return HandState(root, wrist, np.clip(chosen, hand.low + margin, hand.high - margin), shape.copy())

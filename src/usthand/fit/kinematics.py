@@ -1,9 +1,9 @@
-"""The 21 joints of a hand and their exact derivatives, for many frames at once: what the fit turns around.
+"""The 21 joints of a hand and their exact derivatives, for many frames at once.
 
-Unknowns of a frame: the turn of the whole hand (a rotation matrix; steps are rotation vectors applied from the left, in
-the world), the wrist's position (metres, world) and the angles that really move (radians, `usthand.hand.limits.FREE`).
-Shared by all frames: the shape. The wrist instead of MANO's translation is an unknown so that shape and place do not pull
-at each other; `translation_m` gives MANO's. Numpy, float64. Legend: T frames, J = 21 joints, A free angles, S shape.
+Unknowns of a frame: the rotation of the whole hand (a matrix; steps are rotation vectors applied from the left, in the
+world), the wrist's position (metres, world) and the free angles (radians, `usthand.hand.limits.FREE`). All frames share
+the shape. The wrist is an unknown in place of MANO's translation because it depends little on the shape;
+`translation_m` gives MANO's. Float64. Legend: T frames, J = 21 joints, D unknowns of a frame, A free angles, S shape.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
+from usthand.geometry.rotations import rotation_matrix, rotation_vector
 from usthand.hand.limits import FREE, LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import BONES, MANO_PARENTS, MANO_TO_OPENPOSE, N_JOINTS
@@ -25,7 +26,7 @@ FIRST_ANGLE = 6
 
 
 def cross_matrix(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
-    """The matrix of the cross product: cross_matrix(a) @ b = a x b."""
+    """The matrix K of the cross product, K b = v x b."""
     out = np.zeros((*v.shape, 3))
     x, y, z = v[..., 0], v[..., 1], v[..., 2]
     out[..., 0, 1], out[..., 0, 2], out[..., 1, 2] = -z, y, -x
@@ -33,15 +34,8 @@ def cross_matrix(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
     return out
 
 
-def rotation(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
-    """Rodrigues' formula."""
-    angle = np.linalg.norm(v, axis=-1)[..., None, None]
-    k = cross_matrix(v)
-    return np.eye(3) + np.sinc(angle / np.pi) * k + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (k @ k)
-
-
 def left_jacobian(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
-    """J with rotation(v + d) ~ rotation(J d) rotation(v) (Barfoot, State Estimation for Robotics, 7.1.5)."""
+    """J with R(v + d) ~ R(J d) R(v) for R = rotation_matrix (Barfoot, State Estimation for Robotics, 7.1.5)."""
     angle = np.linalg.norm(v, axis=-1)[..., None, None]
     safe = np.maximum(angle, 1e-4)
     cubic = np.where(angle < 1e-4, 1 / 6, (safe - np.sin(safe)) / safe**3)
@@ -58,30 +52,24 @@ def inverse_left_jacobian(v: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b
     return np.eye(3) - 0.5 * k + square * (k @ k)
 
 
-def rotation_vector(matrix: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
-    """The shortest rotation vector of rotation matrices, by SciPy (stable at all angles)."""
-    from scipy.spatial.transform import Rotation
-
-    return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(matrix.shape[:-1])
-
-
 @dataclass
 class HandState:
     """The unknowns of a sequence."""
 
     root: Float[np.ndarray, "T 3 3"]
-    """Turn of the whole hand, world_from_hand."""
+    """Rotation of the whole hand, world from hand."""
     wrist_m: Float[np.ndarray, "T 3"]
     """Position of the wrist joint, world."""
     angles: Float[np.ndarray, "T A"]
     """Free finger angles, radians."""
     shape: Float[np.ndarray, "S"]
+    """Shape coefficients, shared by all frames."""
 
     def moved(self, step: Float[np.ndarray, "T D"], step_shape: Float[np.ndarray, "S"]) -> HandState:
         """The state after a step of `(rotation vector, wrist, angles)` per frame and of the shape."""
         return replace(
             self,
-            root=rotation(step[:, ROOT]) @ self.root,
+            root=rotation_matrix(step[:, ROOT]) @ self.root,
             wrist_m=self.wrist_m + step[:, WRIST],
             angles=self.angles + step[:, FIRST_ANGLE:],
             shape=self.shape + step_shape,
@@ -90,16 +78,16 @@ class HandState:
 
 @dataclass(frozen=True)
 class PosedJoints:
-    """Joints of a state, with the derivatives if they were asked for."""
+    """Joints of a state, world, metres, and their derivatives by the unknowns of the frame and by the shape."""
 
     joints: Float[np.ndarray, "T J 3"]
-    by_frame: Float[np.ndarray, "T J 3 D"] | None
-    by_shape: Float[np.ndarray, "T J 3 S"] | None
+    by_frame: Float[np.ndarray, "T J 3 D"]
+    by_shape: Float[np.ndarray, "T J 3 S"]
 
 
 @dataclass(frozen=True)
 class Articulation:
-    """A hand cut down to what its 21 joints depend on."""
+    """The parts of a hand model that its 21 joints depend on."""
 
     joint: Float[np.ndarray, "16 3"]
     """Rest positions of MANO's joints, metres."""
@@ -152,19 +140,18 @@ class Articulation:
         """Rotation, world from bone, of the bone that ends in each joint; of the wrist, the palm's."""
         return _Chain(self, state).turn[:, BONE_TURN]
 
-    def posed(self, state: HandState, derivatives: bool = True) -> PosedJoints:
-        """Joints of all frames, world, metres; linear blend skinning for the tips, exactly as in `usthand.hand.model`."""
-        chain = _Chain(self, state)
-        points = chain.joints[:, list(MANO_TO_OPENPOSE)]
-        if not derivatives:
-            return PosedJoints(points, None, None)
-        by_frame, by_shape = chain.by_frame(), chain.by_shape()
-        order = list(MANO_TO_OPENPOSE)
-        return PosedJoints(points, by_frame[:, order], by_shape[:, order])
+    def joints(self, state: HandState) -> Float[np.ndarray, "T J 3"]:
+        """Joints of all frames, world, metres; tips by linear blend skinning, exactly as in `usthand.hand.model`."""
+        return _Chain(self, state).joints[:, list(MANO_TO_OPENPOSE)]
+
+    def posed(self, state: HandState) -> PosedJoints:
+        """The joints of all frames with their derivatives."""
+        chain, order = _Chain(self, state), list(MANO_TO_OPENPOSE)
+        return PosedJoints(chain.joints[:, order], chain.by_frame()[:, order], chain.by_shape()[:, order])
 
 
-def _descendants() -> np.ndarray:
-    """(16, 16): [k, l] is True where joint l is k or hangs on it."""
+def _descendants() -> Bool[np.ndarray, "16 16"]:
+    """(16, 16): [k, l] is True where joint l is k or a descendant of it."""
     below = np.eye(N_MANO, dtype=bool)
     for child in range(N_MANO - 1, 0, -1):
         below[MANO_PARENTS[child]] |= below[child]
@@ -174,17 +161,17 @@ def _descendants() -> np.ndarray:
 DESCENDANTS = _descendants()
 BONE_TURN = np.zeros(N_JOINTS, dtype=int)
 BONE_TURN[[child for _, child in BONES]] = [MANO_TO_OPENPOSE[parent] for parent, _ in BONES]
-"""The MANO joint whose turn carries the bone that ends in each joint; the wrist's own for the wrist."""
+"""The MANO joint that rotates the bone that ends in each joint; for the wrist, its own."""
 
 
 class _Chain:
     """Forward kinematics of one state, keeping what the derivatives need."""
 
-    def __init__(self, hand: Articulation, state: HandState):
+    def __init__(self, hand: Articulation, state: HandState) -> None:
         self.hand = hand
         n_frames = len(state.angles)
         self.vector = np.einsum("tja,jac->tjc", hand.all_angles(state.angles), hand.axes)
-        self.local = rotation(self.vector)
+        self.local = rotation_matrix(self.vector)
         joint = hand.joint + hand.joint_by_shape @ state.shape
         self.turn = np.empty((n_frames, N_MANO, 3, 3))
         self.origin = np.empty((n_frames, N_MANO, 3))
@@ -202,8 +189,8 @@ class _Chain:
         self.tip_turn = np.einsum("ik,tkab->tiab", hand.tip_weight, self.turn)
         self.joints = np.concatenate([self.origin, self.tip], axis=1)
 
-    def by_frame(self) -> np.ndarray:
-        """Derivative of MANO's 16 joints and the tips (T, 21, 3, D)."""
+    def by_frame(self) -> Float[np.ndarray, "T J 3 D"]:
+        """Derivative of MANO's 16 joints and the tips by the frame's unknowns."""
         hand, n_frames = self.hand, len(self.tip)
         out = np.zeros((n_frames, N_MANO + 5, 3, hand.size))
         out[..., ROOT] = -cross_matrix(self.joints - self.origin[:, :1])
@@ -228,8 +215,8 @@ class _Chain:
             velocity[:, N_MANO:] = tips + (self.tip_turn @ swell[..., None])[..., 0]
         return out
 
-    def by_shape(self) -> np.ndarray:
-        """Derivative by the shape (T, 21, 3, S), the wrist held."""
+    def by_shape(self) -> Float[np.ndarray, "T J 3 S"]:
+        """Derivative of the same joints by the shape, at a fixed wrist."""
         hand, n_frames = self.hand, len(self.tip)
         out = np.zeros((n_frames, N_MANO + 5, 3, N_SHAPE))
         for k in range(1, N_MANO):
@@ -243,7 +230,7 @@ class _Chain:
 
 
 def articulation(hand: HandModel) -> Articulation:
-    """Cut a hand model down to what its joints depend on; any hand in MANO's layout."""
+    """The parts of a hand model, of any hand in MANO's layout, that its joints depend on."""
     skeleton = hand.skeleton_model()
     real = {
         name: getattr(skeleton, name).detach().double().numpy()

@@ -1,4 +1,4 @@
-"""The hand fitted_mesh on given joints, each frame by itself: what turns points into a mesh where nothing smooths or judges."""
+"""The hand model fitted to given joints, each frame by itself: it turns points into a mesh and smooths nothing."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def fit_mesh(
     seen: Bool[np.ndarray, "T 21"],
     covariance_m2: Float[np.ndarray, "T 21 3 3"] | float = 0.0,
 ) -> FittedMesh:
-    """Lay the hand model on joints by least squares: one shape from the median bone lengths, no temporal terms.
+    """Fit the mesh to joints, frame by frame, by least squares, with one shape from the median bone lengths.
 
     Args:
-        hand: a right hand in float64.
-        seen: joints to believe; the others are bridged in time, and only hold the hand where nothing else does.
-        covariance_m2: of the joints, beside `START_STD_M` of the model's own.
+        hand: A right hand in float64.
+        joints_world_m: Joints of a right hand, metres.
+        seen: Joints that are measured. The others are interpolated in time, and matter only where nothing else does.
+        covariance_m2: Of the joints, beside `START_STD_M` of the model's own.
     """
     model = articulation(hand)
     joints = (
@@ -58,7 +59,7 @@ def fit_mesh(
 
 
 def skinned(hand: HandModel, model: Articulation, state: HandState) -> FittedMesh:
-    """A state of the hand's articulation with the mesh of every frame."""
+    """The mesh of every frame of a state."""
     pose, translation_m = model.pose(state), model.translation_m(state)
     shaped = hand.with_shape(torch.as_tensor(state.shape, dtype=torch.float64))
     out = []

@@ -2,10 +2,10 @@
 
 The negative log posterior of a `HandState` is half of the sum of
 
-- labels: residuals in straightened image coordinates, whitened by their precision. Errors of a label are correlated in
-  time: of each view and joint they are taken as AR(1), so that what counts is the difference from `rho` times the
-  error before (gaps of one missing frame are bridged with rho^2). Several labels of one joint reduce to a 3x3 information
-  matrix at the joint, so the cost of a step does not grow with the number of views;
+- labels: residuals in undistorted image coordinates, whitened by their precision. The errors of a view and joint are
+  AR(1) in time, so that what counts is the difference from `rho` times the error before (gaps of one missing frame are
+  bridged with rho^2). Several labels of one joint reduce to a 3x3 information matrix at the joint, so the cost of a
+  step does not grow with the number of views;
 - points: optional 3D observations with precision;
 - smoothness: accelerations and velocities of angles, wrist and rotation over their physical scales;
 - limits: one-sided squares outside the joint limits; pose and shape: weak Gaussians.
@@ -21,27 +21,19 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from usthand.fit.arrow_system import ArrowSystem, solve
-from usthand.fit.kinematics import (
-    FIRST_ANGLE,
-    N_SHAPE,
-    ROOT,
-    WRIST,
-    Articulation,
-    HandState,
-    inverse_left_jacobian,
-    rotation_vector,
-)
+from usthand.fit.kinematics import FIRST_ANGLE, N_SHAPE, ROOT, WRIST, Articulation, HandState, inverse_left_jacobian
+from usthand.geometry.rotations import rotation_vector
 from usthand.hand.skeleton import FINGERS, N_JOINTS
 
 MIN_DEPTH_M = 1e-3  # as in usthand.geometry.cameras: points behind a camera are finite and far outside the image
-LIKE = 1.4  # labels whose standard deviations are this far apart are still alike in their errors
+LIKE = 1.4  # labels whose standard deviations differ by this factor still have like errors
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8
 SMALL_DECREASE = 1e-4  # relative; steps that gain less end the minimisation
 
 
 @dataclass(frozen=True)
 class LabelTerm:
-    """Straightened labels, whitened: row `root @ (projection - xy)` is a unit Gaussian."""
+    """Undistorted labels, whitened: row `root @ (projection - xy)` is a unit Gaussian."""
 
     rotation: Float[np.ndarray, "V 3 3"]
     translation_m: Float[np.ndarray, "V 3"]
@@ -49,22 +41,21 @@ class LabelTerm:
     root: Float[np.ndarray, "T V J 2 2"]
     """A square root of the precision, P = root' root; zero where missing."""
     previous: tuple[Float[np.ndarray, "T V J"], Float[np.ndarray, "T V J"]]
-    """Part of the same label's error one, and two, frames earlier that is expected again; at most one is not zero."""
+    """Factors on the same label's error one, and two, frames earlier that predict this one; at most one is not zero."""
     correlation: float = 0.0
-    """AR(1) coefficient per frame, in units of equally good labels."""
+    """AR(1) coefficient per frame, between equally good labels."""
     own: Float[np.ndarray, "T V J"] | float = 1.0
     """Part of a label's variance that is its own; see `sharing`."""
     shared: Float[np.ndarray, "T V J G"] | None = None
     """The rest is shared with other joints of the view: C^-1 = own^-1/2 (I - shared shared') own^-1/2."""
     soft: Bool[np.ndarray, "V"] | None = None
-    """Views that see joints which deviate from the model's; all of them if None."""
+    """Views that see the detector's joints and not the model's; all of them if None."""
 
     def residuals(
-        self, joints: Float[np.ndarray, "T J 3"], deviation_m: Float[np.ndarray, "T J 3"] | float = 0.0
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Whitened residuals (T, V, J, 2) and their derivatives by the joint (T, V, J, 2, 3); soft views see the joints plus the
-        deviation."""
-        seen = (joints + deviation_m)[:, None]
+        self, joints: Float[np.ndarray, "T J 3"], offset_m: Float[np.ndarray, "T J 3"] | float = 0.0
+    ) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J 2 3"]]:
+        """Whitened residuals and their derivatives by the joint; soft views see the joints plus `offset_m`."""
+        seen = (joints + offset_m)[:, None]
         if self.soft is not None:
             seen = np.where(self.soft[:, None, None], seen, joints[:, None])
         cam = seen @ self.rotation.swapaxes(-1, -2) + self.translation_m[:, None]
@@ -76,9 +67,9 @@ class LabelTerm:
     def weighted(self, weight: Float[np.ndarray, "T V J"], hand: float = 0.0, finger: float = 0.0) -> LabelTerm:
         """The same labels, each precision times `weight`, with parts of a label's variance shared; see `sharing`.
 
-        An error is expected again with its own size, `rho` times as large, whatever the weights of the two labels, so that
-        a common shift of all labels never cancels between them: labels that are all bad must not look consistent. A label
-        much worse than the next one says nothing about its error.
+        The next error is predicted as `rho` times this one in pixels, whatever the weights of the two labels, so that a
+        common shift of all labels never cancels between them: labels that are all bad must not look consistent. A label
+        much worse than the next one does not predict its error.
         """
         root = np.sqrt(weight)
         previous = []
@@ -92,8 +83,10 @@ class LabelTerm:
             own, shared = sharing(0.5 * weight * (self.root**2).sum((-1, -2)), hand, finger)
         return replace(self, root=self.root * root[..., None, None], previous=tuple(previous), own=own, shared=shared)
 
-    def chain(self, residual: np.ndarray) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Innovations of the AR(1) chains (T, V, J, 2), and 1 / their variance (T, V, J)."""
+    def chain(
+        self, residual: Float[np.ndarray, "T V J 2"]
+    ) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J"]]:
+        """Innovations of the AR(1) chains, and 1 / their variance."""
         innovation = residual.copy()
         variance = np.ones(residual.shape[:3])
         for gap, rho in enumerate(self.previous, start=1):
@@ -101,7 +94,7 @@ class LabelTerm:
             variance += rho**2 - 2 * self.correlation**gap * rho
         return innovation, 1 / variance
 
-    def energy(self, innovation: np.ndarray, gain: np.ndarray) -> float:
+    def energy(self, innovation: Float[np.ndarray, "T V J 2"], gain: Float[np.ndarray, "T V J"]) -> float:
         """Sum of squares of the fully whitened residuals."""
         unit = innovation * np.sqrt(gain / self.own)[..., None]
         total = float((unit**2).sum())
@@ -116,9 +109,9 @@ def sharing(
     """Errors that the whole hand and a finger have in common in a view, as `LabelTerm.own` and `LabelTerm.shared`.
 
     In units of each label's standard deviation the covariance is C = diag(own) + U U'. The common shifts have variances
-    `hand` and `finger` times that of a typical (harmonic mean) label of the group, the same for all of its joints, so that
-    a label that is worse than typical is worse by an error of its own: no label then ever counts against its own side.
-    Woodbury gives C^-1 = own^-1/2 (I - W W') own^-1/2.
+    `hand` and `finger` times that of a typical (harmonic mean) label of the group, the same for all of its joints. What
+    makes a label worse than that is its own error, so no label ever has a negative weight in the common shift. Woodbury
+    gives C^-1 = own^-1/2 (I - W W') own^-1/2.
     """
     present = precision > 0
     groups = np.zeros((*precision.shape, 1 + len(FINGERS)))
@@ -133,8 +126,10 @@ def sharing(
     return own, scaled @ np.linalg.cholesky(np.linalg.inv(inner))
 
 
-def earlier_correlation(present: np.ndarray, rho: float) -> tuple[np.ndarray, np.ndarray]:
-    """`LabelTerm.previous` for labels of which `present` (T, V, J) are there and an AR(1) coefficient per frame."""
+def earlier_correlation(
+    present: Bool[np.ndarray, "T V J"], rho: float
+) -> tuple[Float[np.ndarray, "T V J"], Float[np.ndarray, "T V J"]]:
+    """`LabelTerm.previous` for labels that are `present` and an AR(1) coefficient per frame."""
     one, two = np.zeros(present.shape), np.zeros(present.shape)
     one[1:] = rho * (present[1:] & present[:-1])
     two[2:] = rho**2 * (present[2:] & ~present[1:-1] & present[:-2])
@@ -168,15 +163,18 @@ def joint_information(
     labels: LabelTerm | None,
     points: PointTerm | None,
     joints: Float[np.ndarray, "T J 3"],
-    deviation_m: Float[np.ndarray, "T J 3"] | float,
+    offset_m: Float[np.ndarray, "T J 3"] | float,
 ) -> tuple[list[Float[np.ndarray, "T J 3 3"]], Float[np.ndarray, "T J 3"]]:
-    """What the data say of the joints at `joints` + `deviation_m`: information in blocks, [same frame, one later, two later] by
-    the earlier frame (rows are the later frame's coordinates), and minus the gradient. Errors that joints share are left out."""
+    """Information of the data about the joints at `joints` + `offset_m`, and minus the gradient.
+
+    Information comes in blocks [same frame, one later, two later] by the earlier frame; rows are the later frame's
+    coordinates. Errors that joints share are left out.
+    """
     n_frames = len(joints)
     information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
     right = np.zeros(joints.shape)
     if labels is not None:
-        residual, rows = labels.residuals(joints, deviation_m)
+        residual, rows = labels.residuals(joints, offset_m)
         innovation, gain = labels.chain(residual)
         gain = gain / labels.own
         scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
@@ -194,7 +192,7 @@ def joint_information(
     if points is not None:
         rows = points.root
         information[0] += rows.swapaxes(-1, -2) @ rows
-        offset = joints + deviation_m - points.points_world_m
+        offset = joints + offset_m - points.points_world_m
         right -= (rows.swapaxes(-1, -2) @ rows @ offset[..., None])[..., 0]
     return information, right
 
@@ -208,20 +206,20 @@ class Energy:
         prior: Prior,
         labels: LabelTerm | None,
         points: PointTerm | None,
-        deviation_m: Float[np.ndarray, "T J 3"] | float = 0.0,
-    ):
-        """`deviation_m`: where joints that are seen softly lie relative to the model's, world; see `usthand.fit.detector_offsets`."""
-        self.hand, self.prior, self.labels, self.points, self.deviation_m = hand, prior, labels, points, deviation_m
+        offset_m: Float[np.ndarray, "T J 3"] | float = 0.0,
+    ) -> None:
+        """`offset_m`: the detector's joints less the model's, world, metres; see `usthand.fit.detector_offsets`."""
+        self.hand, self.prior, self.labels, self.points, self.offset_m = hand, prior, labels, points, offset_m
 
     def cost(self, state: HandState) -> float:
         """Negative log posterior up to a constant."""
-        joints = self.hand.posed(state, derivatives=False).joints
+        joints = self.hand.joints(state)
         total = 0.0
         if self.labels is not None:
-            innovation, gain = self.labels.chain(self.labels.residuals(joints, self.deviation_m)[0])
+            innovation, gain = self.labels.chain(self.labels.residuals(joints, self.offset_m)[0])
             total += self.labels.energy(innovation, gain)
         if self.points is not None:
-            offset = (self.points.root @ (joints + self.deviation_m - self.points.points_world_m)[..., None])[..., 0]
+            offset = (self.points.root @ (joints + self.offset_m - self.points.points_world_m)[..., None])[..., 0]
             total += float((offset**2).sum())
         for residual, scale in self._motion(state):
             total += float(((residual / scale) ** 2).sum())
@@ -241,12 +239,10 @@ class Energy:
         system.right_shared -= state.shape / self.prior.shape_std**2
         return system
 
-    # ---- data ---------------------------------------------------------------------------------------------------
-
     def _add_data(self, system: ArrowSystem, state: HandState) -> None:
         posed = self.hand.posed(state)
         joints = posed.joints
-        information, right = joint_information(self.labels, self.points, joints, self.deviation_m)
+        information, right = joint_information(self.labels, self.points, joints, self.offset_m)
         n_frames, size = len(joints), self.hand.size
         jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
         width = jacobian.shape[-1]
@@ -262,25 +258,31 @@ class Energy:
             block = flat[gap:].swapaxes(-1, -2) @ carried  # rows of frame t + gap, columns of frame t
             _add(system, block, gap, size)
         if self.labels is not None and self.labels.shared is not None:
-            self._add_shared(system, joints, jacobian)
+            self._add_shared(system, self.labels, self.labels.shared, joints, jacobian)
 
-    def _add_shared(self, system: ArrowSystem, joints: np.ndarray, jacobian: np.ndarray) -> None:
-        """Take away what joints of a view say in common: - S'S with S the shared combinations of whitened residuals."""
-        labels, size = self.labels, self.hand.size
-        residual, rows = labels.residuals(joints, self.deviation_m)
+    def _add_shared(
+        self,
+        system: ArrowSystem,
+        labels: LabelTerm,
+        shared: Float[np.ndarray, "T V J G"],
+        joints: Float[np.ndarray, "T J 3"],
+        jacobian: Float[np.ndarray, "T J 3 DS"],
+    ) -> None:
+        """Subtract S'S, with S the combinations of whitened residuals that joints of a view share."""
+        size = self.hand.size
+        residual, rows = labels.residuals(joints, self.offset_m)
         innovation, gain = labels.chain(residual)
         root = np.sqrt(gain / labels.own)
         n_frames = len(joints)
-        mix = labels.shared.swapaxes(-1, -2)  # (T, V, G, J)
+        mix = shared.swapaxes(-1, -2)  # (T, V, G, J)
         common = (mix @ (innovation * root[..., None])).reshape(n_frames, -1, 1)
-        parts = [_common_rows(mix, rows * root[..., None, None], jacobian)]
+        parts = {0: _common_rows(mix, rows * root[..., None, None], jacobian)}
         for gap, rho in enumerate(labels.previous, start=1):
             # Innovation t also touches frame t - gap; its row is stored there.
             early = rows[: n_frames - gap] * (rho * root)[gap:, ..., None, None]
-            parts.append(-_common_rows(mix[gap:], early, jacobian[: n_frames - gap]) if rho.any() else None)
-        for gap, part in enumerate(parts):
-            if part is None:
-                continue
+            if rho.any():
+                parts[gap] = -_common_rows(mix[gap:], early, jacobian[: n_frames - gap])
+        for gap, part in parts.items():
             turned = part.swapaxes(-1, -2)
             gradient = (turned @ common[gap:])[..., 0]
             system.right[: n_frames - gap] += gradient[:, :size]
@@ -288,8 +290,6 @@ class Energy:
             _add(system, -turned @ part, 0, size)
             if gap:
                 _add(system, -parts[0][gap:].swapaxes(-1, -2) @ part, gap, size)
-
-    # ---- motion -------------------------------------------------------------------------------------------------
 
     def _motion(self, state: HandState) -> list[tuple[np.ndarray, np.ndarray]]:
         """(residual, its standard deviation) of velocities and accelerations of all unknowns but the shape."""
@@ -303,7 +303,7 @@ class Energy:
         ]
 
     @staticmethod
-    def _spin(state: HandState) -> Float[np.ndarray, "T-1 3"]:
+    def _spin(state: HandState) -> Float[np.ndarray, "gaps 3"]:
         """Rotation vectors from each frame's root to the next, world."""
         return rotation_vector(state.root[1:] @ state.root[:-1].swapaxes(-1, -2))
 
@@ -338,8 +338,6 @@ class Energy:
         system.diagonal[:, ROOT, ROOT] += part.diagonal
         for whole, own in zip(system.below, part.below, strict=True):
             whole[:, ROOT, ROOT] += own
-
-    # ---- pose ---------------------------------------------------------------------------------------------------
 
     def _pose_residual(self, state: HandState) -> np.ndarray:
         return (state.angles - self.prior.pose_mean) @ self.prior.pose_root.T

@@ -1,13 +1,13 @@
-"""How much to believe each label, learned from how far the labels lie from the current fit.
+"""The weight of each label, learned from how far the labels lie from the current fit.
 
 Stated precisions are informative but not honest. The variance of a label is modelled as
 
     stated variance ^ power * scale of its joint * local scale
 
-with the power and the scales estimated from the residuals (so an overconfident detector, or a joint that is hard
-for it, is found out), and the local scale an inverse gamma variable that makes the errors
-Student's t: its expectation is the weight of iteratively reweighted least squares. Detectors fail in bursts and by the
-finger, so a label's local scale is sets_noise_scale together with its neighbours in time and along the finger.
+The power and the scales are estimated from the residuals, which correct an overconfident detector and a joint that is
+hard for it. The local scale is an inverse gamma variable, which makes the errors Student's t: its expectation is the
+weight of iteratively reweighted least squares. Detectors fail in bursts and by the finger, so a label's local scale is
+estimated together with its neighbours in time and along the finger.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ N_BINS = 8  # of stated precision, for the power
 LEAST_PER_BIN = 60
 POWER_RANGE = (0.0, 2.0)
 SCALE_RANGE = (0.1, 10.0)  # standard deviation of a group's errors over the common one
-PRIOR_COUNT = 30.0  # labels that speak for a group's scale being the common one
+PRIOR_COUNT = 30.0  # labels that the prior for a scale of one counts as
 ROUNDS = 4
 
 
@@ -36,11 +36,13 @@ class ReweightingConfig:
     dof: float = 4.0
     """Degrees of freedom of Student's t; infinity for Gaussian errors."""
     burst_frames: float = 2.0
-    """Standard deviation in frames of the window in which bad labels speak against their neighbours; 0 for none."""
+    """Standard deviation in frames of the window in which a bad label lowers its neighbours' weights; 0 for none."""
     burst_share: float = 0.5
     """How much the neighbours in time and along the finger count beside the label itself."""
     learn_power: bool = True
+    """Estimate the power of the stated variance."""
     learn_joints: bool = True
+    """Estimate a scale for each joint."""
 
 
 def _finger_mean(values: Float[np.ndarray, "T V J"], present: Bool[np.ndarray, "T V J"]) -> Float[np.ndarray, "T V J"]:
@@ -53,7 +55,9 @@ def _finger_mean(values: Float[np.ndarray, "T V J"], present: Bool[np.ndarray, "
     return out
 
 
-def _neighbourhood(squared: np.ndarray, present: np.ndarray, frames: float) -> np.ndarray:
+def _neighbourhood(
+    squared: Float[np.ndarray, "T V J"], present: Bool[np.ndarray, "T V J"], frames: float
+) -> Float[np.ndarray, "T V J"]:
     """Gaussian mean over time of the finger's mean squared error."""
     finger = _finger_mean(squared, present)
     if frames <= 0:
@@ -65,7 +69,9 @@ def _neighbourhood(squared: np.ndarray, present: np.ndarray, frames: float) -> n
     return total / np.maximum(count, 1e-12)
 
 
-def robust_weight(squared: np.ndarray, present: np.ndarray, config: ReweightingConfig) -> Float[np.ndarray, "T V J"]:
+def robust_weight(
+    squared: Float[np.ndarray, "T V J"], present: Bool[np.ndarray, "T V J"], config: ReweightingConfig
+) -> Float[np.ndarray, "T V J"]:
     """Expected inverse local scale of labels whose squared errors are in units of their variance."""
     if not np.isfinite(config.dof):
         return present.astype(np.float64)
@@ -86,11 +92,13 @@ def label_weights(
     """Factor on each label's stated precision; 0 where missing.
 
     Args:
-        squared: squared errors in units of the stated variance.
-        stated: the precision, any unit, one number a label.
-        sets_noise_scale: views from which power and scales are learned; all if None. They hold for the others too.
+        squared: Squared errors in units of the stated variance.
+        stated: The precision, any unit, one number a label.
+        present: Where there is a label.
+        config: Model of the labels' errors.
+        sets_noise_scale: Views from which power and scales are learned; all if None. They apply to the others too.
     """
-    heard = present if sets_noise_scale is None else present & sets_noise_scale[:, None]
+    used = present if sets_noise_scale is None else present & sets_noise_scale[:, None]
     log_stated = np.zeros(squared.shape)
     log_stated[present] = np.log(stated[present])
     centre = np.median(log_stated[present])
@@ -98,27 +106,35 @@ def label_weights(
     variance = np.ones(squared.shape)
     weight = robust_weight(squared, present, config)
     for _ in range(ROUNDS):
-        variance = _variance(squared, log_stated, heard, weight, config)
+        variance = _variance(squared, log_stated, used, weight, config)
         weight = robust_weight(squared / variance, present, config)
     return weight / variance
 
 
-def _variance(squared, log_stated, present, weight, config: ReweightingConfig) -> Float[np.ndarray, "T V J"]:
+def _variance(
+    squared: Float[np.ndarray, "T V J"],
+    log_stated: Float[np.ndarray, "T V J"],
+    present: Bool[np.ndarray, "T V J"],
+    weight: Float[np.ndarray, "T V J"],
+    config: ReweightingConfig,
+) -> Float[np.ndarray, "T V J"]:
     """Variance in units of the stated one: power and joint, by weighted means of the squared error."""
     energy = weight * squared / AXES
     log_variance = np.full(squared.shape, np.log(max(energy[present].mean(), 1e-6)))
     if config.learn_power:
         log_variance += _power(energy * np.exp(-log_variance), log_stated, present) * log_stated
     if config.learn_joints:
-        # Of joints, not of views: with three views one of them fits better by chance, and would win all the trust.
+        # Of joints, not of views: with three views one of them fits better by chance, and would get all the weight.
         relative = np.where(present, energy * np.exp(-log_variance), 0.0)
         mean = (relative.sum((0, 1)) + PRIOR_COUNT) / (present.sum((0, 1)) + PRIOR_COUNT)
         log_variance = log_variance + np.log(np.clip(mean, SCALE_RANGE[0] ** 2, SCALE_RANGE[1] ** 2))
     return np.exp(log_variance)
 
 
-def _power(relative: np.ndarray, log_stated: np.ndarray, present: np.ndarray) -> float:
-    """Slope of log error over log stated precision: 0 if the stated precision is honest, 1 if it says nothing."""
+def _power(
+    relative: Float[np.ndarray, "T V J"], log_stated: Float[np.ndarray, "T V J"], present: Bool[np.ndarray, "T V J"]
+) -> float:
+    """Slope of log error over log stated precision: 0 if the stated precision is right, 1 if it is meaningless."""
     x, y = log_stated[present], relative[present]
     if len(x) < N_BINS * LEAST_PER_BIN or np.ptp(x) < 1e-6:
         return 0.0

@@ -1,0 +1,1 @@
+"""Cameras, lenses, projection, triangulation and rotations as pure functions of tensors."""

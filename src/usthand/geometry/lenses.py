@@ -1,7 +1,7 @@
 """Lenses: bending ideal image coordinates as a camera does, and back, differentiable and batched.
 
 OpenCV's pinhole (with its thin prism) and fisheye, and Meta's FISHEYE624. All coordinates are at depth 1, unitless.
-Shapes: `*b` any batch axes, V views, N points. Coefficients are laid out as `usthand.geometry.cameras.Cameras.distortion` says.
+Shapes: `*b` any batch axes, V views, N points. `usthand.geometry.cameras.Cameras.distortion` says the coefficients' order.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ def _prism(r2: Tensor, s: Tensor) -> Tensor:
 
 
 def _prism_slope(xy: Tensor, r2: Tensor, s: Tensor) -> Tensor:
-    """d prism / d xy, (..., 2, 2)."""
+    """The derivative of `_prism` by xy, (..., 2, 2)."""
     s1, s2, s3, s4 = s.unbind(-1)
     along = torch.stack((2 * (s1 + 2 * r2 * s2), 2 * (s3 + 2 * r2 * s4)), -1)
     return along.unsqueeze(-1) * xy.unsqueeze(-2)
 
 
 def _distort_pinhole(xy: Tensor, k: Tensor) -> Tensor:
-    """OpenCV's rational model, `calib3d` reference: radial (1+k1r2+k2r4+k3r6)/(1+k4r2+k5r4+k6r6), then tangential, then
-    the thin prism if there are twelve coefficients."""
+    """OpenCV's rational model (`calib3d` reference).
+
+    Radial (1+k1r2+k2r4+k3r6)/(1+k4r2+k5r4+k6r6), then tangential, then the thin prism if there are twelve coefficients.
+    """
     x, y = xy.unbind(-1)
     k1, k2, p1, p2, k3, k4, k5, k6 = k[..., :8].unbind(-1)
     r2 = x * x + y * y
@@ -63,8 +65,10 @@ def _decentre(xy: Tensor, p: Tensor, s: Tensor) -> Tensor:
 
 
 def _distort_624(xy: Tensor, k: Tensor) -> Tensor:
-    """FISHEYE624 (projectaria_tools, FisheyeRadTanThinPrism.h): six radial terms in theta, then tangential and thin
-    prism on what they give."""
+    """FISHEYE624 (projectaria_tools, FisheyeRadTanThinPrism.h).
+
+    Six radial terms in theta, then tangential and thin prism on what they give.
+    """
     return _decentre(_equidistant(xy, k[..., :6]), k[..., 6:8], k[..., 8:])
 
 
@@ -112,7 +116,7 @@ def _undistort_angle(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
 
 
 def _decentre_jacobian(xy: Tensor, p: Tensor, s: Tensor) -> Tensor:
-    """d decentre / d xy, (..., 2, 2)."""
+    """The derivative of `_decentre` by xy, (..., 2, 2)."""
     x, y = xy.unbind(-1)
     p1, p2 = p.unbind(-1)
     xx, off, yy = 1 + 6 * p1 * x + 2 * p2 * y, 2 * (p1 * y + p2 * x), 1 + 6 * p2 * y + 2 * p1 * x
@@ -121,8 +125,10 @@ def _decentre_jacobian(xy: Tensor, p: Tensor, s: Tensor) -> Tensor:
 
 
 def _undistort_624(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
-    """Newton back through the tangential and prism part, then on the angle. The first is nearly the identity in every
-    real lens, so half the iterations are ample."""
+    """Newton back through the tangential and prism part, then on the angle.
+
+    The first is nearly the identity in every real lens, so half the iterations are ample.
+    """
     p, s = k[..., 6:8], k[..., 8:]
     xy = bent
     for _ in range(max(iterations // 2, 1)):
@@ -151,7 +157,7 @@ def _undistort_pinhole(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
 
 
 def _pinhole_distortion_jacobian(xy: Tensor, k: Tensor) -> Tensor:
-    """d distort / d xy, (..., 2, 2)."""
+    """The derivative of `_distort_pinhole` by xy, (..., 2, 2)."""
     x, y = xy.unbind(-1)
     k1, k2, p1, p2, k3, k4, k5, k6 = k[..., :8].unbind(-1)
     r2 = x * x + y * y

@@ -3,6 +3,7 @@
 Every pair of views proposes a point, all views vote with a capped error, joints of one hand share half of their vote
 (a detector that mistakes the hand mistakes all of it), and iteratively reweighted least squares polishes the winner.
 Vectorised over frames and joints; the loop is over the V(V-1)/2 pairs. Shapes: T frames, V views, J joints.
+Points and covariances are in the cameras' unit of length.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from usthand.geometry.cameras import MIN_DEPTH_M, Cameras, inverse_3x3, to_camera, triangulate_xy, undistort
+from usthand.geometry.cameras import MIN_DEPTH_M, Cameras, to_camera, undistort
 from usthand.geometry.lenses import distort
+from usthand.geometry.triangulation import inverse_3x3, triangulate_xy
 
 CAP_SIGMA = 4.0  # a label further than this many standard deviations off is simply wrong: its vote is capped here
 SHARED_VOTE = 0.5  # part of a pair's cost that is the mean over the hand
@@ -24,15 +26,15 @@ IRLS_ITERATIONS = 8
 SCALE_RANGE = (0.3, 3.0)  # labels may be this much better or worse than their stated precision
 MEDIAN_CHI2 = {1: 0.455, 2: 1.386}  # medians of chi-square with one and two degrees of freedom
 MIN_TRUSTED_WEIGHT = 0.05  # a view whose robust weight is below this did not help to place the joint
-PRIOR_STD_M = 0.5  # bounds the covariance along the ray of a single view
+PRIOR_STD = 0.5  # bounds the covariance along the ray of a single view
 
 
 class Triangulation(NamedTuple):
-    """Points with what they rest on."""
+    """Points with the evidence for them, in the cameras' unit of length."""
 
-    points_world_m: Float[Tensor, "T J 3"]
+    points_world: Float[Tensor, "T J 3"]
     """Finite everywhere; meaningful where `seen`."""
-    covariance_m2: Float[Tensor, "T J 3 3"]
+    covariance: Float[Tensor, "T J 3 3"]
     """Of the weighted least squares, for independent errors of the stated precision times the estimated scale."""
     weight: Float[Tensor, "T V J"]
     """Robust weight of each label in [0, 1]; 0 where missing."""
@@ -143,7 +145,7 @@ def triangulate_robust(views: UndistortedViews) -> Triangulation:
 
 
 def _bounded_inverse(information: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 3 3"]:
-    information = information + torch.eye(3, dtype=information.dtype) / PRIOR_STD_M**2
+    information = information + torch.eye(3, dtype=information.dtype) / PRIOR_STD**2
     size = information.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None]
     return inverse_3x3(information / size) / size
 

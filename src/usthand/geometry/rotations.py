@@ -1,18 +1,32 @@
-"""Rotations in their usual forms, and the similarity that lays one set of points on another; differentiable and batched.
+"""Rotations in their usual forms, and the similarity that best aligns two sets of points.
 
+The torch functions are differentiable and batched; the NumPy functions are SciPy's for any batch axes.
 Shapes: `*b` any batch axes, N points.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 
+def rotation_matrix(vector: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 3 3"]:
+    """Rotation matrices from rotation vectors (axis times angle, radians), in the vectors' precision."""
+    return Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape, 3).astype(vector.dtype)
+
+
+def rotation_vector(matrix: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
+    """The shortest rotation vectors (radians) of rotation matrices, in the matrices' precision; stable at all angles."""
+    vector = Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec()
+    return vector.reshape(matrix.shape[:-1]).astype(matrix.dtype)
+
+
 def skew(v: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The matrix of the cross product: skew(a) b = a x b."""
+    """The matrix of the cross product with `v`, so that skew(a) b = a x b."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
@@ -69,11 +83,6 @@ def rotation_from_6d(sixd: Float[Tensor, "*b 6"]) -> Float[Tensor, "*b 3 3"]:
     return torch.stack((first, second, torch.linalg.cross(first, second)), -1)
 
 
-def sixd_from_rotation(rotation: Float[Tensor, "*b 3 3"]) -> Float[Tensor, "*b 6"]:
-    """The first two columns."""
-    return rotation[..., :2].transpose(-1, -2).flatten(-2)
-
-
 def similarity_between(
     source: Float[Tensor, "*b N 3"], target: Float[Tensor, "*b N 3"], scale: bool = True
 ) -> tuple[Float[Tensor, "*b"], Float[Tensor, "*b 3 3"], Float[Tensor, "*b 3"]]:
@@ -92,6 +101,6 @@ def similarity_between(
 def align_similarity(
     source: Float[Tensor, "*b N 3"], target: Float[Tensor, "*b N 3"], scale: bool = True
 ) -> Float[Tensor, "*b N 3"]:
-    """`source` laid over `target` by its best similarity (Procrustes), or rigid motion if `scale` is False."""
+    """`source` moved onto `target` by the best similarity (Procrustes), or the best rigid motion if `scale` is False."""
     factor, rotation, shift = similarity_between(source, target, scale)
     return factor[..., None, None] * (source @ rotation.transpose(-1, -2)) + shift.unsqueeze(-2)

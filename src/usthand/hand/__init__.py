@@ -1,1 +1,1 @@
-"""The hand: a differentiable skinned model, anatomical limits, files, and the script that makes our own hand."""
+"""The hand: its joints and bones, a differentiable skinned model, anatomical limits, files, and `Result`."""

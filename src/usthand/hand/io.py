@@ -6,15 +6,18 @@ import functools
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import sparse
 
 from usthand.common.errors import UsthandError
+from usthand.common.files import refuse_existing, whole_file
 from usthand.hand.model import N_FACES, N_MANO_JOINTS, N_SHAPES, N_VERTICES, TIP_IDS, HandModel
 from usthand.hand.skeleton import MANO_PARENTS, SIDES
 from usthand.hand.unpickle import read_pickle
@@ -32,21 +35,33 @@ LAYOUT: dict[str, tuple[int, ...]] = {
 }
 """The keys of a hand's file that are used, and their shapes."""
 FIELDS = ("nail", "palmar", "finger")
-"""Per-vertex keys of the embedded file that are no part of MANO's layout."""
+"""Per-vertex keys of the embedded file beyond MANO's layout."""
 ENVIRONMENT = "USTHAND_HAND"
 EMBEDDED, INSTALLED = "embedded", "mano"
 
 
 def load_hand(path: str | Path | None = None, side: str = "right", dtype: torch.dtype = torch.float32) -> HandModel:
-    """A hand of either side.
+    """A hand model of either side; metres.
 
     Args:
-        path: None or "embedded": our own hand; "mano": the one that `usthand hand install` put away; else a file in
-            MANO's layout, .pkl or .npz, of the **right** hand. The left one is always its mirror image, which also steps
-            around the wrong sign of `shapedirs[:, 0]` in the official left file.
+        path: None or "embedded" for the hand of this package; "mano" for the one that `usthand hand install` installed;
+            else a file in MANO's layout, .pkl or .npz, of the **right** hand. A left hand is always the mirror image of
+            the right one, which also avoids the wrong sign of `shapedirs[:, 0]` in MANO's own left file.
+        side: "right" or "left".
+        dtype: Of the model's real numbers.
 
     Raises:
-        UsthandError: if the file is missing, unreadable, of another layout or of a left hand, or `side` is neither.
+        UsthandError: If the file is missing, unreadable, of another layout or of a left hand, or `side` is neither.
+
+    Example:
+        ```python
+        import torch
+        from usthand import load_hand
+
+        hand = load_hand(side="left")
+        posed = hand.with_shape(torch.zeros(10)).with_pose(hand.rotations(torch.zeros(48), flat_hand_mean=True))
+        posed.vertices.shape, posed.joints.shape  # (778, 3), (21, 3), metres
+        ```
     """
     if side not in SIDES:
         raise UsthandError(
@@ -62,10 +77,8 @@ def load_hand(path: str | Path | None = None, side: str = "right", dtype: torch.
 
 
 def right_hand(hand: HandModel | None = None) -> HandModel:
-    """The hand that is fitted and laid on joints, as a right one in float64; the embedded one if none is given."""
-    if hand is None:
-        return load_hand(dtype=torch.float64)
-    hand = hand.to(torch.float64)
+    """A hand as the fit needs it, right and in float64; the embedded one if none is given."""
+    hand = load_hand(dtype=torch.float64) if hand is None else hand.to(torch.float64)
     return hand if hand.side == "right" else hand.mirrored()
 
 
@@ -76,10 +89,12 @@ def embedded_arrays() -> dict[str, np.ndarray]:
         return {key: data[key] for key in data.files}
 
 
-def hand_from_arrays(arrays: dict[str, Any], dtype: torch.dtype = torch.float32, name: str = EMBEDDED) -> HandModel:
+def hand_from_arrays(
+    arrays: Mapping[str, ArrayLike], dtype: torch.dtype = torch.float32, name: str = EMBEDDED
+) -> HandModel:
     """A right hand from arrays in MANO's layout; joints are regressed in float64."""
 
-    def real(value) -> torch.Tensor:
+    def real(value: ArrayLike) -> torch.Tensor:
         return torch.tensor(np.asarray(value, np.float64)).to(dtype)
 
     template, shapedirs = np.asarray(arrays["v_template"], np.float64), np.asarray(arrays["shapedirs"], np.float64)
@@ -107,7 +122,7 @@ def read_hand(path: str | Path) -> dict[str, np.ndarray]:
     """The checked arrays of a right hand's file, .npz or MANO's pickle.
 
     Raises:
-        UsthandError: as `load_hand`.
+        UsthandError: As `load_hand`.
     """
     path = Path(path)
     if not path.is_file():
@@ -138,7 +153,7 @@ def check_arrays(arrays: dict[str, np.ndarray], name: str) -> None:
     """Shapes and plain sanity of a right hand's arrays.
 
     Raises:
-        UsthandError: naming the first thing that is wrong.
+        UsthandError: If something is wrong; it names the first such thing.
     """
     fix = "give MANO_RIGHT.pkl of MANO 1.2 (https://mano.is.tue.mpg.de), or a file that `usthand hand export` wrote"
 
@@ -173,7 +188,7 @@ def check_arrays(arrays: dict[str, np.ndarray], name: str) -> None:
 
 
 def installed_path() -> Path:
-    """Where the user's own hand lies: $USTHAND_HAND, or usthand/mano.npz in the user's data folder."""
+    """Where the user's own hand is installed: $USTHAND_HAND, or usthand/mano.npz in the user's data folder."""
     if os.environ.get(ENVIRONMENT):
         return Path(os.environ[ENVIRONMENT])
     home = os.environ.get("XDG_DATA_HOME")
@@ -192,12 +207,12 @@ def _installed() -> Path:
 
 
 def install(path: str | Path) -> Path:
-    """Check a hand's file and put it away as npz, for `load_hand("mano")`; returns where.
+    """Check a hand's file and copy it, as npz, to where `load_hand("mano")` finds it; returns that path.
 
     Raises:
-        UsthandError: if the file is no right hand in MANO's layout, or a different hand is installed already.
+        UsthandError: If the file is no right hand in MANO's layout, or a different hand is installed already.
     """
-    arrays = read_hand(path)
+    arrays: dict[str, Any] = read_hand(path)
     target = installed_path()
     if target.suffix != ".npz":
         raise UsthandError(
@@ -214,8 +229,8 @@ def install(path: str | Path) -> Path:
             "it differs from the one you gave",
             f"remove it first: `rm {target}`",
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(target, **arrays)
+    with whole_file(target) as partial:
+        np.savez_compressed(partial, **arrays)
     return target
 
 
@@ -223,24 +238,24 @@ def export(path: str | Path, side: str = "right") -> Path:
     """Write the embedded hand in MANO's file layout: .pkl as the official files, without chumpy, or .npz.
 
     Raises:
-        UsthandError: if the file exists, or its suffix is neither.
+        UsthandError: If the file exists, or its suffix is neither.
     """
     path = Path(path)
     if path.suffix not in (".pkl", ".npz"):
         raise UsthandError(
             f"{path.name} is neither .pkl nor .npz", "the suffix chooses the format", "name it, say, HAND_RIGHT.pkl"
         )
-    if path.exists():
-        raise UsthandError(f"{path} exists already", "it may be a hand you need", "remove it or choose another name")
+    refuse_existing([path], cause="it may be a hand you need", fix="remove it or choose another name")
     content = mano_layout(load_hand(side=side, dtype=torch.float64))
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".npz":
-        np.savez_compressed(path, **content)
+        with whole_file(path) as partial:
+            np.savez_compressed(partial, **content)
         return path
     content["J_regressor"] = sparse.csc_matrix(content["J_regressor"])
     # Protocol 2 and numpy's old module name, so that older numpy and Python's "latin1" readers take it.
     data = pickle.dumps(content, protocol=2).replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    path.write_bytes(data)
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
     return path
 
 

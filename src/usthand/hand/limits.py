@@ -28,9 +28,9 @@ _STIFF = (-5.0, 5.0)
 
 # Active ranges of motion: Norkin and White, "Measurement of Joint Motion", 5th ed. 2016, after the American Academy of
 # Orthopaedic Surgeons (fingers: MCP 0 to 90 and 45 of extension, PIP 0 to 100, DIP 0 to 90, MCP abduction 20 to 30 each
-# way; thumb: IP 0 to 80, MCP 0 to 50, CMC flexion 15, extension 20, abduction 70). The thumb's are counted from its rest
-# pose here, which is abducted about 40 degrees in the plane of the palm; its base also turns about its bone, by about
-# 30 degrees in opposition (Cooney et al., J. Bone Joint Surg. 63-A, 1981).
+# way; thumb: IP 0 to 80, MCP 0 to 50, CMC flexion 15, extension 20, abduction 70). The thumb's are counted from its
+# rest pose here, which is abducted about 40 degrees in the plane of the palm; its base also turns about its bone, by
+# about 30 degrees in opposition (Cooney et al., J. Bone Joint Surg. 63-A, 1981).
 _FINGER_DEG = (((-35.0, 95.0), (-22.0, 22.0), _STIFF), ((-8.0, 110.0), _STIFF, _STIFF), ((-10.0, 90.0), _STIFF, _STIFF))
 _THUMB_DEG = (
     ((-25.0, 45.0), (-30.0, 40.0), (-15.0, 35.0)),
@@ -38,7 +38,7 @@ _THUMB_DEG = (
     ((-20.0, 85.0), _STIFF, _STIFF),
 )
 
-LIMITS_RAD: Float[Tensor, "15 3 2"] = torch.deg2rad(torch.tensor((_FINGER_DEG * 4 + _THUMB_DEG), dtype=torch.float64))
+LIMITS_RAD: Float[Tensor, "15 3 2"] = torch.deg2rad(torch.tensor(_FINGER_DEG * 4 + _THUMB_DEG, dtype=torch.float64))
 """Low and high limit of each joint's three angles, radians, in MANO's order of joints 1 to 15."""
 
 FREE: tuple[tuple[int, int], ...] = tuple(
@@ -47,8 +47,8 @@ FREE: tuple[tuple[int, int], ...] = tuple(
     for axis in range(3)
     if axis == FLEXION or (joint % 3 == _MCP and axis == ABDUCTION) or (joint, axis) in ((12, TWIST), (13, ABDUCTION))
 )
-"""The 22 (joint, axis) pairs that really move: the knuckles flex and abduct, the other joints flex, and the thumb's base
-also twists and its middle joint abducts."""
+"""The 22 (joint, axis) pairs that move: the knuckles flex and abduct, the other joints flex, the thumb's base also
+twists and its middle joint abducts."""
 
 
 def anatomical_axes(hand: HandModel) -> Float[Tensor, "15 3 3"]:
@@ -68,8 +68,10 @@ def anatomical_axes(hand: HandModel) -> Float[Tensor, "15 3 3"]:
     return torch.as_tensor(axes).to(hand.v_template)
 
 
-def axes_from_skeleton(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
-    """The axes (15, 3, 3) of a right hand from its 16 joints and its five tips in MANO's order of fingers."""
+def axes_from_skeleton(
+    joints: Float[np.ndarray, "16 3"], tips: Float[np.ndarray, "5 3"]
+) -> Float[np.ndarray, "15 3 3"]:
+    """Axes (rows: flexion, abduction, twist) of a right hand from its rest joints and its tips in MANO's order."""
     palmar, ulnar = palm_directions(joints)
     axes = np.zeros((N_FINGER_JOINTS, 3, 3))
     turn = np.deg2rad(THUMB_TURN_DEG)
@@ -84,7 +86,7 @@ def axes_from_skeleton(joints: np.ndarray, tips: np.ndarray) -> np.ndarray:
     return axes
 
 
-def palm_directions(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def palm_directions(joints: Float[np.ndarray, "16 3"]) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
     """Unit directions out of the palm and towards the little finger, for a right hand's 16 joints."""
     index, middle, little, ring = joints[1], joints[4], joints[7], joints[10]
     distal = (index + middle + little + ring) / 4 - joints[0]
@@ -92,19 +94,15 @@ def palm_directions(joints: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return palmar, _unit(_across(little - index, _unit(distal)))
 
 
-def _unit(v: np.ndarray) -> np.ndarray:
+def _unit(v: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
     return v / np.sqrt((v * v).sum())
 
 
-def _across(v: np.ndarray, unit: np.ndarray) -> np.ndarray:
+def _across(v: Float[np.ndarray, "3"], unit: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
+    """The direction of what `v` has perpendicular to `unit`."""
     return _unit(v - (v * unit).sum() * unit)
 
 
 def angles_to_pose(angles: Float[Tensor, "*b 15 3"], axes: Float[Tensor, "15 3 3"]) -> Float[Tensor, "*b 45"]:
     """Anatomical angles, radians, to the 45 axis-angle entries of the finger pose (flat hand mean)."""
     return torch.einsum("jac,...ja->...jc", axes, angles).flatten(-2)
-
-
-def pose_to_angles(pose: Float[Tensor, "*b 45"], axes: Float[Tensor, "15 3 3"]) -> Float[Tensor, "*b 15 3"]:
-    """The inverse of `angles_to_pose`, exact because the axes are orthonormal."""
-    return torch.einsum("jac,...jc->...ja", axes, pose.unflatten(-1, (N_FINGER_JOINTS, 3)))

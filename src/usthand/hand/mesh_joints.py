@@ -1,7 +1,7 @@
 """The joints that go with a result's mesh.
 
-With soft joints a result's joints are the detector's, which may lie some millimetres from the hand model's (`Result.joints`);
-the mesh is the model's. Where a bone's length must stay what it is, in animation or for a robot, these are the joints to take.
+With soft joints a result's joints are the detector's, some millimetres from the hand model's; the mesh is the model's.
+Where a bone's length must not change, in animation or for a robot, these are the joints to take.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from usthand.hand.result import Result
 
 
 def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarray, "T 21 3"]:
-    """The hand model's own joints, OpenPose order, world frame, in the result's unit.
+    """The hand model's own joints, OpenPose order, world frame, metres.
 
     Args:
-        hand: the model that the mesh was made with, of the result's side; the embedded one if none is given.
+        result: A result with a mesh.
+        hand: The model that the mesh was made with, of the result's side; the embedded one if none is given.
 
     Raises:
-        UsthandError: if the result has no mesh, or it is not this model's.
+        UsthandError: If the result has no mesh, or it is not this model's.
     """
     hand = load_hand(side=result.side, dtype=torch.float64) if hand is None else hand.to(torch.float64)
     with torch.no_grad():
@@ -38,7 +39,7 @@ def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarr
             "give the hand that it was made with",
         )
     middle, goal = vertices.mean(1, keepdims=True), there.mean(1, keepdims=True)
-    # A rig without scale has a unit of its own, which the mesh knows.
+    # A mesh in a calibration's own unit (`Result.in_calibration_unit`, and old files) tells that unit by its size.
     unit = np.linalg.norm(there - goal) / np.linalg.norm(vertices - middle)
     if np.abs(unit * (vertices - middle) - (there - goal)).max() > 1e-3 * unit:
         raise UsthandError(

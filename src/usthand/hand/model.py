@@ -4,10 +4,10 @@
     posed = hand.with_shape(betas).with_pose(hand.rotations(pose, flat_hand_mean=True), translation_m)
     posed.vertices, posed.joints          # (*b, 778, 3), (*b, 21, 3) in OpenPose's order, metres
 
-The arrays and their semantics are MANO's (Romero, Tzionas, Black: Embodied Hands, SIGGRAPH Asia 2017), so that any file in
-that layout works: the shaped template is `v_template + shapedirs @ betas`, the joints are regressed from it, pose blend
-shapes are driven by the entries of the 15 finger rotations less the identity, the root rotates about its own joint, and
-the translation comes last.
+The arrays and their semantics are MANO's (Romero, Tzionas, Black: Embodied Hands, SIGGRAPH Asia 2017), so that any file
+in that layout works: the shaped template is `v_template + shapedirs @ betas`, the joints are regressed from it, pose
+blend shapes are driven by the entries of the 15 finger rotations less the identity, the root rotates about its own
+joint, and the translation comes last.
 
 Shapes: `*b` any batch axes, N vertices, 16 MANO joints (wrist, then three each of index, middle, little, ring, thumb).
 """
@@ -31,7 +31,7 @@ N_SHAPES = 10
 TIP_IDS = (744, 317, 444, 556, 673)
 """The vertices at the tips of thumb, index, middle, ring and little finger: the middle of each group of ids in use.
 
-Tools disagree by a vertex (745/317/444/556/673, 744/320/443/554/671, ...); on the embedded hand all of them lie on the
+Tools differ in these ids (745/317/444/556/673, 744/320/443/554/671, ...); on the embedded hand all of them lie on the
 same fingertip, a few millimetres apart.
 """
 
@@ -65,8 +65,8 @@ class HandModel:
     fields: Mapping[str, Tensor] = field(default_factory=dict)
     """What else is known per vertex (nail, palmar, finger ...); empty for hands read from MANO's files."""
 
-    def with_shape(self, betas: Float[Tensor, "*b 10"]) -> ShapedHand:
-        """The hand of one person (or a batch of them); `betas` in standard deviations, fewer than ten are allowed."""
+    def with_shape(self, betas: Float[Tensor, "*b shapes"]) -> ShapedHand:
+        """The hand of one person or of a batch of them; `betas` in standard deviations, the first ten or fewer."""
         n = betas.shape[-1]
         vertices = self.v_template + torch.einsum("...k,nck->...nc", betas, self.shapedirs[..., :n])
         joints = self.joints_template + torch.einsum("...k,nck->...nc", betas, self.joints_shapedirs[..., :n])
@@ -76,21 +76,14 @@ class HandModel:
         """Rotation matrices from axis-angle, radians: the first three entries turn the whole hand.
 
         Args:
-            flat_hand_mean: True: zeros are the flat rest hand. False: the fingers' entries are relative to `hands_mean`
-                (what MANO's own files and most data sets mean). Mixing them up costs about 100 mm without an error,
-                so there is no default.
+            pose: Axis-angle of the root and of the 15 finger joints, radians.
+            flat_hand_mean: True: zeros are the flat rest hand. False: the fingers' entries are relative to
+                `hands_mean`, as in MANO's own files and most data sets. There is no default, because mixing them up
+                moves the vertices by about 100 mm and raises no error.
         """
         if not flat_hand_mean:
             pose = torch.cat((pose[..., :3], pose[..., 3:] + self.hands_mean), -1)
         return rotation_from_axis_angle(pose.unflatten(-1, (N_MANO_JOINTS, 3)))
-
-    def rotations_from_pca(
-        self, root: Float[Tensor, "*b 3"], coefficients: Float[Tensor, "*b n"], flat_hand_mean: bool
-    ) -> Float[Tensor, "*b 16 3 3"]:
-        """Rotation matrices from the root's axis-angle and the first n principal components of the finger pose."""
-        fingers = coefficients @ self.hands_components[: coefficients.shape[-1]]
-        root = root.expand(*fingers.shape[:-1], 3)
-        return self.rotations(torch.cat((root, fingers), -1), flat_hand_mean)
 
     def skeleton_model(self) -> HandModel:
         """The same hand cut to its five fingertip vertices: the same API and joints, a hundredth of the work."""
@@ -128,11 +121,11 @@ class HandModel:
             side="left" if self.side == "right" else "right",
         )
 
-    def to(self, *args, **kwargs) -> HandModel:
-        """`torch.Tensor.to` over all tensors; a dtype leaves the integer ones alone."""
+    def to(self, target: torch.dtype | torch.device | str) -> HandModel:
+        """The hand on another device, or with its real numbers in another dtype; integer tensors keep theirs."""
 
         def moved(value: Tensor) -> Tensor:
-            there = value.to(*args, **kwargs)
+            there = value.to(target)
             return there if value.is_floating_point() else there.to(value.dtype)
 
         return self.over_tensors(moved)
@@ -149,16 +142,18 @@ class ShapedHand:
 
     model: HandModel
     rest_vertices: Float[Tensor, "*b N 3"]
+    """Vertices of the flat hand, metres."""
     rest_joints: Float[Tensor, "*b 16 3"]
+    """MANO's 16 joints of the flat hand, metres."""
 
     def with_pose(
-        self, rotations: Float[Tensor, "*b 16 3 3"], translation_m: Float[Tensor, "*b 3"] | None = None
+        self, rotations: Float[Tensor, "*#b 16 3 3"], translation_m: Float[Tensor, "*#b 3"] | None = None
     ) -> PosedHand:
         """Pose the hand. Batch axes of shape, rotations and translation broadcast against each other.
 
         Args:
-            rotations: each relative to its parent joint; the first is the whole hand's.
-            translation_m: added last; None means zero.
+            rotations: Rotation of each joint relative to its parent; the first is the whole hand's.
+            translation_m: Added last, metres; None means zero.
         """
         world, centres = forward_kinematics(self.rest_joints, rotations)
         feature = rotations[..., 1:, :, :] - torch.eye(3, dtype=rotations.dtype, device=rotations.device)
@@ -177,9 +172,9 @@ class ShapedHand:
 
 
 def forward_kinematics(
-    rest_joints: Float[Tensor, "*b 16 3"], rotations: Float[Tensor, "*b 16 3 3"]
-) -> tuple[Float[Tensor, "*b 16 3 3"], Float[Tensor, "*b 16 3"]]:
-    """Rotations from the rest pose and positions of the 16 joints; the five fingers advance together, joint by joint."""
+    rest_joints: Float[Tensor, "*#b 16 3"], rotations: Float[Tensor, "*#b 16 3 3"]
+) -> tuple[Float[Tensor, "*c 16 3 3"], Float[Tensor, "*c 16 3"]]:
+    """Rotations from the rest pose and positions of the 16 joints; batch axes broadcast."""
     root, fingers = rotations[..., :1, :, :], rotations[..., 1:, :, :].unflatten(-3, (5, 3))
     rest_root, rest = rest_joints[..., :1, :], rest_joints[..., 1:, :].unflatten(-2, (5, 3))
     rotation, position, rest_parent = root, rest_root, rest_root
@@ -204,9 +199,10 @@ class PosedHand:
 
     model: HandModel
     vertices: Float[Tensor, "*b N 3"]
+    """The mesh."""
     mano_joints: Float[Tensor, "*b 16 3"]
     """MANO's 16 joints, in MANO's order."""
-    world_rotations: Float[Tensor, "*b 16 3 3"]
+    world_rotations: Float[Tensor, "*c 16 3 3"]
     """The rotation of each joint's bone from the rest pose."""
 
     @property

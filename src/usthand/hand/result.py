@@ -1,38 +1,67 @@
 """What comes out: joints, mesh, pose and uncertainty of one hand over time, and the file that holds them.
 
 World frame, metres, OpenPose joint order, one explicit side. Every number is finite; what could not be estimated is
-marked by ``valid`` (per frame) and ``joint_valid`` (per joint), never by NaN.
+marked by `valid` (per frame) and `joint_valid` (per joint), never by NaN.
 """
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from usthand.common.errors import UsthandError
+from usthand.common.files import whole_file
 from usthand.hand.skeleton import JOINTS, MANO_TO_OPENPOSE, SIDES
 
-VERSION = 2
-RENAMED = {"scale": "unit_source", "joints": "joint_model"}  # of version 1
-KIND = "usthand result"
-MM_PER_M = 1000.0
+VERSION: Final = 2
+KIND: Final = "usthand result"
+MM_PER_M: Final = 1000.0
+JOINT_MODELS: Final = ("rigid", "soft", "free")
 # x -> -x: the mirror that turns a left hand into a right one.
 _MIRROR = np.array([-1.0, 1.0, 1.0])
+_RENAMED = {"scale": "unit_source", "joints": "joint_model"}  # since version 1
+_LENGTHS = {"joints_world_m": 1, "joints_cov_m2": 2, "vertices_world_m": 1, "translation_m": 1}  # and their powers
 _TEXT = ("side", "unit_source", "method", "joint_model")
-JOINT_MODELS = ("rigid", "soft", "free")
+_SHAPES: dict[str, tuple[str | int, ...]] = {
+    "joints_world_m": ("T", 21, 3),
+    "joints_cov_m2": ("T", 21, 3, 3),
+    "vertices_world_m": ("T", "any", 3),
+    "pose": ("T", 48),
+    "shape": (10,),
+    "translation_m": ("T", 3),
+    "frame": ("T",),
+    "valid": ("T",),
+    "joint_valid": ("T", 21),
+    "faces": ("any", 3),
+}
+_AGAIN = "make it again with: usthand fit or usthand reconstruct"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One hand over T frames. The constructor copies nothing it can keep, and raises ValueError on a wrong
-    shape or a number that is not finite."""
+    """One hand over T frames, in metres.
+
+    The constructor copies nothing it can keep.
+
+    Raises:
+        ValueError: On a wrong shape, a number that is not finite, or an unknown side or joint model.
+
+    Example:
+        ```python
+        from usthand import load_result
+
+        result = load_result("hand.npz").keep(max_std_mm=5)
+        tip = result.joint("index_tip")  # (T, 3), world, metres
+        sure = result.joint_valid[:, 8]  # (T,), where its standard deviation is at most 5 mm
+        ```
+    """
 
     joints_world_m: Float[np.ndarray, "T 21 3"]
     """Joints in OpenPose order (`usthand.hand.skeleton.JOINTS`), world frame, metres."""
@@ -51,44 +80,34 @@ class Result:
     frame: Int[np.ndarray, "T"]
     """Frame number in the capture, strictly increasing."""
     valid: Bool[np.ndarray, "T"]
-    """False where too few views saw the hand: the numbers of that frame are a bridge, not a measurement."""
+    """False where too few views saw the hand: the numbers of that frame are interpolated, not measured."""
     joint_valid: Bool[np.ndarray, "T 21"]
     """The same for each joint."""
     unit_source: str
-    """Where the unit of length comes from, in words, such as "metres from the calibration"."""
+    """How the unit of length is known, in words, such as "metres from the calibration"."""
     metric: bool
-    """Whether a metre here is a real metre."""
+    """Whether the calibration had a scale. If not, metres follow from the hand's size: all lengths are wrong by the
+    factor by which this hand differs from the mean hand."""
     method: str
     """What made this result, such as "fit" or "usthand"."""
     joint_model: str
-    """How the joints belong to the hand of `pose` and `shape`: "rigid", they are its joints; "soft", they may leave them
-    by some millimetres, where a detector's joints are not the model's; "free", nothing holds them."""
+    """How the joints belong to the hand of `pose` and `shape`. "rigid": they are its joints. "soft": they are where the
+    detector sees them, some millimetres off. "free": nothing ties them to it."""
     cameras: tuple[str, ...]
     """Names of the cameras that were used."""
     faces: Int[np.ndarray, "F 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
     """Triangles of the mesh; none means those of the embedded hand."""
     unit_m: float = 1.0
-    """Metres in this result's unit of length. Where the rig has no scale (`metric` is False) lengths are in its own unit, and this
-    is how long that is if the hand is of mean size; whatever is named in millimetres follows from it."""
+    """Metres in the calibration's own unit; 1.0 where the calibration is metric. This result projects into the cameras
+    of `rig.in_metres(result.unit_m)`."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
-        time = np.asarray(self.joints_world_m).shape[0]
-        wanted = {
-            "joints_world_m": (time, 21, 3),
-            "joints_cov_m2": (time, 21, 3, 3),
-            "vertices_world_m": (time, None, 3),
-            "pose": (time, 48),
-            "shape": (10,),
-            "translation_m": (time, 3),
-            "frame": (time,),
-            "valid": (time,),
-            "joint_valid": (time, 21),
-            "faces": (None, 3),
-        }
-        for name, shape in wanted.items():
+        time = len(self.joints_world_m)
+        for name, wanted in _SHAPES.items():
             dtype = {"frame": np.int64, "faces": np.int64, "valid": bool, "joint_valid": bool}.get(name, np.float64)
             array = np.asarray(getattr(self, name), dtype=dtype)
+            shape = tuple({"T": time, "any": None}.get(w) if isinstance(w, str) else w for w in wanted)
             if array.ndim != len(shape) or any(w not in (None, g) for w, g in zip(shape, array.shape, strict=True)):
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
             if dtype is np.float64 and not np.isfinite(array).all():
@@ -113,23 +132,35 @@ class Result:
 
     @property
     def has_mesh(self) -> bool:
-        """Whether there are vertices; raw triangulation may give joints alone."""
+        """Whether there are vertices."""
         return self.vertices_world_m.shape[1] > 0
 
     @property
     def std_mm(self) -> Float[np.ndarray, "T 21"]:
-        """Standard deviation of each joint along its least certain direction, mm: the root of the covariance's
-        largest eigenvalue. A joint seen by two neighbouring cameras is bad in depth alone; this is what tells."""
+        """Standard deviation of each joint along its least certain direction, mm: the root of the largest eigenvalue.
+
+        A joint seen by two neighbouring cameras is uncertain in depth alone; a mean over the axes would hide that.
+        """
         largest = np.linalg.eigvalsh(self.joints_cov_m2)[..., -1]
-        return MM_PER_M * self.unit_m * np.sqrt(np.clip(largest, 0.0, None))
+        return MM_PER_M * np.sqrt(np.clip(largest, 0.0, None))
 
     def joint(self, name: str) -> Float[np.ndarray, "T 3"]:
-        """One joint's track in the world, metres. ValueError, with the known names, for an unknown one."""
+        """One joint's track in the world, metres.
+
+        Raises:
+            ValueError: If there is no joint of this name; the message lists them.
+        """
         return self.joints_world_m[:, _joint_index(name)]
 
     def to_order(self, order: str | Sequence[str]) -> Float[np.ndarray, "T joints 3"]:
-        """Joints in another order: "openpose" (ours), "mano" (16 joints of the model, then thumb to little tip), or
-        any list of joint names. An array, not a Result, so that an order is never mistaken for ours."""
+        """Joints in another order, metres: an array, not a `Result`, so that an order is never mistaken for ours.
+
+        Args:
+            order: "openpose" (ours), "mano" (16 joints, then thumb to little tip), or a list of joint names.
+
+        Raises:
+            ValueError: If the order or a joint is unknown.
+        """
         if isinstance(order, str) and order not in ("openpose", "mano"):
             raise ValueError(f"unknown joint order {order!r}; known: 'openpose', 'mano', or a list of joint names")
         if order == "openpose":
@@ -138,14 +169,15 @@ class Result:
         return self.joints_world_m[:, ids]
 
     def keep(self, max_std_mm: float = 5.0) -> Result:
-        """The same result with ``joint_valid`` narrowed to joints whose `std_mm` is at most ``max_std_mm``."""
+        """The same result with `joint_valid` narrowed to joints whose `std_mm` is at most `max_std_mm`."""
         return replace(self, joint_valid=self.joint_valid & (self.std_mm <= max_std_mm))
 
     def mirrored(self) -> Result:
-        """The exact mirror, world x -> -x, with the other side: how a left hand becomes a right one and back.
+        """The exact mirror image, world x -> -x, of the other side.
 
-        A rotation by axis-angle (x, y, z) becomes one by (x, -y, -z); shape stays, since a left hand model is the
-        mirror of the right one."""
+        A rotation by axis-angle (x, y, z) becomes one by (x, -y, -z); the shape stays, since a left hand model is the
+        mirror image of the right one.
+        """
         return replace(
             self,
             joints_world_m=self.joints_world_m * _MIRROR,
@@ -157,22 +189,26 @@ class Result:
             side=SIDES[1 - SIDES.index(self.side)],
         )
 
+    def in_calibration_unit(self) -> Result:
+        """The same hand in the calibration's own unit, for programs that use the calibration's file as it is.
+
+        The names still say metres and millimetres, which is then untrue; `unit_m` is 1. A metric result stays as it is.
+        """
+        if self.unit_m == 1.0:
+            return self
+        scaled = {name: getattr(self, name) / self.unit_m**power for name, power in _LENGTHS.items()}
+        return replace(self, **scaled, unit_m=1.0)
+
     def save(self, path: str | Path) -> Path:
-        """Write an npz that `load_result` reads (also plain ``numpy.load``: no pickled object in it); returns its path.
-        The file appears whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        """Write an npz that `load_result` and plain `numpy.load` read, whole or not at all; returns its path."""
+        arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
         # Single precision is 0.1 micrometres here and halves the one large array.
         arrays["vertices_world_m"] = self.vertices_world_m.astype(np.float32)
         arrays["faces"] = self.faces.astype(np.int32)
         arrays["cameras"] = np.array(self.cameras, dtype=np.str_)
-        # A temporary name per process: two runs into one folder never tear each other's file.
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        with part.open("wb") as file:
+        with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, kind=np.array(KIND), joint_names=np.array(JOINTS), **arrays)
-        part.replace(path)
-        return path
+        return Path(path)
 
 
 def _joint_index(name: str) -> int:
@@ -182,8 +218,51 @@ def _joint_index(name: str) -> int:
 
 
 def load_result(path: str | Path) -> Result:
-    """Read what `Result.save` wrote. UsthandError if the file is missing, no result, cut short, or of another version."""
+    """Read what `Result.save` wrote; files of version 1 in a calibration's own unit are converted to metres.
+
+    Raises:
+        UsthandError: If the file is missing, no result, cut short, edited, or of a later version.
+
+    Example:
+        ```python
+        from usthand import load_result
+
+        result = load_result("hand.npz")
+        result.joints_world_m.shape, result.std_mm.shape  # (T, 21, 3) metres, (T, 21) millimetres
+        ```
+    """
     path = Path(path)
+    data = _read_arrays(path)
+    version = int(data.get("version", np.array(-1)))
+    if version not in (1, VERSION):
+        raise UsthandError(
+            f"{path} has result version {version}, this program reads versions 1 to {VERSION}",
+            "it was written by another release of usthand",
+            "make it again with this release, or read it with the one that wrote it",
+        )
+    data = {"unit_m": np.array(1.0)} | ({_RENAMED.get(n, n): v for n, v in data.items()} if version == 1 else data)
+    missing = [f.name for f in fields(Result) if f.name not in data]
+    if missing:
+        raise UsthandError(
+            f"{path} lacks {', '.join(missing)}", "the file was edited or written by another program", _AGAIN
+        )
+    kept: dict[str, Any] = {f.name: data[f.name] for f in fields(Result)} | {name: str(data[name]) for name in _TEXT}
+    kept |= {"cameras": tuple(map(str, data["cameras"])), "metric": bool(data["metric"]), "version": VERSION}
+    try:
+        if version == 1:  # lengths were in the calibration's own unit
+            kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
+        kept["unit_m"] = float(kept["unit_m"])
+        return Result(**kept)
+    except (ValueError, TypeError) as error:
+        raise UsthandError(
+            f"{path} holds numbers that are no result: {error}",
+            "the file was edited or written by another program",
+            _AGAIN,
+        ) from error
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a result's file, unchecked."""
     if not path.is_file():
         raise UsthandError(
             f"{path} does not exist",
@@ -197,7 +276,7 @@ def load_result(path: str | Path) -> Result:
         raise UsthandError(
             f"{path} cannot be read as a result file",
             "it is another kind of file, or was cut short while it was written or copied",
-            "make it again with: usthand fit or usthand reconstruct",
+            _AGAIN,
         ) from error
     if str(data.get("kind")) != KIND:
         raise UsthandError(
@@ -205,31 +284,4 @@ def load_result(path: str | Path) -> Result:
             "it is an npz of another program or another of our files",
             "give the file that usthand fit or usthand reconstruct wrote with --out",
         )
-    version = int(data.get("version", -1))
-    if version == 1:
-        data = {RENAMED.get(name, name): value for name, value in data.items()}
-    elif version != VERSION:
-        raise UsthandError(
-            f"{path} has result version {version}, this program reads versions 1 to {VERSION}",
-            "it was written by another release of usthand",
-            "make it again with this release, or read it with the one that wrote it",
-        )
-    data.setdefault("unit_m", np.array(1.0))  # files of before it was kept
-    missing = [f.name for f in fields(Result) if f.name not in data]
-    if missing:
-        raise UsthandError(
-            f"{path} lacks {', '.join(missing)}",
-            "the file was edited or written by another program",
-            "make it again with: usthand fit or usthand reconstruct",
-        )
-    kept = {f.name: data[f.name] for f in fields(Result)}
-    kept |= {name: str(kept[name]) for name in _TEXT}
-    kept |= {"cameras": tuple(map(str, kept["cameras"])), "metric": bool(kept["metric"]), "version": VERSION}
-    try:
-        return Result(**kept)
-    except (ValueError, TypeError) as error:
-        raise UsthandError(
-            f"{path} holds numbers that are no result: {error}",
-            "the file was edited or written by another program",
-            "make it again with: usthand fit or usthand reconstruct",
-        ) from error
+    return data

@@ -1,8 +1,11 @@
-"""The 21 joints of a hand in OpenPose's order, and the maps to other orders."""
+"""The 21 joints of a hand in OpenPose's order, the maps to other orders, and the lengths of bones and palm."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float
 
 N_JOINTS: Final = 21
 
@@ -39,30 +42,8 @@ MANO_PARENTS: Final[tuple[int, ...]] = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11
 MANO_TO_OPENPOSE: Final[tuple[int, ...]] = (0, 13, 14, 15, 16, 1, 2, 3, 17, 4, 5, 6, 18, 10, 11, 12, 19, 7, 8, 9, 20)
 """MANO's 16 joints followed by five tips (thumb to little), in OpenPose's order: `op = mano[MANO_TO_OPENPOSE]`."""
 
-# InterHand2.6M lists each finger from tip to base and the wrist last.
-INTERHAND_TO_OPENPOSE: Final[tuple[int, ...]] = (
-    20,
-    3,
-    2,
-    1,
-    0,
-    7,
-    6,
-    5,
-    4,
-    11,
-    10,
-    9,
-    8,
-    15,
-    14,
-    13,
-    12,
-    19,
-    18,
-    17,
-    16,
-)
+INTERHAND_TO_OPENPOSE: Final[tuple[int, ...]] = (20, *(tip - k for tip in (3, 7, 11, 15, 19) for k in range(4)))
+"""InterHand2.6M lists each finger from tip to base and the wrist last."""
 
 SIDES: Final[tuple[str, str]] = ("right", "left")
 
@@ -84,3 +65,26 @@ def joint_index(name: str) -> int:
     if name not in JOINTS:
         raise KeyError(f"no joint {name!r}; the joints are {', '.join(JOINTS)}")
     return JOINTS.index(name)
+
+
+def bone_lengths(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b 20"]:
+    """Lengths of `BONES`, in the unit of the joints."""
+    parent, child = np.array(BONES).T
+    return np.linalg.norm(joints[..., child, :] - joints[..., parent, :], axis=-1)
+
+
+def median_bone_lengths(
+    joints: Float[np.ndarray, "T 21 3"], seen: Bool[np.ndarray, "T 21"]
+) -> tuple[Float[np.ndarray, "20"], Bool[np.ndarray, "20"]]:
+    """Median length of each bone over the frames that see both ends, or 0; and whether there is such a frame."""
+    parent, child = np.array(BONES).T
+    both = seen[:, parent] & seen[:, child]
+    known = np.any(both, axis=0)
+    median = np.zeros(len(BONES))
+    median[known] = np.nanmedian(np.where(both, bone_lengths(joints), np.nan)[:, known], axis=0)
+    return median, known
+
+
+def palm_length(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b"]:
+    """Distance from the wrist to the middle finger's knuckle, in the unit of the joints."""
+    return np.linalg.norm(joints[..., MIDDLE_MCP, :] - joints[..., WRIST, :], axis=-1)

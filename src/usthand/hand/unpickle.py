@@ -1,14 +1,13 @@
 """Reading a hand's pickle without running anything that is in it, and without chumpy.
 
-MANO's official files are Python 2 pickles that hold chumpy objects and scipy's sparse matrices. Beside numpy's arrays this
-reader knows chumpy's and scipy's classes, which become stubs that only keep their state, from which the arrays are taken.
+MANO's official files are Python 2 pickles that hold chumpy objects and scipy's sparse matrices. Besides numpy's arrays
+this reader knows chumpy's and scipy's classes: they become stubs that only keep their state, which holds the arrays.
 """
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -22,10 +21,9 @@ _SPARSE_FORMATS = ("csc_matrix", "csr_matrix", "coo_matrix", "csc_array", "csr_a
 class Stub:
     """Stands for an object of a class that is not imported; keeps its state."""
 
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple):  # (dict, slots)
-            state = {**(state[0] or {}), **(state[1] or {})}
-        self.__dict__.update(state)
+    def __setstate__(self, state: dict[str, object] | tuple[dict[str, object] | None, ...]) -> None:
+        for part in state if isinstance(state, tuple) else (state,):  # a tuple is (dict, slots)
+            self.__dict__.update(part or {})
 
 
 class ChumpyStub(Stub):
@@ -36,7 +34,7 @@ class SparseStub(Stub):
     """A sparse matrix of scipy: `data`, `indices`, `indptr` (or `row`, `col`) and `_shape`."""
 
 
-def _reconstruct_object(cls: type, base: type, state: Any) -> Any:
+def _reconstruct_object(cls: type, base: type, state: object) -> object:
     """`copyreg._reconstructor` for plain objects only: what the oldest pickle protocols call to make an instance."""
     if base is not object or not issubclass(cls, Stub):
         raise pickle.UnpicklingError(f"{cls!r} is not expected in a hand")
@@ -46,7 +44,8 @@ def _reconstruct_object(cls: type, base: type, state: Any) -> Any:
 class HandUnpickler(ArrayUnpickler):
     """Knows a hand's stubs besides arrays."""
 
-    def known(self, module: str, name: str) -> Any | None:
+    def known(self, module: str, name: str) -> object:
+        """The class or stub that a name in the pickle stands for; None if a hand needs no such thing."""
         if module in ("copy_reg", "copyreg") and name == "_reconstructor":
             return _reconstruct_object
         if module in ("__builtin__", "builtins") and name in ("object", "set"):
@@ -58,11 +57,11 @@ class HandUnpickler(ArrayUnpickler):
         return super().known(module, name)
 
 
-def read_pickle(path: Path) -> dict[str, Any]:
+def read_pickle(path: Path) -> dict[str, object]:
     """The dictionary in a hand's pickle, its values turned into arrays where they are arrays.
 
     Raises:
-        UsthandError: if it is no pickle of a hand, or names anything a hand does not need.
+        UsthandError: If it is no pickle of a hand, or names anything a hand does not need.
     """
     fix = "download MANO_RIGHT.pkl again from https://mano.is.tue.mpg.de and run `usthand hand install PATH`"
     content = load_pickle(path, HandUnpickler, "a hand", fix)
@@ -71,7 +70,7 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return {str(key): _plain(value, path.name) for key, value in content.items()}
 
 
-def _plain(value: Any, file_name: str) -> Any:
+def _plain(value: object, file_name: str) -> object:
     """Arrays out of stubs; other values as they are."""
     if isinstance(value, SparseStub):
         return _dense(value)
@@ -84,7 +83,7 @@ def _plain(value: Any, file_name: str) -> Any:
             return picked.reshape(state["preferred_shape"]) if "preferred_shape" in state else picked
         raise UsthandError(
             f"{file_name} holds a chumpy {type(value).__name__} that cannot be read without chumpy",
-            "it was written by another tool than MANO's",
+            "a tool other than MANO's wrote it",
             "save its arrays as .npz and run `usthand hand install PATH.npz`",
         )
     return value

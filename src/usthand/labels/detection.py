@@ -15,7 +15,8 @@ from rich.table import Table
 from usthand.capture.capture import Capture
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
-from usthand.geometry.cameras import project, triangulate
+from usthand.geometry.cameras import project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.skeleton import MIDDLE_MCP, SIDES, WRIST
 from usthand.labels.association.associate import associate
 from usthand.labels.association.candidates import AssociateConfig

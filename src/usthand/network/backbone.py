@@ -15,13 +15,15 @@ from torch import Tensor, nn
 
 from usthand.common.errors import UsthandError
 
+# What reading a file of weights raises if it is something else: a web page, a download cut short, a pickled module.
+UNREADABLE = (RuntimeError, AttributeError, OSError, ValueError, TypeError, EOFError, UnpicklingError, SafetensorError)
 BLOCKS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al., CVPR 2016)."""
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int):
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(channels_out)
@@ -33,7 +35,8 @@ class BasicBlock(nn.Module):
                 nn.Conv2d(channels_in, channels_out, 1, stride, bias=False), nn.BatchNorm2d(channels_out)
             )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "n C h w"]) -> Float[Tensor, "n ..."]:
+        """The block's output, smaller by its stride."""
         shortcut = x if self.downsample is None else self.downsample(x)
         return F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + shortcut)
 
@@ -41,7 +44,7 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """The convolutional part of a ResNet; `width` 64 is the published size."""
 
-    def __init__(self, kind: str, width: int):
+    def __init__(self, kind: str, width: int) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -67,7 +70,7 @@ class ResNet(nn.Module):
         """Load a file of the common ImageNet weights (safetensors or a PyTorch state dict, read safely).
 
         Raises:
-            UsthandError: if the file is missing, is no state dict or fits another network.
+            UsthandError: If the file is missing, is no state dict or belongs to another network.
         """
         path = Path(path)
         if not path.is_file():
@@ -75,22 +78,10 @@ class ResNet(nn.Module):
                 f"there is no {path}", "the path of the backbone's weights is wrong", "check --backbone-weights"
             )
         try:
-            state = (
-                load_file(path)
-                if path.suffix == ".safetensors"
-                else torch.load(path, map_location="cpu", weights_only=True)
-            )
+            safe = path.suffix == ".safetensors"
+            state = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
             self.load_state_dict({k: v for k, v in state.items() if not k.startswith("fc.")})
-        except (
-            RuntimeError,
-            AttributeError,
-            OSError,
-            ValueError,
-            TypeError,
-            EOFError,
-            UnpicklingError,
-            SafetensorError,
-        ) as error:
+        except UNREADABLE as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise UsthandError(
                 f"{path} does not fit the backbone ({reason})",
@@ -100,7 +91,7 @@ class ResNet(nn.Module):
 
 
 class Features(NamedTuple):
-    """What the later stages sample from."""
+    """Maps that the later stages sample from."""
 
     fine: Float[Tensor, "n D S/4 S/4"]
     coarse: Float[Tensor, "n D S/16 S/16"]
@@ -110,16 +101,18 @@ class Features(NamedTuple):
 class Backbone(nn.Module):
     """ResNet and a feature pyramid (Lin et al., CVPR 2017) down to stride 4."""
 
-    def __init__(self, kind: str, width: int, map_channels: int):
+    def __init__(self, kind: str, width: int, map_channels: int) -> None:
         super().__init__()
         self.resnet = ResNet(kind, width)
         self.lateral = nn.ModuleList(nn.Conv2d(c, map_channels, 1) for c in self.resnet.channels)
         self.smooth = nn.Sequential(
             nn.Conv2d(map_channels, map_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(map_channels), nn.ReLU()
         )
-        self.to(memory_format=torch.channels_last)  # a tenth to a third faster on CPUs, and on GPUs in half precision
+        # pyright knows the other forms of `to` only.
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # a tenth to a third faster on CPUs, and on GPUs in half precision
 
     def forward(self, images: Float[Tensor, "n 3 S S"]) -> Features:
+        """Feature maps of normalised RGB images."""
         maps = self.resnet(images.contiguous(memory_format=torch.channels_last))
         x = self.lateral[3](maps[3])
         coarse = x

@@ -24,7 +24,9 @@ COUPLING_RANGE = 1.0  # a coupling stretches by exp(+-1) at most
 class Coupling(nn.Module):
     """Affine coupling: the dimensions outside `mask` are scaled and shifted by functions of those inside and of F."""
 
-    def __init__(self, mask: Float[Tensor, "d"], context: int, hidden: int):
+    mask: Tensor
+
+    def __init__(self, mask: Float[Tensor, "d"], context: int, hidden: int) -> None:
         super().__init__()
         self.register_buffer("mask", mask, persistent=False)
         dims = len(mask)
@@ -43,10 +45,12 @@ class Coupling(nn.Module):
         return free * COUPLING_RANGE * torch.tanh(log_scale), free * shift
 
     def forward(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Map z to x, with log |det dx/dz|."""
         log_scale, shift = self.parameters_at(z, context)
         return z * log_scale.exp() + shift, log_scale.sum(-1)
 
     def inverse(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
+        """Map x to z, with log |det dz/dx|."""
         log_scale, shift = self.parameters_at(x, context)
         return (x - shift) * (-log_scale).exp(), -log_scale.sum(-1)
 
@@ -54,7 +58,7 @@ class Coupling(nn.Module):
 class ConditionalFlow(nn.Module):
     """A density over `dims` numbers given features F; `dims` is 2 (per joint) or 42 (whole hand)."""
 
-    def __init__(self, dims: int, context: int, couplings: int = 6, hidden: int = 128):
+    def __init__(self, dims: int, context: int, couplings: int = 6, hidden: int = 128) -> None:
         super().__init__()
         self.dims = dims
         self.affine = nn.Linear(context, 2 * dims)
@@ -72,9 +76,9 @@ class ConditionalFlow(nn.Module):
         return shift, math.log(START_STD) + LOG_SCALE_RANGE * torch.tanh(log_scale / LOG_SCALE_RANGE)
 
     def transform(
-        self, z: Float[Tensor, "*b d"], context: Float[Tensor, "*b D"], centre: Float[Tensor, "*b d"]
+        self, z: Float[Tensor, "*b d"], context: Float[Tensor, "*#b D"], centre: Float[Tensor, "*#b d"]
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b"]]:
-        """z -> x, with log |det dx/dz|. Broadcasts over leading axes."""
+        """Map z to x, with log |det dx/dz|. Broadcasts over leading axes."""
         shift, log_scale = self._affine(context)
         log_det = log_scale.sum(-1)
         for coupling in self.couplings:
@@ -83,21 +87,22 @@ class ConditionalFlow(nn.Module):
         return centre + shift + z * log_scale.exp(), log_det
 
     def inverse(
-        self, x: Float[Tensor, "*b d"], context: Float[Tensor, "*b D"], centre: Float[Tensor, "*b d"]
+        self, x: Float[Tensor, "*b d"], context: Float[Tensor, "*#b D"], centre: Float[Tensor, "*#b d"]
     ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b"]]:
-        """x -> z, with log |det dz/dx|."""
+        """Map x to z, with log |det dz/dx|."""
         shift, log_scale = self._affine(context)
         z = (x - centre - shift) * (-log_scale).exp()
         log_det = -log_scale.sum(-1)
         for coupling in reversed(self.couplings):
+            assert isinstance(coupling, Coupling)
             z, term = coupling.inverse(z, context)
             log_det = log_det + term
         return z, log_det
 
     def log_prob(
-        self, x: Float[Tensor, "*b d"], context: Float[Tensor, "*b D"], centre: Float[Tensor, "*b d"]
+        self, x: Float[Tensor, "*b d"], context: Float[Tensor, "*#b D"], centre: Float[Tensor, "*#b d"]
     ) -> Float[Tensor, "*b"]:
-        """log p(x | F), nats, crop coordinates."""
+        """Log-density log p(x | F), nats, crop coordinates."""
         z, log_det = self.inverse(x, context, centre)
         return -0.5 * (z * z).sum(-1) - 0.5 * self.dims * math.log(2 * math.pi) + log_det
 

@@ -7,6 +7,7 @@ with the rig; the shape is one per clip, for bones do not change length within i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -40,10 +41,12 @@ def finger_rotations(angles: Float[Tensor, "*b 15 3"], axes: Float[Tensor, "15 3
 
 
 def pose_hand(hand: HandModel, axes: Float[Tensor, "15 3 3"], parameters: HandParameters) -> PosedHand:
-    """Skin the hand; `hand` may be a skeleton model, which is faster where only joints are wanted.
+    """Pose the hand, metres; a skeleton model is faster where only joints are wanted.
 
     Args:
+        hand: The hand model, or its skeleton model.
         axes: `usthand.hand.limits.anatomical_axes` of the hand.
+        parameters: Pose, shape and translation.
     """
     rotations = torch.cat((parameters.root.unsqueeze(-3), finger_rotations(parameters.angles, axes)), -3)
     shape = parameters.shape.unsqueeze(-2).expand(*parameters.root.shape[:-2], N_SHAPE)
@@ -51,13 +54,13 @@ def pose_hand(hand: HandModel, axes: Float[Tensor, "15 3 3"], parameters: HandPa
 
 
 class CarriesHand(nn.Module):
-    """A module with a hand, which is no part of its state but goes where its parameters go."""
+    """A module with a hand, which is not in its state_dict but moves between devices and types with its parameters."""
 
-    def __init__(self, hand: HandModel):
+    def __init__(self, hand: HandModel) -> None:
         super().__init__()
         self.hand = hand
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> CarriesHand:
         self.hand = self.hand.over_tensors(fn)
         return super()._apply(fn, recurse)
 
@@ -65,17 +68,21 @@ class CarriesHand(nn.Module):
 class HandHead(CarriesHand):
     """A small MLP on the refined points and their features."""
 
-    def __init__(self, hand: HandModel, width: int, hidden: int):
+    axes: Tensor
+    middle: Tensor
+    reach: Tensor
+    rest_axes: Tensor
+
+    def __init__(self, hand: HandModel, width: int, hidden: int) -> None:
         super().__init__(hand.skeleton_model())
         self.register_buffer("axes", anatomical_axes(hand), persistent=False)
         low, high = torch.as_tensor(LIMITS_RAD, dtype=torch.float32).unbind(-1)
         self.register_buffer("middle", (low + high) / 2, persistent=False)
         self.register_buffer("reach", (high - low) / 2, persistent=False)
-        zero = torch.zeros(1)
         rest = self.hand.with_shape(torch.zeros(1, N_SHAPE)).with_pose(
             torch.eye(3).expand(1, 16, 3, 3), torch.zeros(1, 3)
         )
-        self.register_buffer("rest_axes", palm_frame(rest.joints[None] + zero).axes[0, 0], persistent=False)
+        self.register_buffer("rest_axes", palm_frame(rest.joints[None]).axes[0, 0], persistent=False)
         self.reduce = nn.Linear(width, 16)
         self.body = nn.Sequential(
             nn.Linear(N_JOINTS * (3 + 16), hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU()
@@ -87,6 +94,7 @@ class HandHead(CarriesHand):
     def forward(
         self, points: Float[Tensor, "B T J 3"], x: Float[Tensor, "B T J D"], frame_mask: Bool[Tensor, "B T"]
     ) -> HandParameters:
+        """Parameters from refined points (world) and their features; the shape is a mean over the masked-in frames."""
         frame = palm_frame(points)
         local = frame.to_local(points).clamp(-5, 5)
         hidden = self.body(torch.cat((local, self.reduce(x)), -1).flatten(-2))
@@ -99,7 +107,7 @@ class HandHead(CarriesHand):
         return self._placed(HandParameters(angles, root, shape, torch.zeros_like(shift)), frame, 0.1 * shift)
 
     def _placed(self, parameters: HandParameters, frame: PalmFrame, shift: Tensor) -> HandParameters:
-        """Lay the hand's palm on the points' palm, `shift` (palm sizes, palm frame) beside it."""
+        """Translate the hand so that its palm lies on the points' palm, plus `shift` (palm sizes, palm frame)."""
         joints = pose_hand(self.hand, self.axes, parameters).joints
         offset = frame.origin - joints[..., PALM, :].mean(-2)
         shift_world = frame.vectors_to_world(shift.unsqueeze(-2)).squeeze(-2)

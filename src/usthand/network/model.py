@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,66 +12,23 @@ from usthand.geometry.cameras import Cameras
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import N_JOINTS
 from usthand.network.backbone import Backbone, Features
+from usthand.network.config import ModelConfig
 from usthand.network.flow import ConditionalFlow
 from usthand.network.hand_head import HandHead, HandParameters
-from usthand.network.heatmaps import Gate, ViewEstimates, Views
-from usthand.network.point_cloud import Cloud, lift
-from usthand.network.point_transformer import PointTransformer, ViewEvidence
+from usthand.network.heatmaps import Gate
+from usthand.network.point_cloud import Cloud, enough_views, lift
+from usthand.network.point_transformer import PointTransformer
+from usthand.network.projection_fusion import ViewEvidence
+from usthand.network.views import ViewEstimates, Views
 
 STRIDE = 32  # of the backbone's deepest map
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Sizes and switches of the network; the defaults are the `tiny` preset."""
-
-    backbone: Literal["resnet18", "resnet34"] = "resnet18"
-    width: int = 24
-    """Channels of the backbone's first stage; 64 is the published ResNet."""
-    image_size: int = 96
-    """Side of the square crops, px; a multiple of 32."""
-    map_channels: int = 40
-    graph_width: int = 96
-    graph_layers: int = 2
-    heads: int = 4
-    flow: Literal["joint", "hand", "none"] = "joint"
-    """`joint`: a 2-D flow shared by the joints; `hand`: one 42-D flow per view; `none`: the heatmap's own estimate."""
-    couplings: int = 4
-    flow_hidden: int = 64
-    hypotheses_train: int = 4
-    hypotheses: int = 16
-    point_width: int = 48
-    blocks: int = 2
-    neighbours: int = 16
-    window: int = 3
-    """Frames that a frame's temporal attention reaches, itself included; odd."""
-    attention: tuple[Literal["spatial", "temporal", "cross"], ...] = ("spatial", "temporal", "cross")
-    use_confidence: bool = True
-    use_casa: bool = True
-    use_gcn: bool = True
-    use_fusion: bool = True
-
-
-TINY = ModelConfig()
-PAPER = ModelConfig(
-    backbone="resnet34",
-    width=64,
-    image_size=256,
-    map_channels=128,
-    graph_width=1024,
-    couplings=6,
-    flow_hidden=128,
-    hypotheses_train=16,
-    hypotheses=32,
-    point_width=256,
-    blocks=4,
-    window=5,
-)
-
-
 class Inputs(NamedTuple):
-    """A batch of clips: crops, where they come from and where in them to look. No field could hold truth, and of the labels
-    there is only what their fit says of the hand's place."""
+    """A batch of clips: crops, where they come from and where in them to look.
+
+    No field could hold truth. From the labels comes only the place at which their fit expects the hand.
+    """
 
     images: Float[Tensor, "B T V 3 S S"]
     """Normalised RGB crops."""
@@ -100,47 +56,29 @@ class Prediction(NamedTuple):
 class UstHand(nn.Module):
     """UST-Hand (Han et al., CVPR 2026), for any number of views and any of them missing."""
 
-    def __init__(self, config: ModelConfig, hand: HandModel):
+    def __init__(self, config: ModelConfig, hand: HandModel) -> None:
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone, config.width, config.map_channels)
-        self.views = Views(
-            self.backbone.resnet.channels[-1],
-            config.image_size // STRIDE,
-            config.map_channels,
-            config.graph_width,
-            config.heads,
-            config.graph_layers,
-            config.use_confidence,
-            config.use_casa,
-            config.use_gcn,
-        )
+        self.views = Views(config, self.backbone.resnet.channels[-1], config.image_size // STRIDE)
         dims = {"joint": 2, "hand": 2 * N_JOINTS, "none": 0}[config.flow]
         self.to_hand_context = nn.Linear(N_JOINTS * config.graph_width, config.graph_width) if dims > 2 else None
         self.flow = ConditionalFlow(dims, config.graph_width, config.couplings, config.flow_hidden) if dims else None
-        self.points = PointTransformer(
-            config.map_channels,
-            config.graph_width,
-            config.point_width,
-            config.heads,
-            config.blocks,
-            config.neighbours,
-            config.window,
-            frozenset(config.attention),
-            config.use_fusion,
-        )
+        self.points = PointTransformer(config)
         self.hand_head = HandHead(hand, config.point_width, 4 * config.point_width)
 
     def flow_inputs(self, views: ViewEstimates) -> tuple[Tensor, Tensor]:
-        """The flow's context and centre, shaped for its dimensions: (B T V [J]) D and d."""
+        """The flow's context (B T V J D) and centre (B T V J 2); without J, and with 42 for 2, for whole hands."""
         # Without gradient into the soft-argmax: it has a loss of its own, and the flow's shift corrects it.
         context, centre = views.joint_features, views.uv_crop.detach()
         if self.to_hand_context is None:
             return context, centre
         return self.to_hand_context(context.flatten(-2)), centre.flatten(-2)
 
-    def hypothesise(self, views: ViewEstimates, noise: Float[Tensor, "K dims"] | None) -> Tensor:
-        """Key hypothesis (z = 0) and random ones, (B T V J K+1 2) crop coordinates."""
+    def hypothesise(
+        self, views: ViewEstimates, noise: Float[Tensor, "*b K dims"]
+    ) -> Float[Tensor, "B T V J samples 2"]:
+        """Key hypothesis (z = 0), then one for each sample of the prior (`noise_shape`); crop coordinates."""
         if self.flow is None:
             return views.uv_crop.unsqueeze(-2).expand(*views.uv_crop.shape[:-1], 2, 2)
         context, centre = self.flow_inputs(views)
@@ -158,18 +96,20 @@ class UstHand(nn.Module):
         return (*lead, N_JOINTS, count, 2)
 
     def see(self, inputs: Inputs) -> tuple[Features, ViewEstimates]:
-        """Stages 1 to 3: what the views say, without going to 3D."""
+        """Stages 1 to 3: feature maps and 2D estimates, without going to 3D."""
         features = self.backbone(inputs.images.flatten(0, 2))
         features = Features(*(f.float() for f in features))
         return features, self.views(features, inputs.view_mask, inputs.gate)
 
-    def forward(self, inputs: Inputs, noise: Tensor, anchor_keep: Bool[Tensor, "K"] | None = None) -> Prediction:
+    def forward(
+        self, inputs: Inputs, noise: Float[Tensor, "*b K dims"], anchor_keep: Bool[Tensor, "K"] | None = None
+    ) -> Prediction:
         """Predict from a batch.
 
         Args:
-            inputs: crops and cameras.
-            noise: samples of the prior, shaped as `noise_shape` says (given, so that results are reproducible).
-            anchor_keep: the hypotheses that the anchor cloud keeps, on the CPU; all by default.
+            inputs: Crops and cameras.
+            noise: Samples of the prior, shaped as `noise_shape` says (given, so that results are reproducible).
+            anchor_keep: The hypotheses that the anchor cloud keeps, on the CPU; all by default.
         """
         features, views = self.see(inputs)
         hypotheses = self.hypothesise(views, noise)
@@ -180,5 +120,5 @@ class UstHand(nn.Module):
         if anchor_keep is None:
             anchor_keep = torch.ones(cloud.anchors.shape[-2], dtype=torch.bool)
         points, x, _ = self.points(cloud, views.joint_features, evidence, anchor_keep)
-        hand = self.hand_head(points[-1], x, inputs.view_mask.sum(-1) >= 2)
+        hand = self.hand_head(points[-1], x, enough_views(inputs.view_mask))
         return Prediction(views, hypotheses, cloud, points, hand)

@@ -12,22 +12,24 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from usthand.geometry.cameras import Cameras, project, triangulate
+from usthand.geometry.affine import affine_apply, affine_inverse
+from usthand.geometry.cameras import Cameras, project
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.skeleton import N_JOINTS
 
 PALM = (0, 5, 9, 13, 17)  # wrist and the four knuckles: nearly rigid
-MIN_PALM = 1e-4  # rig units; a collapsed palm (no view at all) must not divide by zero
+MIN_PALM = 1e-4  # metres; a collapsed palm (no view at all) must not divide by zero
 
 
 class Cloud(NamedTuple):
-    """A frame's points, world, rig units (metres)."""
+    """Triangulated hypotheses, world, metres."""
 
     query: Float[Tensor, "B T J 3"]
     anchors: Float[Tensor, "B T J K 3"]
 
 
 class PalmFrame(NamedTuple):
-    """A frame of reference that moves and scales with the hand: what makes the network equivariant."""
+    """A frame of reference that moves and scales with the hand; it makes the network equivariant."""
 
     origin: Float[Tensor, "B T 3"]
     axes: Float[Tensor, "B T 3 3"]
@@ -36,35 +38,26 @@ class PalmFrame(NamedTuple):
     """Mean distance from the wrist to the knuckles."""
 
     def to_local(self, points: Float[Tensor, "B T N 3"]) -> Float[Tensor, "B T N 3"]:
+        """World points in the palm's frame, palm sizes."""
         return ((points - self.origin.unsqueeze(-2)) @ self.axes) / self.size[..., None, None]
 
     def to_world(self, points: Float[Tensor, "B T N 3"]) -> Float[Tensor, "B T N 3"]:
+        """Undo `to_local`."""
         return self.vectors_to_world(points) + self.origin.unsqueeze(-2)
 
     def vectors_to_world(self, vectors: Float[Tensor, "B T N 3"]) -> Float[Tensor, "B T N 3"]:
+        """Directions and steps, in palm sizes, in the world."""
         return (vectors @ self.axes.transpose(-1, -2)) * self.size[..., None, None]
 
 
-def affine_apply(matrix: Float[Tensor, "*b 2 3"], points: Float[Tensor, "*b N 2"]) -> Float[Tensor, "*b N 2"]:
-    """2D affine maps, one for each batch entry."""
-    return points @ matrix[..., :2].transpose(-1, -2) + matrix[..., 2].unsqueeze(-2)
-
-
-def affine_inverse(matrix: Float[Tensor, "*b 2 3"]) -> Float[Tensor, "*b 2 3"]:
-    """The affine map that undoes `matrix`."""
-    a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
-    inverse = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2) / (a * d - b * c)[..., None, None]
-    return torch.cat((inverse, -inverse @ matrix[..., 2:]), -1)
-
-
 def palm_frame(joints: Float[Tensor, "B T J 3"]) -> PalmFrame:
-    """The palm's frame from 21 joints: x from wrist to middle knuckle, z across it, y the palm's normal. No gradient."""
+    """The palm's frame from 21 joints: x from wrist to middle knuckle, y the palm's normal, z across. No gradient."""
     joints = joints.detach()
     wrist, index, middle, little = joints[..., 0, :], joints[..., 5, :], joints[..., 9, :], joints[..., 17, :]
     along, across = middle - wrist, little - index
     size = torch.linalg.vector_norm(joints[..., PALM[1:], :] - wrist.unsqueeze(-2), dim=-1).mean(-1).clamp_min(MIN_PALM)
     x = _unit(along)
-    # A palm collapsed to a line gives zero axes: finite, and only in frames that too few views see.
+    # A palm collapsed to a line, as in a frame that too few views see, gives axes of zeros, which stay finite.
     normal = torch.linalg.cross(along, across)
     y = _unit(normal - (normal * x).sum(-1, keepdim=True) * x)
     return PalmFrame(joints[..., PALM, :].mean(-2), torch.stack((x, y, torch.linalg.cross(x, y)), -1), size)
@@ -80,7 +73,7 @@ def lift(
     hypotheses: Float[Tensor, "B T V J K 2"],
     confidence: Float[Tensor, "B T V J"],
 ) -> Cloud:
-    """Confidence-weighted triangulation; hypothesis 0 is the key one. A view with confidence 0 takes no part."""
+    """Triangulate by confidence-weighted DLT; hypothesis 0 is the key one. A view with confidence 0 is not used."""
     k = hypotheses.shape[-2]
     uv_px = affine_apply(affine_inverse(crop_from_px), hypotheses.flatten(-3, -2))
     weight = confidence.unsqueeze(-1).expand(*confidence.shape, k).flatten(-2)
@@ -97,5 +90,5 @@ def project_to_crops(
 
 
 def enough_views(view_mask: Bool[Tensor, "B T V"]) -> Bool[Tensor, "B T"]:
-    """Frames that two views or more see: the others have no depth and no place in a loss."""
+    """Frames that two views or more see; the others have no depth, and no loss uses them."""
     return view_mask.sum(-1) >= 2

@@ -1,6 +1,6 @@
-"""Stages 6 and 7: projection fusion, and the spatiotemporal point transformer (STPT) that refines the query cloud.
+"""Stage 7: the spatiotemporal point transformer (STPT), which refines the query cloud.
 
-Positions enter the network only in the palm's own frame, so a rigid motion of the rig moves the output and nothing else.
+Positions enter the network only in the palm's own frame, so a rigid motion of the rig moves the output likewise.
 Every frame attends to the frames within half a window of it; at the ends of a sequence to those that exist. (The paper
 cuts windows and replicates the ends; the reach is the same, and here each frame's features are computed once.)
 """
@@ -8,80 +8,24 @@ cuts windows and replicates the ends; the reach is the same, and here each frame
 from __future__ import annotations
 
 import math
-from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.geometry.cameras import Cameras
 from usthand.hand.skeleton import N_JOINTS
-from usthand.network.backbone import Features, sample_map
-from usthand.network.point_cloud import Cloud, PalmFrame, palm_frame, project_to_crops
+from usthand.network.config import ModelConfig
+from usthand.network.point_cloud import Cloud, PalmFrame, palm_frame
+from usthand.network.projection_fusion import ProjectionFusion, ViewEvidence, mlp
 
-CODE_OCTAVES = 4
 STEP_SIZE = 0.2  # palm sizes: how far one block moves a point for an output of one
-
-
-class ViewEvidence(NamedTuple):
-    """What the points are compared with: features and 2D estimates of every view."""
-
-    features: Features
-    uv_crop: Float[Tensor, "B T V J 2"]
-    confidence: Float[Tensor, "B T V J"]
-    view_mask: Bool[Tensor, "B T V"]
-    cameras: Cameras
-    crop_from_px: Float[Tensor, "B T V 2 3"]
-
-
-def sinusoidal_code(x: Float[Tensor, "*b 2"]) -> Float[Tensor, "*b 16"]:
-    """sin and cos of pi 2^k x for both coordinates."""
-    angles = x.unsqueeze(-1) * (math.pi * 2.0 ** torch.arange(CODE_OCTAVES, device=x.device, dtype=x.dtype))
-    return torch.cat((angles.sin(), angles.cos()), -1).flatten(-2)
-
-
-def mlp(*widths: int) -> nn.Sequential:
-    """Linear layers with GELU between them."""
-    layers: list[nn.Module] = []
-    for a, b in pairwise(widths):
-        layers += [nn.Linear(a, b), nn.GELU()]
-    return nn.Sequential(*layers[:-1])
-
-
-class ProjectionFusion(nn.Module):
-    """A point's feature: what the views show where it projects, fused by a learned, masked weighting of the views.
-
-    Beside the published image feature and position code, each view tells how far the point lies from that view's own
-    2D estimate of its joint, and how confident the view is.
-    """
-
-    def __init__(self, map_channels: int, width: int):
-        super().__init__()
-        self.per_view = mlp(2 * map_channels + 4 * CODE_OCTAVES + 3, width, width)
-        self.score = nn.Linear(width, 1)
-        self.bottleneck = mlp(width, width // 2, width)
-
-    def forward(
-        self, points: Float[Tensor, "B T N 3"], joint: Float[Tensor, "N"], evidence: ViewEvidence
-    ) -> Float[Tensor, "B T N D"]:
-        uv = project_to_crops(evidence.cameras, evidence.crop_from_px, points)
-        flat = uv.flatten(0, 2)
-        samples = torch.cat((sample_map(evidence.features.fine, flat), sample_map(evidence.features.coarse, flat)), -1)
-        offset = uv - evidence.uv_crop[..., joint, :]
-        confidence = evidence.confidence[..., joint].unsqueeze(-1)
-        x = torch.cat((samples.unflatten(0, uv.shape[:3]), sinusoidal_code(uv), offset, confidence), -1)
-        x = self.per_view(x)
-        masked = evidence.view_mask[..., None, None]
-        weight = self.score(x).masked_fill(~masked, -1e4).softmax(2)
-        return self.bottleneck((weight * x * masked).sum(2))
 
 
 class RelativeAttention(nn.Module):
     """Attention from queries to given neighbours, with a code theta(C_i - C_j) added to keys and values."""
 
-    def __init__(self, width: int, heads: int, code_inputs: int = 3):
+    def __init__(self, width: int, heads: int, code_inputs: int = 3) -> None:
         super().__init__()
         self.heads = heads
         self.q, self.k, self.v = (nn.Linear(width, width) for _ in range(3))
@@ -91,11 +35,11 @@ class RelativeAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "*b N D"],
-        neighbours: Tensor,
+        neighbours: Float[Tensor, "*b #N M D"],
         relative: Float[Tensor, "*b N M c"],
-        mask: Bool[Tensor, "*b N M"] | None = None,
+        mask: Bool[Tensor, "*#b N M"] | None = None,
     ) -> Float[Tensor, "*b N D"]:
-        """`neighbours`: (*b N M D), or (*b 1 M D) where all queries share them."""
+        """Attend from `x` to `neighbours`, whose third last axis is 1 where all queries share them."""
         code = self.theta(relative)
         q = self.q(x).unflatten(-1, (self.heads, -1))
         k = (self.k(neighbours) + code).unflatten(-1, (self.heads, -1))
@@ -109,18 +53,20 @@ class RelativeAttention(nn.Module):
 class StptBlock(nn.Module):
     """Spatial, temporal and cross-set attention, then a residual coordinate update."""
 
-    def __init__(self, width: int, heads: int, neighbours: int, window: int, parts: frozenset[str]):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.neighbours, self.half_window, self.parts = neighbours, window // 2, parts
-        self.norms = nn.ModuleDict({part: nn.LayerNorm(width) for part in sorted(parts)})
+        width, parts = config.point_width, sorted(set(config.attention))
+        self.neighbours, self.half_window = config.neighbours, config.window // 2
+        self.norms = nn.ModuleDict({part: nn.LayerNorm(width) for part in parts})
         self.attention = nn.ModuleDict(
-            {part: RelativeAttention(width, heads, 3 if part != "temporal" else 4) for part in sorted(parts)}
+            {part: RelativeAttention(width, config.heads, 3 if part != "temporal" else 4) for part in parts}
         )
-        self.frame_codes = nn.Parameter(torch.zeros(window, width)) if "temporal" in parts else None
+        self.frame_codes = nn.Parameter(torch.zeros(config.window, width)) if "temporal" in parts else None
         self.feed = nn.Sequential(nn.LayerNorm(width), mlp(width, 2 * width, width))
-        self.move = nn.Sequential(nn.LayerNorm(width), mlp(width, width, 3))
-        nn.init.zeros_(self.move[1][-1].weight)
-        nn.init.zeros_(self.move[1][-1].bias)
+        step = mlp(width, width, 3)
+        for parameter in step[-1].parameters():
+            nn.init.zeros_(parameter)
+        self.move = nn.Sequential(nn.LayerNorm(width), step)
 
     def forward(
         self,
@@ -129,13 +75,13 @@ class StptBlock(nn.Module):
         anchors: Float[Tensor, "B T N 3"],
         anchor_features: Float[Tensor, "B T N D"],
         frame_mask: Bool[Tensor, "B T"],
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Float[Tensor, "B T J D"], Float[Tensor, "B T J 3"]]:
         """All positions in each frame's palm frame, in palm sizes. Returns features and the points' steps."""
-        if "spatial" in self.parts:
+        if "spatial" in self.attention:
             x = x + self._spatial(self.norms["spatial"](x), query)
-        if "temporal" in self.parts:
+        if "temporal" in self.attention:
             x = x + self._temporal(self.norms["temporal"](x), query, frame_mask)
-        if "cross" in self.parts:
+        if "cross" in self.attention:
             x = x + self._cross(self.norms["cross"](x), query, anchors, anchor_features)
         x = x + self.feed(x)
         return x, STEP_SIZE * self.move(x)
@@ -153,6 +99,7 @@ class StptBlock(nn.Module):
         offset = step[None, :] - step[:, None]
         near = offset.abs() <= self.half_window
         mask = (near & frame_mask.unsqueeze(-2)) | torch.eye(frames, dtype=torch.bool, device=x.device)
+        assert self.frame_codes is not None  # there are codes wherever there is temporal attention
         codes = self.frame_codes[(offset.clamp(-self.half_window, self.half_window) + self.half_window)]
         relative = points.unsqueeze(-2) - points.unsqueeze(-3)
         time = (offset / max(self.half_window, 1)).to(x.dtype).expand(*relative.shape[:-1]).unsqueeze(-1)
@@ -171,29 +118,23 @@ class StptBlock(nn.Module):
 
 
 class PointTransformer(nn.Module):
-    """Projection fusion and K blocks of STPT."""
+    """Projection fusion, then blocks of STPT."""
 
-    def __init__(
-        self,
-        map_channels: int,
-        joint_width: int,
-        width: int,
-        heads: int,
-        blocks: int,
-        neighbours: int,
-        window: int,
-        parts: frozenset[str],
-        use_fusion: bool = True,
-    ):
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.fusion = ProjectionFusion(map_channels, width) if use_fusion else None
-        self.from_joint = nn.Linear(joint_width, width)
+        width = config.point_width
+        self.fusion = ProjectionFusion(config.map_channels, width) if config.use_fusion else None
+        self.from_joint = nn.Linear(config.graph_width, width)
         self.joint_code = nn.Parameter(torch.randn(N_JOINTS, width) * 0.02)
         self.from_position = mlp(3, width, width)
-        self.blocks = nn.ModuleList(StptBlock(width, heads, neighbours, window, parts) for _ in range(blocks))
+        self.blocks = nn.ModuleList(StptBlock(config) for _ in range(config.blocks))
 
     def forward(
-        self, cloud: Cloud, joint_features: Float[Tensor, "B T V J D"], evidence: ViewEvidence, anchor_keep: Tensor
+        self,
+        cloud: Cloud,
+        joint_features: Float[Tensor, "B T V J D"],
+        evidence: ViewEvidence,
+        anchor_keep: Bool[Tensor, "K"],
     ) -> tuple[list[Tensor], Float[Tensor, "B T J D"], PalmFrame]:
         """Refined query points after each block (world), their features, and the palm's frame.
 
@@ -206,7 +147,7 @@ class PointTransformer(nn.Module):
         anchor_joint = joint.repeat_interleave(len(kept))
         x = self._embed(cloud.query, joint, frame, evidence) + self._over_views(joint_features, evidence)
         anchor_x = self._embed(anchors, anchor_joint, frame, evidence)
-        # A hypothesis may land far off; beyond a few palms its distance tells nothing more.
+        # A hypothesis may land far off; how far no longer matters beyond a few palms.
         query, anchors = frame.to_local(cloud.query).clamp(-5, 5), frame.to_local(anchors).clamp(-5, 5)
         frame_mask = evidence.view_mask.any(-1)
         points, step = [], torch.zeros_like(query)

@@ -99,7 +99,8 @@ def project_covariance(
 
 def _track(capture: Capture, result: Result, camera: str) -> _Track:
     view = capture.rig.index(camera)
-    cameras = Cameras(*(field[view : view + 1] for field in capture.rig.tensors(torch.float64)))
+    rig = capture.rig.in_metres(result.unit_m)
+    cameras = Cameras(*(field[view : view + 1] for field in rig.tensors(torch.float64)))
     joints, cov = project_covariance(cameras, result.joints_world_m, result.joints_cov_m2)
     vertices = torch.from_numpy(result.vertices_world_m)
     return _Track(

@@ -1,8 +1,7 @@
-"""Running a trained network over a footage: for every view, frame and joint a 2D distribution, and refined points in space."""
+"""Running a trained network over a footage: 2D distributions per view, frame and joint, and refined 3D points."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,10 +9,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from usthand.data.windows import CropConfig, Footage, make_batch
+from usthand.common.progress import Progress, silent
+from usthand.data.batches import make_batch
+from usthand.data.crops import CropConfig
+from usthand.data.footage import Footage
+from usthand.geometry.affine import affine_apply, affine_inverse
 from usthand.labels.labels import Observations
-from usthand.network.model import UstHand
-from usthand.network.point_cloud import affine_apply, affine_inverse
+from usthand.network.model import Prediction, UstHand
 
 CHUNK = 12  # frames that go through the network at once
 SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
@@ -23,15 +25,15 @@ STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; 
 
 @dataclass(frozen=True)
 class Estimates:
-    """What the network says of every frame, in the rig's (mirrored, for a left hand) world and image pixels."""
+    """A network's output for every frame, in the rig's world and image pixels (mirrored for a left hand)."""
 
     uv_px: Float[np.ndarray, "T V J 2"]
     cov_px2: Float[np.ndarray, "T V J 2 2"]
     confidence: Float[np.ndarray, "T V J"]
-    """Of `uv_px`, in (0, 1]; 0 in a view that does not see the hand. From the spread of the flow's samples, which has
-    heard all views and ranks the errors better than the heatmap does (docs/notes/pretraining.md)."""
+    """Of `uv_px`, in (0, 1]; 0 in a view that does not see the hand. From the spread of the flow's samples, which uses
+    all views and ranks the errors better than the heatmap does (docs/notes/pretraining.md)."""
     heatmap_confidence: Float[np.ndarray, "T V J"]
-    """The published one, inside the network: maximum of the view's unnormalised heatmap; 0 as above."""
+    """The published one, as the network uses it: maximum of the view's unnormalised heatmap; 0 as above."""
     points_world_m: Float[np.ndarray, "T J 3"]
     """Refined points of the last block."""
     angles: Float[np.ndarray, "T 15 3"]
@@ -43,10 +45,8 @@ class Estimates:
 
 
 @torch.no_grad()
-def estimate(
-    model: UstHand, footage: Footage, crop: CropConfig, seed: int, progress: Callable[[int, int], None] | None = None
-) -> Estimates:
-    """Run the network over a footage, in chunks that overlap by its reach in time."""
+def estimate(model: UstHand, footage: Footage, crop: CropConfig, seed: int, progress: Progress = silent) -> Estimates:
+    """Run the network over a footage, in chunks that overlap by its reach in time; `progress` counts frames."""
     n_frames, device = len(footage.frames), next(model.parameters()).device
     reach = model.config.blocks * (model.config.window // 2)
     generator = torch.Generator().manual_seed(seed)
@@ -55,7 +55,7 @@ def estimate(
     for start in range(0, n_frames, CHUNK):
         low, high = max(start - reach, 0), min(start + CHUNK + reach, n_frames)
         inputs, _ = make_batch([(footage, np.arange(low, high))], model.config.image_size, crop, None, device)
-        # The same noise in every frame and view, so that equal images give equal answers wherever they stand.
+        # The same noise in every frame and view, so that equal images give equal estimates.
         shape = inputs.view_mask.shape
         noise, spread = (_shared_noise(model, shape, n, generator).to(device) for n in (count, SPREAD_SAMPLES))
         prediction = model(inputs, noise)
@@ -63,8 +63,7 @@ def estimate(
         inside = slice(start - low, min(start + CHUNK, n_frames) - low)
         parts.append(_chunk(prediction, samples, inputs.crop_from_px, inside))
         generator.manual_seed(seed)
-        if progress is not None:
-            progress(min(start + CHUNK, n_frames), n_frames)
+        progress(min(start + CHUNK, n_frames), n_frames)
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     valid = footage.crops.view_mask.sum(1) >= 2
     shapes = merged.pop("shape")
@@ -72,7 +71,7 @@ def estimate(
 
 
 def _shared_noise(model: UstHand, lead: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """Antithetic standard normal noise (n, -n), equal for all frames, views and joints: the mean of an even number is exactly zero."""
+    """Standard normal noise, equal for all frames, views and joints; antithetic, so an even number has mean zero."""
     dims = 42 if model.config.flow == "hand" else 2
     half = torch.randn((count + 1) // 2, dims, generator=generator)
     noise = torch.cat((half, -half))[:count]
@@ -80,22 +79,21 @@ def _shared_noise(model: UstHand, lead: tuple[int, ...], count: int, generator: 
     return noise.expand(*lead, *joints, count, dims)
 
 
-def _chunk(prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> dict[str, np.ndarray]:
+def _chunk(prediction: Prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> dict[str, np.ndarray]:
     px_from_crop = affine_inverse(crop_from_px)
     key = samples[..., 0, :]
     offsets = (samples[..., 1:, :] - key.unsqueeze(-2)) if samples.shape[-2] > 2 else torch.zeros_like(samples)
-    covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + STD_FLOOR_CROP**2 * torch.eye(
-        2, device=key.device
-    )
+    floor = STD_FLOOR_CROP**2 * torch.eye(2, device=key.device)
+    covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + floor
     linear = px_from_crop[..., None, :, :2]
     frames = prediction.hand.root.shape[1]
     heatmap = prediction.views.confidence
     spread = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()
-    sure = heatmap if samples.shape[-2] <= 2 else (heatmap > 0) / (1 + spread / HALF_CONFIDENCE_CROP)
+    confidence = heatmap if samples.shape[-2] <= 2 else (heatmap > 0) / (1 + spread / HALF_CONFIDENCE_CROP)
     values = {
         "uv_px": affine_apply(px_from_crop, key),
         "cov_px2": linear @ covariance @ linear.transpose(-1, -2),
-        "confidence": sure,
+        "confidence": confidence,
         "heatmap_confidence": heatmap,
         "points_world_m": prediction.points[-1],
         "angles": prediction.hand.angles,

@@ -1,4 +1,4 @@
-"""The network's own answers, before labels and time have their say: refined points, and a mesh for them."""
+"""The network's own results, frame by frame: refined points, and a mesh for them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import torch
 
 from usthand.capture.rig import Rig
 from usthand.fit.mesh import FittedMesh, fit_mesh
-from usthand.geometry.cameras import Cameras, triangulate_precision
+from usthand.geometry.cameras import Cameras
 from usthand.geometry.rotations import axis_angle_from_rotation
+from usthand.geometry.triangulation import triangulate_precision
 from usthand.hand.limits import anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
@@ -19,12 +20,14 @@ from usthand.reconstruction.inference import Estimates, observations
 
 
 def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
-    """The network's own answer, frame by frame: refined points, covariances from the 2D distributions, and the hand fitted_mesh on
-    these points. No label is heard and nothing is smoothed.
+    """Refined points, covariances from the 2D distributions, and the hand fitted to the points, frame by frame.
+
+    It uses no label and smooths nothing.
 
     Args:
-        rig: in metres.
-        hand: a right hand in float64.
+        rig: In metres.
+        estimates: The network's output.
+        hand: A right hand in float64.
     """
     points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
     seen = np.repeat(valid[:, None], points.shape[1], 1)
@@ -47,10 +50,12 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
 
 
 def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Result:
-    """`network_result` with the published mesh: that of the network's own hand head, which learns slower than its points.
+    """`network_result` with the published mesh, of the network's own hand head, which learns slower than the points.
 
     Args:
-        hand: the embedded hand, for which the head has learned the parameters.
+        network: What `network_result` gave.
+        estimates: The network's output.
+        hand: The embedded hand, for which the head has learned the parameters.
     """
     parameters = HandParameters(
         *(torch.from_numpy(x) for x in (estimates.angles, estimates.root, estimates.shape, estimates.translation_m))
@@ -65,7 +70,6 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
 
 def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
     seen = observations(estimates)
-    cameras = rig.tensors(torch.float64)
-    cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in cameras))
-    precision = torch.from_numpy(seen.precision)
-    return triangulate_precision(cameras, torch.from_numpy(seen.uv_px), precision)[1].numpy()
+    cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in rig.tensors(torch.float64)))
+    uv_px, precision = torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
+    return triangulate_precision(cameras, uv_px, precision)[1].numpy()

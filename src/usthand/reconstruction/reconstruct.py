@@ -1,209 +1,175 @@
-"""From a trained network to hands with uncertainty: the final fit of networks and labels.
+"""From a trained network to hands with uncertainty.
 
-The networks' 2D distributions (`usthand.reconstruction.inference`: per view and joint a mean and a 2x2 covariance from the flow's samples) go
-into the same sequence fit that `usthand fit` runs on raw labels: one shape, joint limits, smooth motion.
+A network gives 2D distributions: per view and joint a mean and a 2x2 covariance from the flow's samples
+(`usthand.reconstruction.inference`). They go into the same sequence fit that `usthand fit` runs on labels alone, with
+one shape, joint limits and smooth motion (`usthand.reconstruction.fusion`).
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
-import torch
+from typing import Literal, NamedTuple
 
 from usthand.capture.capture import Capture
 from usthand.common.device import check_device
-from usthand.data.prepare import Hand2D, fit_hand, footage_of, load_hand_2d
-from usthand.fit.fit import FitConfig, fit_observations
-from usthand.geometry.robust_triangulation import reprojection_mahalanobis2, undistorted_views
+from usthand.common.progress import Progress, silent
+from usthand.data.footage import footage_of
+from usthand.data.prepare import choose_side, fit_hand, load_hand_2d
+from usthand.fit.canonical import CanonicalHand
 from usthand.hand.io import load_hand, right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
-from usthand.labels.labels import Observations
-from usthand.reconstruction.inference import Estimates, estimate, observations
+from usthand.reconstruction.fusion import (
+    ADAPTED_VARIANCE_SCALE,
+    VARIANCE_SCALE,
+    NetworkSource,
+    fit_networks_and_labels,
+    label_excellence,
+)
+from usthand.reconstruction.inference import Estimates, estimate
 from usthand.reconstruction.network_results import head_result, network_result
 from usthand.training.checkpoint import SHIPPED, load_checkpoint
 
-# Measured: docs/notes/gate.md.
-VARIANCE_SCALE = {"rigid": 2.0, "soft": 4.0}
-"""Factor on the variances of a network that did not learn this footage. Joints are soft for real detectors, on real images:
-there it errs more than on the images that it learned."""
-ADAPTED_VARIANCE_SCALE = 2.0
-"""... and, for each view, of one that did. Its errors go with the labels', which testify too; and as it learned a fitted hand's
-projections, they are a hand's errors, which more views do not average out."""
-FAIR_SCALE = {"rigid": 0.5, "soft": 0.2}
-"""Variance of labels about their fit over the variance that they state, of labels somewhat better than a usual detector's
-(.6 to .9; .15 to .4 where joints are soft and follow the labels). Labels that agree better still deserve more beside a network
-whose errors stay as they are: its variances are raised by as much."""
-MOST_RAISED = 1e4
-ABSORBED = 0.6  # of a label's two coordinates, over the number of views: what the fit follows
-CHI2_MEDIAN = 2 * np.log(2)  # of two degrees of freedom
-COVARIANCE_INFLATION = 1.9
-
-Answer = Literal["final", "network", "head"]
-"""Which result: see `Reconstruction`."""
-
 
 @dataclass(frozen=True)
-class NetworkSource:
-    """What one network says of a hand, as evidence for the final fit."""
+class ReconstructConfig:
+    """How hands are reconstructed."""
 
-    estimates: Estimates
-    variance_scale: float
-    """Its variances are raised by this factor: errors of a network go together over frames, joints and views, where the fit
-    counts each as news, and those of a network that learned this footage's labels go with the labels', which testify too."""
-    predicts_model_joints: bool
-    """It sees the hand model's joints, which the package's network learned, and not those of this footage's detector."""
+    leave_out: str | None = None
+    """A camera not to use."""
+    seed: int = 0
+    """Of the flow's samples."""
+    answer: Literal["final", "network", "head"] = "final"
+    """Which result `reconstruct` returns: see `Reconstruction`."""
+    hand: HandModel | None = None
+    """The hand of the mesh, by default the embedded one. The network's hand head knows only the latter."""
+    device: str = "cpu"
+    """Where the networks run, in torch's words: cpu, cuda, cuda:1."""
+    with_shipped: bool = True
+    """Use the shipped network, which did not learn these labels' errors, as a second source beside a trained one."""
 
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """The final result with what led to it."""
+    """The final result and the network's own ones."""
 
     final: Result
     """The sequence fit on the networks' distributions and the labels."""
     network: Result
-    """The trained network's own answer."""
+    """The network's refined points, and the hand fitted to them frame by frame."""
     head: Result
-    """The same with the mesh of its hand head (published)."""
+    """The network's refined points with the mesh of its hand head (the published way)."""
     estimates: Estimates
-    """What the trained network says; points in metres even where the rig has no scale."""
+    """The network's output; points in metres even where the rig has no scale."""
 
 
-def reconstruct_both(
-    capture: Capture,
-    run: Path,
-    side: str,
-    leave_out: str | None = None,
-    seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
-    fitted_hand: HandModel | None = None,
-    shipped: bool = True,
-    device: str = "cpu",
-) -> Reconstruction:
-    """Hands of one side of a capture: the final result and the network's own.
-
-    Args:
-        run: a training's folder, or one of its checkpoints.
-        progress: called with (frames done, frames in all).
-        fitted_hand: the hand of the mesh; the embedded one if none. The network's hand head knows only the latter.
-        shipped: hear the package's network, which did not learn this footage's label errors, as a second source.
-        device: of torch, where the networks are used.
-
-    Raises:
-        UsthandError: if there is no such device, no network in `run`, or the labels place no frame.
-    """
-    check_device(device)
-    hand_model, fitted_hand = load_hand(), right_hand(fitted_hand)
-    hand = load_hand_2d(capture, side, leave_out)
-    fit = fit_hand(
-        hand, capture.fps
-    )  # places crops and gates, finds out whether joints are soft and how good labels are
-    raised, sources, footages = label_excellence(hand, fit), [], {}
-    networks = _networks(Path(run), shipped, fit.joint_model, len(hand.rig))
-    with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        for number, (path, variance_scale, predicts_model_joints) in enumerate(networks):
-            model, crop, _ = load_checkpoint(path, hand_model)
-            cut = (crop.factor, model.config.image_size)
-            if cut not in footages:  # the footage is read once where the networks' crops are alike
-                cache = Path(folder) / str(number)
-                footages[cut] = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=cache)
-            bar = progress and (
-                lambda done, total, before=number: progress(before * total + done, len(networks) * total)
-            )
-            sources.append(
-                NetworkSource(
-                    estimate(model.to(device), footages[cut], crop, seed, bar),
-                    raised * variance_scale,
-                    predicts_model_joints,
-                )
-            )
-    estimates = sources[0].estimates
-    network = network_result(hand.rig, estimates, fitted_hand)
-    final = polish_fit(hand, sources, capture.fps, fit.joint_model, fitted_hand)
-    results = (final, network, head_result(network, estimates, right_hand()))
-    return Reconstruction(*(hand.as_captured(one) for one in results), estimates)
-
-
-def _networks(run: Path, shipped: bool, joints: str, views: int) -> list[tuple[Path, float, bool]]:
-    """Networks to hear, the trained one first, their tempers, and whether they are predicts_model_joints."""
-    untrained = (SHIPPED, VARIANCE_SCALE[joints], True)
-    if run.resolve() == SHIPPED.resolve():
-        return [untrained]
-    adapted = (run, ADAPTED_VARIANCE_SCALE * views, False)
-    return [adapted, untrained] if shipped else [adapted]
-
-
-def label_excellence(hand: Hand2D, fit: Result) -> float:
-    """How many times smaller than `FAIR_SCALE` the labels' variance about their fit is; at least 1."""
-    seen = Observations.from_labels(hand.labels)
-    views = undistorted_views(
-        hand.rig.tensors(torch.float64), torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
-    )
-    squared = reprojection_mahalanobis2(views, torch.from_numpy(fit.joints_world_m)).numpy()
-    present = hand.labels.mask & fit.valid[:, None, None]
-    own = 1 - ABSORBED / np.maximum(present.sum(1, keepdims=True), 1)
-    scale = np.median((squared / own)[present]) / CHI2_MEDIAN
-    return float(np.clip(FAIR_SCALE[fit.joint_model] / max(scale, 1e-9), 1.0, MOST_RAISED))
-
-
-def polish_fit(
-    hand: Hand2D, sources: list[NetworkSource], fps: float, joints: str, model: HandModel | None = None
-) -> Result:
-    """The sequence fit on the networks' distributions and, as evidence of its own, the labels.
-
-    Each camera stands in the rig once for each network and once for the detector. What is still too sure in the covariance
-    that comes out is fixed by `COVARIANCE_INFLATION`. `joints` is "rigid" or "soft", as the fit of the labels alone found
-    to be right.
-    """
-    labelled, cameras = Observations.from_labels(hand.labels), hand.rig.cameras
-    seen = [observations(source.estimates) for source in sources]
-    predicts_model_joints = np.repeat([*(source.predicts_model_joints for source in sources), False], len(cameras))
-    # Residuals of a network that learned these labels, and is tempered for it, do not tell how large errors are.
-    sets_noise_scale = (
-        np.repeat([*(source.predicts_model_joints for source in sources), True], len(cameras))
-        if predicts_model_joints.any()
-        else None
-    )
-    copies = [replace(camera, name=f"{camera.name} {number}") for number in range(len(seen)) for camera in cameras]
-    both = Observations(
-        np.concatenate([one.uv_px for one in seen] + [labelled.uv_px], 1),
-        np.concatenate(
-            [one.precision / w.variance_scale for one, w in zip(seen, sources, strict=True)] + [labelled.precision], 1
-        ),
-        predicts_model_joints=predicts_model_joints,
-        sets_noise_scale=sets_noise_scale,
-    )
-    config = FitConfig(fps=fps, joint_model=joints)
-    # The kinds of stated precision are not on one scale: no common power could correct them.
-    config = replace(config, reweighting=replace(config.reweighting, learn_power=False))
-    result = fit_observations(replace(hand.rig, cameras=(*copies, *cameras)), both, config, hand=model)
-    # Several pieces of evidence from one camera are one view.
-    valid = sources[0].estimates.valid
-    return replace(
-        result,
-        method="usthand",
-        cameras=hand.rig.names,
-        valid=valid & result.valid,
-        joint_valid=result.joint_valid & valid[:, None],
-        joints_cov_m2=COVARIANCE_INFLATION * result.joints_cov_m2,
-    )
+class _Evidence(NamedTuple):
+    hand: CanonicalHand
+    fit: Result
+    sources: list[NetworkSource]
+    """The trained network first."""
 
 
 def reconstruct(
     capture: Capture,
-    run: Path,
-    side: str,
-    leave_out: str | None = None,
-    seed: int = 0,
-    answer: Answer = "final",
-    progress: Callable[[int, int], None] | None = None,
-    fitted_hand: HandModel | None = None,
-    device: str = "cpu",
+    run: str | Path | None = None,
+    side: str | None = None,
+    config: ReconstructConfig | None = None,
+    progress: Progress = silent,
 ) -> Result:
-    """One of the answers of `reconstruct_both`."""
-    return getattr(reconstruct_both(capture, run, side, leave_out, seed, progress, fitted_hand, device=device), answer)
+    """Hands of one side of a capture, from a trained network and the capture's labels.
+
+    Args:
+        capture: Where images and labels are. The labels say where to look, and are a source of the final fit.
+        run: A training's folder, or one of its checkpoints; by default the shipped weights, not adapted to the footage.
+        side: Which hand: right, left, or a further one such as right-2; by default the only one that has labels.
+        config: Which result, on which device and so on.
+        progress: Counts frames, over all networks.
+
+    Returns:
+        T frames of joints (T, 21, 3) with covariances, and a mesh, in the world frame.
+
+    Raises:
+        UsthandError: If there is no such device, no network in `run`, no such hand, or the labels place no frame.
+
+    Example:
+        >>> from usthand import open_capture, reconstruct
+        >>> hands = reconstruct(open_capture("clip"))  # doctest: +SKIP
+        >>> hands.joints_world_m.shape  # doctest: +SKIP
+        (120, 21, 3)
+    """
+    config = config or ReconstructConfig()
+    final = config.answer == "final"
+    evidence = _collect(capture, run, side, config if final else replace(config, with_shipped=False), progress)
+    if final:
+        result = _final(evidence, capture.fps, config)
+    else:
+        result = _network(evidence, config)
+        if config.answer == "head":
+            result = head_result(result, evidence.sources[0].estimates, right_hand())
+    return evidence.hand.as_captured(result)
+
+
+def reconstruct_all(
+    capture: Capture,
+    run: str | Path | None = None,
+    side: str | None = None,
+    config: ReconstructConfig | None = None,
+    progress: Progress = silent,
+) -> Reconstruction:
+    """All the results that `reconstruct` chooses from; same arguments, of which `config.answer` has no effect."""
+    config = config or ReconstructConfig()
+    evidence = _collect(capture, run, side, config, progress)
+    estimates = evidence.sources[0].estimates
+    network = _network(evidence, config)
+    results = (_final(evidence, capture.fps, config), network, head_result(network, estimates, right_hand()))
+    final, network, head = (evidence.hand.as_captured(one) for one in results)
+    return Reconstruction(final, network, head, estimates)
+
+
+def _network(evidence: _Evidence, config: ReconstructConfig) -> Result:
+    return network_result(evidence.hand.rig, evidence.sources[0].estimates, right_hand(config.hand))
+
+
+def _final(evidence: _Evidence, fps: float, config: ReconstructConfig) -> Result:
+    raised = label_excellence(evidence.hand, evidence.fit)
+    sources = [replace(one, variance_scale=raised * one.variance_scale) for one in evidence.sources]
+    joint_model = "soft" if evidence.fit.joint_model == "soft" else "rigid"
+    return fit_networks_and_labels(evidence.hand, sources, fps, joint_model, right_hand(config.hand))
+
+
+def _collect(
+    capture: Capture, run: str | Path | None, side: str | None, config: ReconstructConfig, progress: Progress
+) -> _Evidence:
+    """Fit the labels, cut crops around the fit, and run the networks over them."""
+    check_device(config.device)
+    hand = load_hand_2d(capture, choose_side(capture, side), config.leave_out)
+    # It places crops and gates, and finds the joint model and how good the labels are.
+    fit = fit_hand(hand, capture.fps)
+    networks = _networks(Path(run or SHIPPED), config.with_shipped, fit.joint_model, len(hand.rig))
+    sources, footages = [], {}
+    with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
+        for number, (path, variance_scale, predicts_model_joints) in enumerate(networks):
+            model, crop, _ = load_checkpoint(path, load_hand())
+            size = model.config.image_size
+            key = (crop.factor, size)
+            if key not in footages:  # the footage is read once where the networks' crops are alike
+                footages[key] = footage_of(capture, hand, fit, crop, size, Path(folder) / str(number))
+
+            def counted(done: int, total: int, task: str = "", note: str = "", before: int = number) -> None:
+                progress(before * total + done, len(networks) * total, task, note)
+
+            estimates = estimate(model.to(config.device), footages[key], crop, config.seed, counted)
+            sources.append(NetworkSource(estimates, variance_scale, predicts_model_joints))
+    return _Evidence(hand, fit, sources)
+
+
+def _networks(run: Path, with_shipped: bool, joint_model: str, views: int) -> list[tuple[Path, float, bool]]:
+    """The networks, the trained one first; their variance scales; and whether they predict the model's joints."""
+    shipped = (SHIPPED, VARIANCE_SCALE[joint_model], True)
+    if run.resolve() == SHIPPED.resolve():
+        return [shipped]
+    adapted = (run, ADAPTED_VARIANCE_SCALE * views, False)
+    return [adapted, shipped] if with_shipped else [adapted]

@@ -7,7 +7,7 @@ import json
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from safetensors import SafetensorError
@@ -15,26 +15,37 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from usthand.common.errors import UsthandError
-from usthand.data.windows import CropConfig
+from usthand.common.files import whole_file
+from usthand.data.crops import CropConfig
 from usthand.hand.model import HandModel
-from usthand.network.model import ModelConfig, UstHand
+from usthand.network.config import ModelConfig
+from usthand.network.model import UstHand
 
 CHECKPOINT_VERSION = 1
 SHIPPED = Path(__file__).parents[1] / "network" / "weights" / "tiny"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-T = TypeVar("T")
 
 
-def to_json(config: Any) -> dict[str, Any]:
+@runtime_checkable
+class DataclassInstance(Protocol):
+    """Any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+T = TypeVar("T", bound=DataclassInstance)
+
+
+def to_json(config: DataclassInstance) -> dict[str, Any]:
     """A frozen dataclass, nested ones included, as plain data."""
     return dataclasses.asdict(config)
 
 
 def from_json(kind: type[T], data: dict[str, Any], where: str) -> T:
-    """A dataclass from plain data.
+    """A dataclass from plain data; `where` names its file for the message.
 
     Raises:
-        UsthandError: on a key that the dataclass does not have.
+        UsthandError: On a key that the dataclass does not have.
     """
     known = {f.name: f for f in dataclasses.fields(kind)}
     unknown = sorted(set(data) - set(known))
@@ -48,25 +59,21 @@ def from_json(kind: type[T], data: dict[str, Any], where: str) -> T:
 
 
 def save_checkpoint(
-    folder: Path, model_state: dict[str, Tensor], model: ModelConfig, crop: CropConfig, info: dict
+    folder: Path, model_state: dict[str, Tensor], model: ModelConfig, crop: CropConfig, info: dict[str, Any]
 ) -> None:
-    """Write weights and config so that a reader never sees half a file."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write weights and config; `info` goes into the config too."""
     data = {"version": CHECKPOINT_VERSION, "model": to_json(model), "crop": to_json(crop), **info}
-    for name, write in (
-        (WEIGHTS, lambda p: save_file({k: v.cpu().contiguous() for k, v in model_state.items()}, p)),
-        (CONFIG, lambda p: p.write_text(json.dumps(data, indent=2) + "\n")),
-    ):
-        part = folder / f"{name}.part"
-        write(part)
-        part.replace(folder / name)
+    with whole_file(folder / WEIGHTS) as partial:
+        save_file({k: v.cpu().contiguous() for k, v in model_state.items()}, partial)
+    with whole_file(folder / CONFIG) as partial:
+        partial.write_text(json.dumps(data, indent=2) + "\n")
 
 
 def load_checkpoint(folder: str | Path, hand: HandModel) -> tuple[UstHand, CropConfig, dict[str, Any]]:
     """The network of a checkpoint folder, or of a run folder (its best), ready for use.
 
     Raises:
-        UsthandError: if there is none, it is of another version, or weights and config do not belong together.
+        UsthandError: If there is none, it is of another version, or weights and config do not belong together.
     """
     folder = Path(folder)
     if not (folder / CONFIG).is_file() and (folder / "best" / CONFIG).is_file():
@@ -101,19 +108,16 @@ def load_state(folder: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint folder.
 
     Raises:
-        UsthandError: if the file cannot be read.
+        UsthandError: If the file cannot be read.
     """
-    try:
-        return load_file(folder / WEIGHTS)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(folder / WEIGHTS, error) from None
+    return _read_tensors(folder / WEIGHTS)
 
 
 def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
     """The state of the network that comes with the package.
 
     Raises:
-        UsthandError: if it is of another size than `model`.
+        UsthandError: If it is of another size than `model`.
     """
     data = json.loads((SHIPPED / CONFIG).read_text())
     if from_json(ModelConfig, dict(data["model"]), str(SHIPPED)) != model:
@@ -127,8 +131,15 @@ def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
 
 @cache
 def weights_digest(folder: Path = SHIPPED) -> str:
-    """A name for a checkpoint's weights and settings, of the package's by default: numbers made with them hold for these alone."""
+    """A digest of a checkpoint's weights and settings, of the package's by default, by which results are told apart."""
     return sha256(b"".join((folder / name).read_bytes() for name in (CONFIG, WEIGHTS))).hexdigest()[:12]
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from None
 
 
 def _damaged(path: Path, error: Exception) -> UsthandError:
@@ -144,24 +155,18 @@ def save_optimizer(path: Path, optimizer: torch.optim.Optimizer, extra: dict[str
     """Adam's moments, and tensors such as averaged weights, as safetensors."""
     tensors = {f"extra.{k}": v.cpu().contiguous() for k, v in extra.items()}
     for index, state in optimizer.state_dict()["state"].items():
-        tensors.update(
-            {f"adam.{index}.{key}": torch.as_tensor(value).cpu().contiguous() for key, value in state.items()}
-        )
-    part = path.with_suffix(".part")
-    save_file(tensors, part)
-    part.replace(path)
+        tensors |= {f"adam.{index}.{key}": torch.as_tensor(value).cpu().contiguous() for key, value in state.items()}
+    with whole_file(path) as partial:
+        save_file(tensors, partial)
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """Undo `save_optimizer`; returns the extra tensors.
 
     Raises:
-        UsthandError: if the file cannot be read.
+        UsthandError: If the file cannot be read.
     """
-    try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from None
+    tensors = _read_tensors(path)
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
         if name.startswith("adam."):
@@ -171,7 +176,7 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> dict[str, Te
     whole["state"] = state
     optimizer.load_state_dict(whole)
     for parameter, moments in optimizer.state.items():
-        # Files know no memory layout, and a fused Adam walks parameter and moments side by side through memory.
+        # Files keep no memory layout, but a fused Adam needs that of the parameter for its moments.
         for key in ("exp_avg", "exp_avg_sq"):
             moments[key] = torch.empty_like(parameter).copy_(moments[key]).detach()
     return {name.removeprefix("extra."): value for name, value in tensors.items() if name.startswith("extra.")}

@@ -1,24 +1,25 @@
-"""What a training needs beside captures: how long, how, and the networks' sizes under their names."""
+"""Settings of a training: the presets, and what a user chooses beside one."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
-from usthand.data.windows import CropConfig
-from usthand.network.model import PAPER, TINY, ModelConfig
+from usthand.data.crops import CropConfig
+from usthand.network.config import PAPER, TINY, ModelConfig
 from usthand.training.losses import LossConfig
 
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """How long and how."""
+class OptimisationConfig:
+    """Length and course of a training."""
 
     steps: int = 1600
     clips: int = 2
-    """Clips in a batch ..."""
+    """Clips in a batch."""
     clip_frames: int = 3
-    """... and consecutive frames in a clip."""
+    """Consecutive frames in a clip."""
     learning_rate: float = 3e-3
     schedule: Literal["cosine", "step"] = "cosine"
     """`step` is the published one: a tenth of the rate after two thirds of the training."""
@@ -26,33 +27,33 @@ class TrainConfig:
     average: float = 0.995
     """Decay of the weights' running average (less at first), which is what is saved and used; 0 for none."""
     points_from: float = 0.8
-    """Share of the training before the 3D stages join: until heatmaps have formed there is nothing to lift, and a step
-    costs two thirds. 0 trains all stages from the start (the paper's way)."""
+    """Share of the training before the 3D stages join. Until heatmaps have formed there is nothing to triangulate, and
+    a step without 3D costs two thirds. 0 trains all stages from the start (the paper's way)."""
     single_frames: int = 6
-    """Frames in a batch of that first part: single ones, for neighbours in time teach the 2D stages little."""
+    """Frames in a batch of that first part. They are single ones, as neighbours in time teach the 2D stages little."""
     view_dropout: float = 0.1
     label_dropout: float = 0.05
     hypothesis_dropout: float = 0.25
     targets: Literal["consensus", "labels"] = "consensus"
     """Learn the labels' multi-view, temporal consensus, or each label as it is (the paper's way)."""
     start: Literal["shipped", "backbone", "scratch"] = "scratch"
-    """From the weights in the package, learned on synthetic captures (`usthand.experiments.pretrain`); from their ResNet alone, as
-    others start from ImageNet; or from nothing."""
+    """From the weights in the package, learned on synthetic captures (`usthand.experiments.pretrain`); from their
+    ResNet alone, as others start from ImageNet; or from random weights."""
     seed: int = 0
 
 
-ADAPT = TrainConfig(start="shipped", steps=300, learning_rate=5e-4, points_from=0.5)
-"""From weights that know hands, to a footage: short and gentle, or what they know is lost (docs/notes/pretraining.md)."""
+ADAPT = OptimisationConfig(start="shipped", steps=300, learning_rate=5e-4, points_from=0.5)
+"""From the shipped weights to a footage: short and at a low rate, or they are unlearned (docs/notes/pretraining.md)."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """Everything that a training needs, but the captures."""
+    """Everything that a training needs except captures."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     crop: CropConfig = field(default_factory=CropConfig)
     loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: OptimisationConfig = field(default_factory=OptimisationConfig)
 
 
 PRESETS: dict[str, Preset] = {
@@ -62,7 +63,7 @@ PRESETS: dict[str, Preset] = {
         PAPER,
         CropConfig(factor=2.0, rotation_deg=180.0, gate=0.0),
         LossConfig(cross_entropy=0.0),
-        TrainConfig(
+        OptimisationConfig(
             steps=75_000,
             clips=8,
             clip_frames=5,
@@ -78,4 +79,39 @@ PRESETS: dict[str, Preset] = {
 
 def from_nothing(preset: Preset) -> Preset:
     """The same network with the longer training that it needs without the shipped weights."""
-    return replace(preset, train=TrainConfig()) if preset.train.start == "shipped" else preset
+    return replace(preset, train=OptimisationConfig()) if preset.train.start == "shipped" else preset
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a user chooses for a training (`usthand.training.loop.train`)."""
+
+    preset: Literal["tiny", "paper"] | Preset = "tiny"
+    """`tiny` for a CPU, `paper` for the published sizes, or settings of one's own."""
+    side: str | None = None
+    """Which hand: right, left, or a further one such as right-2; None for the only one that has labels."""
+    leave_out: str | None = None
+    """A camera not to use."""
+    seed: int | None = None
+    """Of weights, batches and augmentation; None for the preset's, which is 0."""
+    steps: int | None = None
+    """Length of the training; None for the preset's."""
+    targets: Literal["consensus", "labels"] | None = None
+    """See `OptimisationConfig.targets`; None for the preset's."""
+    from_scratch: bool = False
+    """Start from random weights and not from the package's."""
+    backbone_weights: Path | None = None
+    """A file of ImageNet weights for the backbone (paper: ResNet-34); implies `from_scratch`."""
+    crop_cache: Path | None = None
+    """A folder that keeps the crops for other trainings; without one they lie in the run until it has ended."""
+    device: str = "cpu"
+    """In torch's words: cpu, cuda, cuda:1. A run may go on on another one."""
+
+    def chosen(self) -> Preset:
+        """The preset with these changes."""
+        preset = PRESETS[self.preset] if isinstance(self.preset, str) else self.preset
+        if self.from_scratch or self.backbone_weights is not None:
+            preset = from_nothing(preset)
+        # As on the command line, 0 steps are none chosen.
+        changes = {"seed": self.seed, "steps": self.steps or None, "targets": self.targets}
+        return replace(preset, train=replace(preset.train, **{k: v for k, v in changes.items() if v is not None}))

@@ -1,13 +1,15 @@
-"""A training's log: one JSON object a line (`metrics.jsonl`), which an interrupted run may have left cut short."""
+"""A training's log, `metrics.jsonl`: one JSON object a line; an interrupted run may have cut the last one short."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from usthand.common.files import whole_file
+
 
 def read_log(path: Path) -> list[dict]:
-    """Its lines up to the first that is not whole; none if there is no such file."""
+    """The rows up to the first that is not whole; none if there is no such file."""
     lines = []
     for line in Path(path).read_text(encoding="utf-8").splitlines() if Path(path).is_file() else ():
         try:
@@ -18,7 +20,7 @@ def read_log(path: Path) -> list[dict]:
 
 
 def cut_log(path: Path, step: int) -> None:
-    """Keep the whole lines up to a step: a run that goes on from there logs what comes after it again."""
-    part = path.with_suffix(".part")
-    part.write_text("".join(json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= step), encoding="utf-8")
-    part.replace(path)
+    """Keep the rows up to a step: a run that goes on from there logs the later ones again."""
+    rows = [json.dumps(row) + "\n" for row in read_log(path) if row["step"] <= step]
+    with whole_file(path) as partial:
+        partial.write_text("".join(rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The losses: pure functions of a prediction and 2D labels. Truth has no way in: no argument could carry it.
+"""The losses: pure functions of a prediction and 2D labels. No argument could carry truth.
 
 L = hmap * L_hmap + hm2d * L_hm2d + nll * L_nll + proj2d * L_proj2d + weak priors on the hand model.
 """
@@ -11,11 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from usthand.data.windows import Targets
+from usthand.data.batches import Targets
 from usthand.network.hand_head import pose_hand
-from usthand.network.heatmaps import ViewEstimates, cell_centres
+from usthand.network.heatmaps import cell_centres
 from usthand.network.model import Inputs, Prediction, UstHand
 from usthand.network.point_cloud import enough_views, palm_frame, project_to_crops
+from usthand.network.views import ViewEstimates
 
 PUBLISHED_HEATMAP = 64  # px: the heatmap side and sigma that the published weight of 0.001 belongs to
 PUBLISHED_SIGMA = 2.0
@@ -31,18 +32,18 @@ class LossConfig:
     nll: float = 0.1
     proj2d: float = 10.0
     cross_entropy: float = 0.5
-    """Normalised heatmaps against the labels' Gaussians, nats: from random weights it finds the joints several times sooner
-    than the published terms do (docs/notes/training.md); 0 for the paper's loss."""
+    """Normalised heatmaps against the labels' Gaussians, nats. From random weights it finds the joints several times
+    sooner than the published terms do (docs/notes/training.md); 0 for the paper's loss."""
     hand: float = 1.0
     """Hand-model joints against the refined points (palm sizes): both come from the network, no label needed."""
     pose_prior: float = 0.01
-    """2D joints leave twist and, in part, shape free: weak pulls to the middle of the joints' ranges ..."""
+    """Pull of the finger angles to the middle of their ranges: 2D joints alone leave twist free."""
     shape_prior: float = 0.01
-    """... and to the mean shape."""
+    """Pull to the mean shape, which 2D joints leave partly free."""
     label_noise: float = 0.01
-    """Noise floor added to the labels that the flow sees, crop coordinates: a density cannot collapse on a label."""
+    """Noise added to the labels for the flow, crop coordinates, so that its density cannot collapse on a label."""
     outliers: float = 0.05
-    """Share of labels that the flow may take as uniform over the crop: one wild label then has a bounded pull."""
+    """Share of labels that the flow may take as uniform over the crop, which bounds the pull of one wild label."""
 
 
 def _mean(values: Tensor, weight: Tensor) -> Tensor:
@@ -63,24 +64,22 @@ def gaussians(uv_crop: Float[Tensor, "*b 2"], side: int) -> Float[Tensor, "*b h 
 
 
 def heatmap_loss(heatmaps: Float[Tensor, "B T V J h h"], targets: Targets) -> Tensor:
-    """Squared error to Gaussians around the detector's labels, summed over pixels and joints as published, and rescaled to
-    the published heatmap's number of pixels.
+    """Squared error to Gaussians around the detector's labels.
 
-    The best unnormalised heatmap is the mean of these Gaussians: the more the labels of such a joint scatter, the lower
-    its maximum, the confidence. So the detector's own labels are its targets, not their consensus.
+    It is summed over pixels and joints as published, and rescaled to the published heatmap's number of pixels. The best
+    unnormalised heatmap is the mean of these Gaussians: the more the labels of such a joint scatter, the lower is its
+    maximum, the confidence. So the detector's own labels are its targets, not their consensus.
     """
     side = heatmaps.shape[-1]
     present = (targets.detected_weight > 0).to(heatmaps.dtype)
-    error = (heatmaps - gaussians(targets.detected_uv_crop, side)).square().sum((-1, -2)) * (
-        PUBLISHED_HEATMAP / side
-    ) ** 2
+    error = (heatmaps - gaussians(targets.detected_uv_crop, side)).square().sum((-1, -2))
+    error = error * (PUBLISHED_HEATMAP / side) ** 2
     images = present.amax(-1).sum().clamp_min(1.0)
     return (error * present).sum() / images
 
 
 def cross_entropy_loss(logits: Float[Tensor, "B T V J h h"], targets: Targets) -> Tensor:
-    """Cross-entropy of the softmax-normalised heatmaps with the normalised Gaussians, less the Gaussians' entropy (the
-    Kullback-Leibler divergence: zero where they agree)."""
+    """Kullback-Leibler divergence of the softmax-normalised heatmaps from the labels' normalised Gaussians, nats."""
     goal = gaussians(targets.uv_crop, logits.shape[-1]).flatten(-2)
     goal = goal / goal.sum(-1, keepdim=True).clamp_min(1e-6)
     log_p = logits.flatten(-2).log_softmax(-1)
@@ -88,8 +87,11 @@ def cross_entropy_loss(logits: Float[Tensor, "B T V J h h"], targets: Targets) -
     return _mean(divergence, targets.weight)
 
 
-def flow_loss(model: UstHand, views: ViewEstimates, targets: Targets, noise: Tensor, config: LossConfig) -> Tensor:
+def flow_loss(
+    model: UstHand, views: ViewEstimates, targets: Targets, config: LossConfig, noise: Float[Tensor, "B T V J 2"]
+) -> Tensor:
     """Negative log-likelihood of the labels (nats per joint), with a uniform outlier component."""
+    assert model.flow is not None
     context, centre = model.flow_inputs(views)
     x = targets.uv_crop + config.label_noise * noise
     if model.config.flow == "hand":
@@ -112,7 +114,7 @@ def projection_loss(
 
 
 def view_losses(
-    model: UstHand, views: ViewEstimates, targets: Targets, config: LossConfig, noise: Tensor
+    model: UstHand, views: ViewEstimates, targets: Targets, config: LossConfig, noise: Float[Tensor, "B T V J 2"]
 ) -> dict[str, Tensor]:
     """The 2D terms, weighted. `noise` is standard normal, shaped as the labels."""
     terms = {
@@ -122,7 +124,7 @@ def view_losses(
     if config.cross_entropy:
         terms["ce"] = config.cross_entropy * cross_entropy_loss(views.logits, targets)
     if model.flow is not None:
-        terms["nll"] = config.nll * flow_loss(model, views, targets, noise, config)
+        terms["nll"] = config.nll * flow_loss(model, views, targets, config, noise)
     return terms
 
 
@@ -131,7 +133,7 @@ def point_losses(
 ) -> dict[str, Tensor]:
     """The terms of refined points and hand model, weighted."""
     lifted = enough_views(inputs.view_mask)
-    # The network must not lower its confidence to be rid of an error: as a weight, c has no gradient.
+    # Without gradient, or the network could lower its confidence to get rid of an error.
     weight = prediction.views.confidence.detach() * targets.weight * lifted[..., None, None]
     hand = pose_hand(model.hand_head.hand, model.hand_head.axes, prediction.hand)
     blocks = [projection_loss(points, inputs, targets, weight) for points in prediction.points]

@@ -1,25 +1,29 @@
-"""What is trained, and on which terms: the interface between a network and the training loop.
+"""The interface between a network and the training loop: a `Learner` builds the network and computes its losses.
 
-The loop in `train` knows nothing of a network but this; it makes batches, steps, averages, checks and saves. A baseline
-brings a learner of its own (`usthand.experiments.hamuco`).
+The loop makes batches, steps, averages, checks and saves; it uses a network only through its learner. A baseline has a
+learner of its own (`usthand.experiments.hamuco`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
+from pathlib import Path
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from usthand.data.windows import Targets
+from usthand.data.batches import Targets
 from usthand.hand.io import load_hand
-from usthand.network.model import TINY, Inputs, UstHand
+from usthand.network.config import TINY
+from usthand.network.model import Inputs, UstHand
 from usthand.training.checkpoint import shipped_weights
-from usthand.training.config import Preset, TrainConfig
+from usthand.training.config import OptimisationConfig, Preset
 from usthand.training.losses import point_losses, view_losses
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -34,36 +38,47 @@ class Batch:
 
 
 @runtime_checkable
-class Learner(Protocol):
+class Learner(Protocol[Network]):
     """A network with its losses."""
 
-    def build(self, preset: Preset) -> nn.Module:
-        """The network as a training starts with it; `preset.train.seed` has been given to torch."""
+    def build(self, preset: Preset) -> Network:
+        """The network as a training starts with it; torch has been seeded with `preset.train.seed`."""
+        ...
 
-    def terms(self, model: nn.Module, batch: Batch, preset: Preset) -> dict[str, Tensor]:
+    def terms(self, model: Network, batch: Batch, preset: Preset) -> dict[str, Tensor]:
         """Weighted loss terms."""
+        ...
 
-    def uv_crop(self, model: nn.Module, inputs: Inputs) -> Float[Tensor, "B T V J 2"]:
-        """Where the network sees the joints, crop coordinates; for the check on held-out labels."""
+    def uv_crop(self, model: Network, inputs: Inputs) -> Float[Tensor, "B T V J 2"]:
+        """The network's 2D joints, crop coordinates, for the check on held-out labels."""
+        ...
 
 
-def only_views(step: int, config: TrainConfig) -> bool:
-    """Whether the training is still in its first part, that of single views."""
+def only_views(step: int, config: OptimisationConfig) -> bool:
+    """Whether the training is still in its first part, that of the 2D stages."""
     return step < config.points_from * config.steps
 
 
+@dataclass(frozen=True)
 class UstHandLearner:
     """The method itself."""
 
+    backbone_weights: Path | None = None
+    """A file of ImageNet weights for the backbone."""
+
     def build(self, preset: Preset) -> UstHand:
+        """The network, with the weights that `preset.train.start` says."""
         model = UstHand(preset.model, load_hand())
         if preset.train.start == "shipped":
             model.load_state_dict(shipped_weights(preset.model))
         elif preset.train.start == "backbone":
             model.backbone.resnet.load_state_dict(shipped_backbone(preset))
+        if self.backbone_weights is not None:
+            model.backbone.resnet.load_imagenet(self.backbone_weights)
         return model
 
     def terms(self, model: UstHand, batch: Batch, preset: Preset) -> dict[str, Tensor]:
+        """The 2D terms; in the second part of the training those of the points and the hand too."""
         inputs, targets, generator, config = batch.inputs, batch.targets, batch.generator, preset.train
         # Random numbers are drawn on the CPU, so that they are the same on every device.
         label_noise = torch.randn(targets.uv_crop.shape, generator=generator).to(targets.uv_crop)
@@ -77,10 +92,10 @@ class UstHandLearner:
         terms = view_losses(model, prediction.views, targets, preset.loss, label_noise)
         return terms | point_losses(model, prediction, inputs, targets, preset.loss)
 
-    def uv_crop(self, model: UstHand, inputs: Inputs) -> Tensor:
-        return model(inputs, torch.zeros(model.noise_shape(inputs, 1), device=inputs.images.device)).hypotheses[
-            ..., 0, :
-        ]
+    def uv_crop(self, model: UstHand, inputs: Inputs) -> Float[Tensor, "B T V J 2"]:
+        """The key hypotheses."""
+        noise = torch.zeros(model.noise_shape(inputs, 1), device=inputs.images.device)
+        return model(inputs, noise).hypotheses[..., 0, :]
 
 
 def shipped_backbone(preset: Preset) -> dict[str, Tensor]:

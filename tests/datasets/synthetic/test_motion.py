@@ -206,11 +206,6 @@ def test_one_frame_is_enough(hand):
     assert motion.sample_motion(hand, 1, FPS, np.random.default_rng(0)).pose.shape == (1, 48)
 
 
-def test_rotation_agrees_with_scipy():
-    vectors = np.random.default_rng(0).normal(size=(50, 3)) * np.array([1.0, 1e-6, 2.0])[:, None][np.arange(50) % 3]
-    np.testing.assert_allclose(kinematics.rotation(vectors), Rotation.from_rotvec(vectors).as_matrix(), atol=1e-12)
-
-
 def test_segment_distance_agrees_with_brute_force():
     rng = np.random.default_rng(0)
     a0, a1, b0, b1 = rng.normal(size=(4, 200, 3))

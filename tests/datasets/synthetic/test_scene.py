@@ -64,7 +64,7 @@ def test_an_average_hand_fills_its_share_of_the_image():
 
 def test_side_rigs_stay_on_one_side():
     rig = scene.sample_rig(np.random.default_rng(1), 4, "side", 128)
-    direction = np.stack([c.centre_world_m for c in rig.cameras])[:, :2]
+    direction = np.stack([c.centre_world for c in rig.cameras])[:, :2]
     direction /= np.linalg.norm(direction, axis=1, keepdims=True)
     assert (direction @ direction.T).min() > np.cos(np.radians(150))
 
@@ -155,7 +155,7 @@ def test_masks_name_hand_forearm_and_object(surface):
 def face_on(surface, sign, occluders=()):
     """The view of a camera at which the palm (sign 1) or the back (sign -1) of the open hand looks, fingers up."""
     rig = scene.sample_rig(np.random.default_rng(0), 1, "side", 128)
-    towards = sign * rig.cameras[0].centre_world_m / np.linalg.norm(rig.cameras[0].centre_world_m)
+    towards = sign * rig.cameras[0].centre_world / np.linalg.norm(rig.cameras[0].centre_world)
     across = np.cross([0.0, 0, 1], towards)
     across /= np.linalg.norm(across)
     goal = np.stack([across, np.cross(towards, across), towards])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from usthand.geometry.rotations import rotation_matrix
 from usthand.hand.limits import LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import MANO_TO_OPENPOSE, inverse_order
@@ -46,7 +47,7 @@ class Kinematics:
 
     def joints(self, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Finger points and phalanx rotations for angles (..., 15, 3): (..., 5, 4, 3) m and (..., 5, 3, 3, 3)."""
-        local = rotation(np.einsum("...ja,jax->...jx", angles, self.axes))
+        local = rotation_matrix(np.einsum("...ja,jax->...jx", angles, self.axes))
         local = local.reshape(*local.shape[:-3], 5, 3, 3, 3)
         turn = [local[..., 0, :, :]]
         turn.append(turn[0] @ local[..., 1, :, :])
@@ -162,17 +163,6 @@ def limits_rad() -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest angles, each (15, 3)."""
     limits = np.asarray(LIMITS_RAD, float)
     return limits[..., 0], limits[..., 1]
-
-
-def rotation(vector: np.ndarray) -> np.ndarray:
-    """Rodrigues' formula: rotation vectors (..., 3) -> matrices (..., 3, 3)."""
-    angle = np.linalg.norm(vector, axis=-1)[..., None, None]
-    x, y, z = np.moveaxis(vector, -1, 0)
-    zero = np.zeros_like(x)
-    cross = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=-1).reshape(*vector.shape[:-1], 3, 3)
-    sine = np.sinc(angle / np.pi)
-    half = 0.5 * np.sinc(angle / (2 * np.pi)) ** 2
-    return np.eye(3) + sine * cross + half * cross @ cross
 
 
 def segment_distance(a0: np.ndarray, a1: np.ndarray, b0: np.ndarray, b1: np.ndarray) -> np.ndarray:

@@ -209,7 +209,7 @@ def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thi
         axis = np.array([1.0, rng.uniform(0.0, 0.25), rng.uniform(-0.1, 0.1)])
     else:
         axis = rng.normal(size=3) * [0.5, 0.5, 1.0]
-        towards = rig.cameras[rng.integers(len(rig))].centre_world_m
+        towards = rig.cameras[rng.integers(len(rig))].centre_world
         centre = towards / np.linalg.norm(towards) * rng.uniform(0.11, 0.2) + rng.uniform(-0.03, 0.03, 3)
     if kind == "cylinder":
         vertices, faces = shapes.cylinder(radius, rng.uniform(0.09, 0.16))

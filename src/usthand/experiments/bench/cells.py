@@ -1,7 +1,7 @@
 """One cell of a table: a regime, a label level, a number of views, a method and a seed; run once, then read.
 
-A cell's numbers are a JSON file of its own, so tables fill up cell by cell, and a run that is interrupted goes on: the
-captures and the training's last checkpoint lie in the cache.
+A cell's numbers are a JSON file of its own, so tables fill up cell by cell. An interrupted run goes on: the cache has
+the captures and the training's last checkpoint.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ import numpy as np
 
 from usthand.capture.capture import Capture, open_capture
 from usthand.common.errors import UsthandError
+from usthand.common.files import whole_file
+from usthand.common.progress import Progress, silent
 from usthand.evaluation import metrics
-from usthand.evaluation.truth import load_truth
+from usthand.evaluation.truth import require_truth
 from usthand.experiments.bench.methods import Method, method
 from usthand.experiments.bench.regimes import SIDE, capture_name, captures, load_regime
+from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.fit.fit import FitConfig, fit_labels
+from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
-from usthand.output.overlay import progress_bar
 from usthand.training.checkpoint import CONFIG, to_json, weights_digest
+from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
 MADE_OF, ENDED = "made-of.json", "ended"
-"""In a training's folder: its settings and captures; and that it has ended."""
+"""Files in a training's folder: its settings and captures; and that it has ended."""
+Rows = dict[str, dict[str, float]]
+"""Numbers by the names that a method gives, and by metric."""
 KEYS = (
     "mpjpe_mm",
     "mpvpe_mm",
@@ -73,7 +79,7 @@ class Cell:
 
     @property
     def training(self) -> str:
-        """The name of its training in the cache, which cells share that only differ in what they are tested on."""
+        """The name of its training in the cache; cells that differ only in what they are tested on share it."""
         name = self.name if method(self.method).learns_from == "test" else replace(self, tested_on="test").name
         return f"{name}.{self.weights}" if self.weights else name
 
@@ -83,13 +89,12 @@ class Cell:
 
     @property
     def weights(self) -> str | None:
-        """Which shipped weights its numbers belong to; None if they have no part in it."""
+        """The shipped weights that its numbers belong to; None if they have no part in it."""
         return weights_digest() if method(self.method).shipped and self.preset == "tiny" else None
 
 
-def read_cell(cell: Cell, results: Path) -> dict | None:
-    """The numbers of a cell, by the names that its method gives; None if it has not been run, or with other weights than the
-    package's of today."""
+def read_cell(cell: Cell, results: Path) -> Rows | None:
+    """The numbers of a cell; None if it has not been run, or with other weights than the package has today."""
     cell = cell.settled()
     path = results / "cells" / f"{cell.name}.json"
     data = json.loads(path.read_text()) if path.is_file() else {}
@@ -102,21 +107,20 @@ def is_whole(cell: Cell, results: Path) -> bool:
     return rows is not None and all(set(KEYS) <= set(rows.get(of, ())) for of in method(cell.method).gives)
 
 
-def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device: str = "cpu") -> dict:
+def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progress: Progress = silent) -> Rows:
     """Run a cell, or what is left of it, and write its numbers.
 
     Raises:
-        UsthandError: if the method is not compared at the cell's preset, or there is no such device.
+        UsthandError: If the method is not compared at the cell's preset, or there is no such device.
     """
     cell = cell.settled()
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
-    views = cell.views or regime.views
-    bar = (lambda done, total: None) if quiet else progress_bar(f"captures of {cell.regime}")
     pretrained = _pretrained(chosen, cache)
-    run = _trained(cell, chosen, pretrained, cache, views, quiet, device) if chosen.learner else pretrained
+    run = _trained(cell, pretrained, cache, device, progress) if chosen.learner else pretrained
     trained_s = time.monotonic() - began
-    tests = [open_capture(path) for path in captures(regime, cell.tested_on, cell.labels, views, cache, bar)]
-    measured = [_measure(capture, chosen.results(capture, run, cell.seed), cache) for capture in tests]
+    views = cell.views or regime.views
+    tests = [open_capture(path) for path in captures(regime, cell.tested_on, cell.labels, views, cache, progress)]
+    measured = [_measure(capture, chosen.results(capture, run, cell.seed)) for capture in tests]
     rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
     data = {
         "cell": vars(cell),
@@ -127,19 +131,16 @@ def run_cell(cell: Cell, cache: Path, results: Path, quiet: bool = False, device
         "weights": cell.weights,
         **provenance(),
     }
-    path = results / "cells" / f"{cell.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=1) + "\n")
-    part.replace(path)
+    with whole_file(results / "cells" / f"{cell.name}.json") as part:
+        part.write_text(json.dumps(data, indent=1) + "\n")
     return rows
 
 
 def _pretrained(chosen: Method, cache: Path) -> Path | None:
-    """The run of a pretraining that has been made before; None for methods without.
+    """The run of a pretraining that has been made before; None for methods without one.
 
     Raises:
-        UsthandError: if it has not been made, or started from other weights than the package's of today.
+        UsthandError: If it has not been made, or started from other weights than the package has today.
     """
     if chosen.pretraining is None:
         return None
@@ -161,10 +162,9 @@ def _pretrained(chosen: Method, cache: Path) -> Path | None:
     return folder / "run"
 
 
-def _trained(
-    cell: Cell, chosen: Method, pretrained: Path | None, cache: Path, views: int, quiet: bool, device: str
-) -> Path:
-    """The cell's training. Its best weights are kept: a cell whose numbers are wanted anew is only measured again."""
+def _trained(cell: Cell, pretrained: Path | None, cache: Path, device: str, progress: Progress) -> Path:
+    """The cell's training. Its best weights are kept: a cell that is run again is only measured again."""
+    regime, chosen = load_regime(cell.regime), method(cell.method)
     preset = chosen.paper if cell.preset == "paper" else chosen.preset
     if preset is None:
         raise UsthandError(
@@ -174,7 +174,7 @@ def _trained(
         )
     preset = replace(preset, train=replace(preset.train, seed=cell.seed))
     run = cache / "runs" / cell.training
-    regime, made_of = load_regime(cell.regime), run / MADE_OF
+    made_of = run / MADE_OF
     split = cell.tested_on if chosen.learns_from == "test" else "train"
     names = [capture_name(regime.capture_config(seed, split)) for seed in regime.seeds(split)]
     wanted = json.dumps({"preset": to_json(preset), "captures": names}, indent=1) + "\n"
@@ -182,19 +182,18 @@ def _trained(
         shutil.rmtree(run)
     run.mkdir(parents=True, exist_ok=True)
     made_of.write_text(wanted)
-    if not (run / ENDED).is_file():
-        learner = replace(chosen.learner, checkpoint=pretrained / "best") if pretrained else chosen.learner
-        paths = captures(regime, split, cell.labels, views, cache)
-        train(paths, run, preset, SIDE, quiet=quiet, learner=learner, device=device)
+    learner = HamucoLearner(pretrained / "best") if pretrained else chosen.learner
+    if learner is not None and not (run / ENDED).is_file():
+        paths = captures(regime, split, cell.labels, cell.views or regime.views, cache)
+        train(paths, run, TrainConfig(preset, SIDE, device=device), progress, learner)
         (run / ENDED).touch()
         shutil.rmtree(run / "last")
     return run
 
 
-def _measure(capture: Capture, results: dict, cache: Path) -> dict[str, dict[str, float]]:
-    """Numbers over the frames that the labels place by themselves: the same frames for every method."""
-    truth = load_truth(capture.path, SIDE)
-    frames = reference_frames(capture)
+def _measure(capture: Capture, results: dict[str, Result]) -> dict[str, dict[str, float | int | None]]:
+    """Numbers over the frames that the labels alone place: the same frames for every method."""
+    truth, frames = require_truth(capture.path, SIDE), reference_frames(capture)
     return {name: metrics.evaluate_truth(result, truth, frames, fps=capture.fps) for name, result in results.items()}
 
 
@@ -210,11 +209,12 @@ def reference_frames(capture: Capture) -> np.ndarray:
 def _mean(rows: list[dict[str, float | int | None]]) -> dict[str, float]:
     """Over the test captures, weighted by their frames."""
     mean = metrics.pooled(rows)
-    return {key: round(mean[key], 4) for key in KEYS if mean[key] is not None} | {"frames": mean["frames"]}
+    rounded = {key: round(value, 4) for key in KEYS if (value := mean[key]) is not None}
+    return rounded | {"frames": mean["frames"] or 0}
 
 
 def provenance() -> dict[str, str]:
-    """Machine and version, for the record."""
+    """Machine and version, to be kept beside the numbers."""
     here = Path(__file__).parent
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True, check=False)
     return {"machine": f"{os.cpu_count()} {platform.machine()} cores", "git": git.stdout.strip() or "unknown"}

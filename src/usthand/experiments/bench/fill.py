@@ -4,52 +4,59 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from usthand.common.device import check_device
+from usthand.common.progress import Progress, silent
 from usthand.experiments.bench.cells import is_whole, run_cell
 from usthand.experiments.bench.tables import as_json, labels_of, make_table, markdown, put_into
 
 SCALES = {"tiny": "cpu", "paper": "gpu"}  # in the names of the JSON files
 
 
-def fill(
-    name: str,
-    cache: Path,
-    results: Path,
-    seeds: tuple[int, ...] | None = None,
-    run: bool = True,
-    minutes: float | None = None,
-    into: Path | None = None,
-    preset: str = "tiny",
-    device: str = "cpu",
-) -> str:
+@dataclass(frozen=True)
+class FillConfig:
+    """How a table is filled."""
+
+    cache: Path
+    """Captures and trainings under way."""
+    results: Path
+    """Numbers of the cells, and the table's JSON."""
+    seeds: tuple[int, ...] | None = None
+    """Of the trainings; the table's own number of them if none are given."""
+    run: bool = True
+    """Run missing cells."""
+    minutes: float | None = None
+    """No cell is begun after so long; None for no limit."""
+    into: Path | None = None
+    """A document whose table of this name is replaced."""
+    preset: str = "tiny"
+    """Of the trained networks: tiny or paper."""
+    device: str = "cpu"
+    """Where networks are trained, in torch's words."""
+
+
+def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
     """Fill a table as far as time allows; returns its Markdown.
 
-    Args:
-        seeds: of the trainings; the table's own number of them if none are given.
-        minutes: no cell is begun after so long; None for no limit.
-        into: a document whose table of this name is replaced.
-        preset, device: of the trained networks; see `usthand.training.loop`.
+    `progress` is told of every cell before it begins, as the task "cells" with its name, and of what the cell does.
 
     Raises:
-        UsthandError: if there is no such table or device, or the document has no place for it.
+        UsthandError: If there is no such table or device, or the document has no place for it.
     """
-    check_device(device)  # before captures are made
-    console, began = Console(stderr=True), time.monotonic()
-    table = make_table(name, seeds, preset)
-    missing = [cell for cell in table.cells() if not is_whole(cell, results)]
-    for number, cell in enumerate(missing if run else []):
-        if minutes is not None and time.monotonic() - began > 60 * minutes:
+    check_device(config.device)  # before captures are made
+    began, results = time.monotonic(), config.results
+    table = make_table(name, config.seeds, config.preset)
+    missing = [cell for cell in table.cells() if not is_whole(cell, results)] if config.run else []
+    for number, cell in enumerate(missing):
+        if config.minutes is not None and time.monotonic() - began > 60 * config.minutes:
             break
-        console.print(f"cell {number + 1} of {len(missing)}: {cell.name}")
-        run_cell(cell, cache, results, device=device)
+        progress(number, len(missing), "cells", cell.name)
+        run_cell(cell, config.cache, results, config.device, progress)
     data = as_json(table, results)
     results.mkdir(parents=True, exist_ok=True)
-    (results / f"{name}-{SCALES[preset]}.json").write_text(json.dumps(data, indent=1) + "\n")
-    text = markdown(data, labels_of(table))
-    if into is not None:
-        into.write_text(put_into(into.read_text(), table, data))
-    return text
+    (results / f"{name}-{SCALES[config.preset]}.json").write_text(json.dumps(data, indent=1) + "\n")
+    if config.into is not None:
+        config.into.write_text(put_into(config.into.read_text(), table, data))
+    return markdown(data, labels_of(table))

@@ -1,6 +1,7 @@
-"""What is compared. Trained methods share captures, noisy labels, images a step, steps and the weights that their backbone starts from.
+"""What is compared. Trained methods share captures, noisy labels, images a step, steps and their backbone's start.
 
-What they make of the labels is their own: HaMuCo-like learns each as it is, UST-Hand their consensus (`TrainConfig.targets`).
+They differ in what they learn of the labels: HaMuCo-like learns each as it is, UST-Hand their consensus (`targets` of
+the training's settings).
 """
 
 from __future__ import annotations
@@ -12,38 +13,43 @@ from typing import Literal
 
 from usthand.capture.capture import Capture
 from usthand.common.errors import UsthandError
-from usthand.experiments.bench.knock_out import CHANGES, answer_changed
+from usthand.experiments.bench.changed_network import CHANGES, reconstruct_changed
 from usthand.experiments.bench.regimes import SIDE
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
-from usthand.fit.fit import FitConfig, fit_labels, raw_triangulation
+from usthand.fit.fit import FitConfig, fit_labels, triangulate
 from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
-from usthand.reconstruction.reconstruct import reconstruct_both
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
 from usthand.training.checkpoint import SHIPPED
-from usthand.training.config import PRESETS, Preset, TrainConfig
+from usthand.training.config import PRESETS, OptimisationConfig, Preset
 from usthand.training.objective import Learner, UstHandLearner
 
 STEPS = 1600
-SCHEDULE = TrainConfig(
+SCHEDULE = OptimisationConfig(
     start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3
 )
 """Of every trained method. Three frames a step: with eight cameras they are 24 images."""
 HAMUCO_RATE = 1e-3
-"""The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as everybody has."""
-ADAPTING = {"steps": 600, "learning_rate": 5e-4}
-"""Of the methods that start from all of their own pretrained weights and learn the test captures' labels: short and gentle,
-as `usthand train` is."""
-HAMUCO_ADAPTING = {"learning_rate": 1e-3}
+"""The best of 3e-4 (published, for 150 epochs), 1e-3 and 3e-3 in as many steps as every method has."""
+Settings = dict[str, object]
+ADAPTING: Settings = {"steps": 600, "learning_rate": 5e-4}
+"""Of the methods that start from all of their own pretrained weights and learn the test captures' labels.
+
+Short and with a low rate, as `usthand train` is.
+"""
+HAMUCO_ADAPTING: Settings = {"learning_rate": 1e-3}
 
 Results = dict[str, Result]
+Run = Path | None
+"""The folder of a training; None for methods without one."""
 
 
 @dataclass(frozen=True)
 class Method:
-    """One row (or two) of a table: how it is trained, if at all, and what it makes of a test capture."""
+    """One row (or two) of a table: how it is trained, if at all, and what it gives for a test capture."""
 
-    results: Callable[[Capture, Path | None, int], Results]
+    results: Callable[[Capture, Run, int], Results]
     """From a capture, the run's folder and the seed; one result for each name in `gives`."""
     gives: tuple[str, ...]
     """The first name is the method's own; the others are what it yields on the way."""
@@ -53,59 +59,65 @@ class Method:
     """At the published sizes, for a GPU; None for methods that are not compared there."""
     learner: Learner | None = None
     pretraining: str | None = None
-    """The `usthand.experiments.pretrain --method` that makes the weights which the method uses as they are, or starts from."""
+    """The `usthand pretrain --method` that makes the weights which the method uses as they are, or starts from."""
     shipped: bool = True
-    """Whether the package's weights have a part in it, as a start or as they are. (At the published sizes nothing starts from them.)"""
+    """The package's weights have a part in it, as a start or as they are (at the published sizes they have none)."""
     learns_from: Literal["train", "test"] = "train"
-    """Whose labels a training learns: the training captures', or, as who adapts to his own footage, the test captures'."""
+    """The captures whose labels a training learns: "test" for a user who adapts to their own footage."""
 
 
-def _raw(capture: Capture, run: Path | None, seed: int) -> Results:
-    return {"raw": raw_triangulation(capture.rig, load_labels(capture, SIDE))}
+def _folder(run: Run) -> Path:
+    if run is None:
+        raise ValueError("a trained method needs its run")
+    return run
 
 
-def _smooth(capture: Capture, run: Path | None, seed: int) -> Results:
-    return {"smooth": raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
+def _raw(capture: Capture, run: Run, seed: int) -> Results:
+    return {"raw": triangulate(capture.rig, load_labels(capture, SIDE))}
 
 
-def _fit(capture: Capture, run: Path | None, seed: int) -> Results:
+def _smooth(capture: Capture, run: Run, seed: int) -> Results:
+    return {"smooth": triangulate(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
+
+
+def _fit(capture: Capture, run: Run, seed: int) -> Results:
     return {"fit": fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))}
 
 
-def _usthand(capture: Capture, run: Path | None, seed: int) -> Results:
-    both = reconstruct_both(capture, run, SIDE, seed=seed, shipped=False)
+def _usthand(capture: Capture, run: Run, seed: int) -> Results:
+    both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(seed=seed, with_shipped=False))
     return {"usthand": both.final, "network": both.network, "head": both.head}
 
 
-def _adapted(name: str) -> Callable[[Capture, Path | None, int], Results]:
+def _adapted(name: str) -> Callable[[Capture, Run, int], Results]:
     """As `usthand train` and `usthand reconstruct` do it."""
 
-    def results(capture: Capture, run: Path | None, seed: int) -> Results:
-        both = reconstruct_both(capture, run, SIDE, seed=seed)
+    def results(capture: Capture, run: Run, seed: int) -> Results:
+        both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(seed=seed))
         return {name: both.final, f"{name}-network": both.network}
 
     return results
 
 
-def _shipped(capture: Capture, run: Path | None, seed: int) -> Results:
-    """The package's weights as they are: not on equal terms, but what a user gets before any training."""
-    both = reconstruct_both(capture, SHIPPED, SIDE)
+def _shipped(capture: Capture, run: Run, seed: int) -> Results:
+    """The package's weights as they are: not on equal terms, but what a user has before any training."""
+    both = reconstruct_all(capture, SHIPPED, SIDE)
     return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
 
 
 def _changed(name: str) -> Method:
     """The package's weights less a part, or in another setting, and the network alone."""
-    return Method(lambda capture, run, seed: {name: answer_changed(name, capture)}, (name,))
+    return Method(lambda capture, run, seed: {name: reconstruct_changed(name, capture)}, (name,))
 
 
-def _hamuco(name: str) -> Callable[[Capture, Path | None, int], Results]:
-    return lambda capture, run, seed: {name: reconstruct_hamuco(capture, run, SIDE)}
+def _hamuco(name: str) -> Callable[[Capture, Run, int], Results]:
+    return lambda capture, run, seed: {name: reconstruct_hamuco(capture, _folder(run), SIDE)}
 
 
 TINY = replace(PRESETS["tiny"], train=SCHEDULE)
 
 
-def changed(preset: Preset, train: dict | None = None, crop: dict | None = None, **model) -> Preset:
+def changed(preset: Preset, train: Settings | None = None, crop: Settings | None = None, **model: object) -> Preset:
     """A preset with some settings changed."""
     return replace(
         preset,
@@ -115,21 +127,21 @@ def changed(preset: Preset, train: dict | None = None, crop: dict | None = None,
     )
 
 
-def hamuco_preset(preset: Preset, **train) -> Preset:
-    """The detector's labels as they are, single frames from first to last, as many images a step as UST-Hand's clips have."""
+def hamuco_preset(preset: Preset, **train: object) -> Preset:
+    """The labels as they are, single frames from first to last, as many images a step as UST-Hand's clips have."""
     frames = preset.train.clips * preset.train.clip_frames
     return changed(preset, {"targets": "labels", "points_from": 1.0, "single_frames": frames} | train)
 
 
-def adapted(name: str, **train) -> Method:
-    """UST-Hand from all of the package's weights, adapted to the test captures, with something of the training changed."""
+def adapted(name: str, **train: object) -> Method:
+    """UST-Hand from all of the package's weights, adapted to the test captures; `train` changes its training."""
     preset = changed(TINY, ADAPTING | {"start": "shipped"} | train)
     return Method(_adapted(name), (name, f"{name}-network"), preset, learner=UstHandLearner(), learns_from="test")
 
 
-def variant(**changes) -> Method:
-    """UST-Hand with something changed."""
-    presets = (changed(preset, **changes) for preset in (TINY, PRESETS["paper"]))
+def variant(train: Settings | None = None, crop: Settings | None = None, **model: object) -> Method:
+    """UST-Hand with settings of its training, its crops or its network changed."""
+    presets = (changed(preset, train, crop, **model) for preset in (TINY, PRESETS["paper"]))
     return Method(_usthand, ("usthand", "network", "head"), *presets, learner=UstHandLearner())
 
 
@@ -152,7 +164,7 @@ METHODS: dict[str, Method] = {
     "hamuco-adapted": Method(
         _hamuco("hamuco-adapted"),
         ("hamuco-adapted",),
-        hamuco_preset(TINY, **ADAPTING | HAMUCO_ADAPTING),
+        hamuco_preset(TINY, **(ADAPTING | HAMUCO_ADAPTING)),
         learner=HamucoLearner(),
         pretraining="hamuco",
         learns_from="test",
@@ -186,7 +198,7 @@ def method(name: str) -> Method:
     """A method by its name.
 
     Raises:
-        UsthandError: if there is none.
+        UsthandError: If there is none.
     """
     if name not in METHODS:
         raise UsthandError(f"there is no method {name!r}", f"there are {', '.join(METHODS)}", "choose one of these")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,16 +16,12 @@ from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
+from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
 from usthand.datasets.synthetic.write import SynthConfig, make_capture, project
-from usthand.evaluation.truth import load_truth, save_truth
+from usthand.evaluation.truth import require_truth, save_truth
 from usthand.labels.detection import label_capture
 from usthand.labels.labels import Labels, load_npz
-
-try:
-    import tomllib
-except ModuleNotFoundError:
-    import tomli as tomllib
 
 SIDE = "right"
 DETECTOR = "mediapipe"
@@ -48,9 +45,10 @@ class Regime:
     train_seeds: tuple[int, ...]
     test_seeds: tuple[int, ...]
     fresh_seeds: tuple[int, ...]
-    """Further captures to be tested on. Constants of the method were chosen by errors on the test captures; by these, none."""
+    """Further captures to test on: the method's constants were chosen by errors on the test captures, none on these."""
 
     def seeds(self, split: Split) -> tuple[int, ...]:
+        """The seeds of a split's captures."""
         return {"train": self.train_seeds, "test": self.test_seeds, "fresh": self.fresh_seeds}[split]
 
     def capture_config(self, seed: int, split: Split) -> SynthConfig:
@@ -78,25 +76,28 @@ def load_regime(name: str) -> Regime:
     """A regime by its name.
 
     Raises:
-        UsthandError: if there is none of that name.
+        UsthandError: If there is none of that name.
     """
     if name not in regime_names():
         raise UsthandError(
             f"there is no regime {name!r}", f"there are {', '.join(regime_names())}", "choose one of these"
         )
-    data = tomllib.loads((resources.files("usthand.experiments.bench") / "regimes" / f"{name}.toml").read_text())
-    lists = {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
-    return Regime(name=name, **(data | lists))
+    file = resources.files("usthand.experiments.bench") / "regimes" / f"{name}.toml"
+    data: dict[str, Any] = tomllib.loads(file.read_text())
+    seeds = {f"{split}_seeds": tuple(data.pop(f"{split}_seeds")) for split in ("train", "test", "fresh")}
+    return Regime(name=name, **data, **seeds)
 
 
-def captures(regime: Regime, split: Split, labels: str, views: int, cache: Path, progress=None) -> list[Path]:
+def captures(
+    regime: Regime, split: Split, labels: str, views: int, cache: Path, progress: Progress = silent
+) -> list[Path]:
     """Capture folders of one split at a label level and a number of views; those that are there are used again.
 
-    The images are rendered once; a folder of another level or of fewer views links to them.
+    The images are rendered once; a folder of another level or of fewer views links to them. The label levels are heavy,
+    light, exact, and mediapipe, the real detector on the renders.
 
-    Args:
-        labels: heavy, light, exact, or mediapipe: the real detector on the renders.
-        progress: called with (captures done, captures in all).
+    Raises:
+        UsthandError: If there is no such label level.
     """
     if labels not in LABEL_LEVELS:
         raise UsthandError(
@@ -110,17 +111,13 @@ def captures(regime: Regime, split: Split, labels: str, views: int, cache: Path,
             make_capture(rendered, config, progress=False)
         whole = _relabelled(rendered, rendered.with_name(labels), labels, seed)
         paths.append(whole if views >= regime.views else _fewer_views(whole, views))
-        if progress is not None:
-            progress(number + 1, len(seeds))
+        progress(number + 1, len(seeds), f"captures of {regime.name}")
     return paths
 
 
 def capture_name(config: SynthConfig) -> str:
-    """A folder name that holds every setting, so that a changed regime is never mixed with an old one's captures."""
-    kept = [
-        f"{field.name}-{getattr(config, field.name)}" for field in dataclasses.fields(config) if field.name != "labels"
-    ]
-    return "_".join(kept)
+    """A folder name with every setting, so that captures of a changed regime are never mixed with old ones."""
+    return "_".join(f"{f.name}-{getattr(config, f.name)}" for f in fields(config) if f.name != "labels")
 
 
 def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:
@@ -133,7 +130,7 @@ def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:
         if level == DETECTOR:
             label_capture(open_capture(folder), progress=False)
             return
-        truth = load_truth(source, SIDE)
+        truth = require_truth(source, SIDE)
         uv, in_image = project(capture.rig, np.asarray(truth.joints_world_m, np.float64))
         rng = np.random.default_rng((seed, LABEL_LEVELS.index(level)))
         for one in noisy_labels(uv, truth.visible, in_image, rng, level, capture.rig.names).values():
@@ -143,14 +140,14 @@ def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:
 
 
 def _fewer_views(source: Path, views: int) -> Path:
-    """The same capture with fewer cameras, taken so that they stay all round: neighbours have neighbouring numbers."""
+    """The same capture with fewer cameras, still all round the hand: neighbours have neighbouring numbers."""
     out = source.with_name(f"{source.name}-{views}")
     if out.is_dir():
         return out
     capture = open_capture(source)
     step = len(capture.rig) / views
     chosen = [capture.rig.cameras[int(i * step)] for i in range(views)]
-    rig = dataclasses.replace(capture.rig, cameras=tuple(chosen))
+    rig = replace(capture.rig, cameras=tuple(chosen))
 
     def write(folder: Path) -> None:
         for side in capture.label_sides():
@@ -164,15 +161,15 @@ def _save(labels: Labels, folder: Path) -> None:
     labels.save(folder / "labels" / f"{labels.side}.npz")
 
 
-def _derived(source: Path, out: Path, rig: Rig, write_labels) -> Path:
+def _derived(source: Path, out: Path, rig: Rig, write_labels: Callable[[Path], None]) -> Path:
     """A capture folder that shares another's videos; it appears under its name only once it is complete."""
     with whole_folder(out, "a capture") as partial:
         save_rig(rig, partial / "rig.toml")
         (partial / "capture.toml").write_text((source / "capture.toml").read_text())
         for camera in rig.cameras:
             os.link((source / f"{camera.name}.mp4").resolve(), partial / f"{camera.name}.mp4")
-        truth = load_truth(source, SIDE)
+        truth = require_truth(source, SIDE)
         seen = [open_capture(source).rig.names.index(name) for name in rig.names]
-        save_truth(partial, SIDE, dataclasses.replace(truth, visible=truth.visible[:, seen]))
+        save_truth(partial, SIDE, replace(truth, visible=truth.visible[:, seen]))
         write_labels(partial)
     return out

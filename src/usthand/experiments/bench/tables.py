@@ -1,10 +1,9 @@
-"""Tables from cells: what belongs to each, as JSON, and as the Markdown that the README holds."""
+"""Tables from cells: the lines of each, as JSON, and as the Markdown that the README holds."""
 
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,7 +31,7 @@ FROM_BACKBONE = {
 }
 UNTRAINED = {"fit": "fit", "smooth": "triangulation, smoothed", "raw": "raw triangulation"}
 SEEDS = {"headline": 3, "spread": 5}
-"""How many trainings the lines of a table are the mean of; one where it is not said."""
+"""The number of trainings that a table's lines are the mean of; 1 for the others."""
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
 OF_SETTINGS = PRETRAINED | ADAPTED | UNTRAINED  # at other label levels and numbers of views
 IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuco-adapted", "fit", "smooth", "raw")
@@ -40,7 +39,7 @@ IN_SHORT = ("shipped", "adapted", "adapted-network", "hamuco-pretrained", "hamuc
 OF_FRESH = {
     name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "adapted", "adapted-network", *UNTRAINED)
 }
-"""On captures by which nothing was chosen: what a user gets."""
+"""On captures by which no constant was chosen: what a user gets."""
 OF_TARGETS = ADAPTED | {
     "labels-adapted": "UST-Hand, adapted, each label as it is",
     "labels-adapted-network": "its network alone",
@@ -76,7 +75,7 @@ ABLATIONS = {
     "published-targets": "each label as it is (published)",
     "no-gate": "no gate (published)",
 }
-KNOCKED_OUT = {
+PARTS_TAKEN_OUT = {
     "shipped-network": "all parts",
     "without-confidence": "confidence 1",
     "without-casa": "no CASA",
@@ -108,11 +107,8 @@ class Row:
     @property
     def name(self) -> str:
         """In the JSON."""
-        return (
-            self.of
-            if self.cell.method in (*HEADLINE_METHODS, *OF_TARGETS, self.of)
-            else f"{self.cell.method}/{self.of}"
-        )
+        known = self.cell.method in (*HEADLINE_METHODS, *OF_TARGETS, self.of)
+        return self.of if known else f"{self.cell.method}/{self.of}"
 
 
 @dataclass(frozen=True)
@@ -133,10 +129,15 @@ PAPER_METHODS = {"usthand": "UST-Hand", "network": "its network alone", "hamuco"
 """Of the headline at the published sizes, where trainings start from nothing."""
 
 
-def _methods(names: dict[str, str], regime: str, group: str, **settings) -> Iterator[Row]:
-    """Some of the headline's methods in one setting."""
+def _methods(names: dict[str, str], group: str, like: Cell) -> Iterator[Row]:
+    """A line for each method, in the setting of a cell."""
     for of, label in names.items():
-        yield Row(group, label, Cell(regime, PARTS_OF.get(of, of), **settings), of)
+        yield Row(group, label, replace(like, method=PARTS_OF.get(of, of)), of)
+
+
+def _regimes(names: dict[str, str], like: Cell) -> tuple[Row, ...]:
+    """Some methods in all regimes."""
+    return tuple(row for name in regime_names() for row in _methods(names, name, replace(like, regime=name)))
 
 
 def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
@@ -144,67 +145,69 @@ def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
     return tuple(Row(group, label, Cell("hanco-like", name), of) for name, label in names.items())
 
 
-def _parts() -> tuple[Row, ...]:
-    """Of the ablation. The parts are the network's: its own answer shows what they do, before the final fit evens it out."""
+def _ablation() -> tuple[Row, ...]:
+    """The parts are the network's: its own results show what they do, before the final fit evens them out."""
     head = Row("the network alone", "mesh of the hand head (published)", Cell("hanco-like", "usthand"), "head")
     return (*_variants(ABLATIONS, "network"), head, *_variants(ABLATIONS, "usthand"))
+
+
+def _labels() -> tuple[Row, ...]:
+    hanco = Cell("hanco-like", "")
+    return tuple(row for n in LABEL_LEVELS for row in _methods(OF_SETTINGS, n, replace(hanco, labels=n)))
+
+
+def _views() -> tuple[Row, ...]:
+    cells = {n: Cell("hanco-like", "", views=None if n == 8 else n) for n in (2, 4, 6, 8)}
+    return tuple(row for n, cell in cells.items() for row in _methods(OF_SETTINGS, f"{n} views", cell))
+
+
+def _parts() -> tuple[Row, ...]:
+    return tuple(
+        row for name in ("hanco-like", "oakink-like") for row in _methods(PARTS_TAKEN_OUT, name, Cell(name, ""))
+    )
+
+
+ANY = Cell("", "")
+TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
+    "headline": lambda: _regimes(HEADLINE_METHODS, ANY),
+    "spread": lambda: _regimes(FROM_BACKBONE, ANY),
+    "fresh": lambda: _regimes(OF_FRESH, replace(ANY, tested_on="fresh")),
+    "targets": lambda: _regimes(OF_TARGETS, ANY),
+    "detector": lambda: _regimes(OF_DETECTOR, replace(ANY, labels="mediapipe")),
+    "labels": _labels,
+    "views": _views,
+    "ablation": _ablation,
+    "parts": _parts,
+    "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
+    "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
+    "hypotheses": lambda: _variants(
+        {"hypotheses-1": "1", "hypotheses-4": "4", "usthand": "16", "hypotheses-32": "32"}, "network"
+    ),
+}
 
 
 def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "tiny") -> Table:
     """A table by its name, of networks of one preset, over the table's own number of seeds if none are given.
 
     Raises:
-        UsthandError: if there is none.
+        UsthandError: If there is none of that name, or none of that preset.
     """
     seeds = tuple(range(SEEDS.get(name, 1))) if seeds is None else tuple(seeds)
-    if preset == "paper" and name != "headline":
+    if name not in TABLES:
+        raise UsthandError(f"there is no table {name!r}", f"there are {', '.join(TABLES)}", "choose one of these")
+    if preset != "paper":
+        return Table(name, TABLES[name](), seeds)
+    if name != "headline":
         raise UsthandError(
             f"there is no table {name!r} at the published sizes", "only the headline is", "say `usthand bench headline`"
         )
-    if preset == "paper":
-        rows = (row for regime in regime_names() for row in _methods(PAPER_METHODS, regime, regime, preset=preset))
-        return Table(name, tuple(rows), seeds)
-    makers = {
-        "headline": lambda: tuple(
-            row for regime in regime_names() for row in _methods(HEADLINE_METHODS, regime, regime)
-        ),
-        "spread": lambda: tuple(row for regime in regime_names() for row in _methods(FROM_BACKBONE, regime, regime)),
-        "fresh": lambda: tuple(
-            row for regime in regime_names() for row in _methods(OF_FRESH, regime, regime, tested_on="fresh")
-        ),
-        "targets": lambda: tuple(row for regime in regime_names() for row in _methods(OF_TARGETS, regime, regime)),
-        "detector": lambda: tuple(
-            row for regime in regime_names() for row in _methods(OF_DETECTOR, regime, regime, labels="mediapipe")
-        ),
-        "labels": lambda: tuple(
-            row for level in LABEL_LEVELS for row in _methods(OF_SETTINGS, "hanco-like", level, labels=level)
-        ),
-        "views": lambda: tuple(
-            row
-            for n in (2, 4, 6, 8)
-            for row in _methods(OF_SETTINGS, "hanco-like", f"{n} views", views=None if n == 8 else n)
-        ),
-        "ablation": _parts,
-        "parts": lambda: tuple(
-            Row(regime, label, Cell(regime, PARTS_OF.get(of, of)), of)
-            for regime in ("hanco-like", "oakink-like")
-            for of, label in KNOCKED_OUT.items()
-        ),
-        "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
-        "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
-        "hypotheses": lambda: _variants(
-            {"hypotheses-1": "1", "hypotheses-4": "4", "usthand": "16", "hypotheses-32": "32"}, "network"
-        ),
-    }
-    if name not in makers:
-        raise UsthandError(f"there is no table {name!r}", f"there are {', '.join(makers)}", "choose one of these")
-    return Table(name, makers[name](), seeds)
+    return Table(name, _regimes(PAPER_METHODS, replace(ANY, preset=preset)), seeds)
 
 
 def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
     """Mean, spread (sample standard deviation) and the seeds' numbers of a line, for the seeds that have been run."""
-    found = [read_cell(replace(row.cell, seed=seed), results) for seed in seeds]
-    found = [rows[row.of] for rows in found if rows is not None and row.of in rows]
+    cells = (read_cell(replace(row.cell, seed=seed), results) for seed in seeds)
+    found = [rows[row.of] for rows in cells if rows is not None and row.of in rows]
     return {
         key: {
             "mean": round(float(np.mean(v)), 4),
@@ -249,7 +252,7 @@ def short_markdown(data: dict, labels: dict[str, str]) -> str:
 
 
 def _number(numbers: dict | None, key: str, digits: int, seeds: int) -> str:
-    """Mean and spread, with how many seeds they are of where some of the table's are missing."""
+    """Mean and spread, and the number of seeds where some of the table's are missing."""
     if numbers is None:
         return MISSING
     if key not in numbers:
@@ -265,17 +268,17 @@ def labels_of(table: Table) -> dict[str, str]:
 
 
 def put_into(text: str, table: Table, data: dict) -> str:
-    """A document with the table, its short form or both replaced, between the markers that it has of them.
+    """A document with the table, its short form or both replaced, between their markers.
 
     Raises:
-        UsthandError: if it has none.
+        UsthandError: If it has no such markers.
     """
     labels, found = labels_of(table), False
     for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
         begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
         if begin in text and end in text:
-            found, made = True, f"{begin}\n{form(data, labels)}\n{end}"
-            text = re.sub(re.escape(begin) + ".*?" + re.escape(end), lambda _, made=made: made, text, flags=re.DOTALL)
+            before, _, rest = text.partition(begin)
+            found, text = True, f"{before}{begin}\n{form(data, labels)}\n{end}{rest.partition(end)[2]}"
     if not found:
         begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
         raise UsthandError(

@@ -1,14 +1,14 @@
 """HaMuCo (Zheng et al., ICCV 2023) on our data interface: the learned rival that the method is measured against.
 
-The published design: every view regresses a whole hand model (pose, shape, weak-perspective camera) from its own image;
-a cross-view network of graph convolutions, whose outputs are shared by their maximum over the views, and of attention
-between all joints of all views predicts each view's hand again; known camera rotations let the views' hands be compared.
+The published design: every view regresses a whole hand model (pose, shape, weak-perspective camera) from its own image.
+A cross-view network predicts each view's hand again. It consists of graph convolutions, whose outputs the views share
+by their maximum, and attention between all joints of all views. The cameras' known rotations make hands comparable.
 Losses, each L1: confidence-weighted 2D joints of both predictions, consistency of the cross-view hands, distillation of
 their mean into the single views, weak priors. Lengths inside are in units of `UNIT_M`, as published.
 
-Ours: the backbone is the one that UST-Hand has; masked views; rotations start at the identity; a view looks along the
-ray through its crop's centre and not along the lens's axis (which only helps); and `place` puts the fused hand, which
-has neither position nor scale, into the world.
+Ours: the backbone is UST-Hand's; views may be masked; rotations start at the identity; a view looks along the ray
+through its crop's centre and not along the lens's axis (which only helps); and `place` puts the fused hand, which has
+neither position nor scale, into the world.
 """
 
 from __future__ import annotations
@@ -22,16 +22,18 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from usthand.data.windows import Targets
-from usthand.geometry.cameras import Cameras, triangulate, undistort
+from usthand.data.batches import Targets
+from usthand.geometry.affine import affine_apply, affine_inverse
+from usthand.geometry.cameras import Cameras, undistort
 from usthand.geometry.rotations import rotation_from_6d
+from usthand.geometry.triangulation import triangulate
 from usthand.hand.io import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.hand.skeleton import N_JOINTS
 from usthand.network.backbone import ResNet, sample_map
+from usthand.network.config import ModelConfig
 from usthand.network.hand_head import IDENTITY_6D, N_SHAPE, CarriesHand
-from usthand.network.model import STRIDE, Inputs, ModelConfig
-from usthand.network.point_cloud import affine_apply, affine_inverse
+from usthand.network.model import STRIDE, Inputs
 from usthand.training.checkpoint import load_state
 from usthand.training.config import Preset
 from usthand.training.objective import Batch, shipped_backbone
@@ -54,7 +56,7 @@ class ViewHands(NamedTuple):
     shape: Float[Tensor, "B T V 10"]
 
     @property
-    def points(self) -> Float[Tensor, "B T V N+J 3"]:
+    def points(self) -> Float[Tensor, "B T V P 3"]:
         """Vertices, then joints."""
         return torch.cat((self.vertices, self.joints), -2)
 
@@ -68,7 +70,7 @@ class HamucoPrediction(NamedTuple):
 
 
 def crop_rotations(cameras: Cameras, crop_from_px: Float[Tensor, "B T V 2 3"]) -> Float[Tensor, "B T V 3 3"]:
-    """Rotations from the world into cameras that look along the rays through the crops' centres, turned as the crops."""
+    """Rotations from the world into cameras that look along the rays through the crops' centres, turned like these."""
     centre_px = affine_inverse(crop_from_px)[..., 2]
     xy = undistort(cameras, centre_px.unsqueeze(-2)).squeeze(-2)
     z = F.normalize(torch.cat((xy, torch.ones_like(xy[..., :1])), -1), dim=-1)
@@ -83,7 +85,10 @@ def crop_rotations(cameras: Cameras, crop_from_px: Float[Tensor, "B T V 2 3"]) -
 class HandDecoder(CarriesHand):
     """Numbers to a root-relative hand and its weak-perspective projection."""
 
-    def forward(self, sixd: Tensor, shape: Tensor, camera: Float[Tensor, "*b 3"]) -> ViewHands:
+    def forward(
+        self, sixd: Float[Tensor, "*b 16 6"], shape: Float[Tensor, "*b 10"], camera: Float[Tensor, "*b 3"]
+    ) -> ViewHands:
+        """One hand for each batch entry; `camera` is a scale, before its activation, and a shift in the crop."""
         posed = self.hand.with_shape(shape).with_pose(rotation_from_6d(sixd))
         root = posed.joints[..., ROOT : ROOT + 1, :]
         joints, vertices = (posed.joints - root) / UNIT_M, (posed.vertices - root) / UNIT_M
@@ -103,7 +108,7 @@ def head(width_in: int, width_out: int) -> nn.Sequential:
 class GraphPair(nn.Module):
     """Two adaptive graph convolutions after a layer norm; adjacencies start at the identity, row-normalised."""
 
-    def __init__(self, width_in: int, width_out: int):
+    def __init__(self, width_in: int, width_out: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width_in)
         self.adjacency = nn.ParameterList(nn.Parameter(torch.eye(N_JOINTS)) for _ in range(2))
@@ -111,6 +116,7 @@ class GraphPair(nn.Module):
         self.dropout = nn.Dropout(0.1)
 
     def forward(self, x: Float[Tensor, "*b J D"]) -> Float[Tensor, "*b J E"]:
+        """Features of every joint from those of all joints."""
         x = self.norm(x)
         for number, (adjacency, linear) in enumerate(zip(self.adjacency, self.linear, strict=True)):
             row = adjacency / adjacency.abs().sum(-1, keepdim=True).clamp_min(1e-5)
@@ -121,12 +127,13 @@ class GraphPair(nn.Module):
 class JointAttention(nn.Module):
     """Self-attention over the joints of all views, and a feed-forward block."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.norm, self.attention = nn.LayerNorm(width), nn.MultiheadAttention(width, HEADS, batch_first=True)
         self.feed = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width))
 
     def forward(self, x: Float[Tensor, "n tokens D"], hidden: Bool[Tensor, "n tokens"]) -> Float[Tensor, "n tokens D"]:
+        """Features after attention; `hidden` tokens are attended by none."""
         q = self.norm(x)
         x = x + self.attention(q, q, q, key_padding_mask=hidden, need_weights=False)[0]
         return x + self.feed(x)
@@ -135,7 +142,7 @@ class JointAttention(nn.Module):
 class CrossView(nn.Module):
     """The cross-view interaction network."""
 
-    def __init__(self, channels: tuple[int, ...], deep_side: int):
+    def __init__(self, channels: tuple[int, ...], deep_side: int) -> None:
         super().__init__()
         self.group = nn.Conv2d(channels[-1], GROUP_CHANNELS * N_JOINTS, 1)
         width = GROUP_CHANNELS * deep_side**2 + sum(channels[:3]) + PLACE_WIDTH
@@ -151,7 +158,9 @@ class CrossView(nn.Module):
         self.fuse = GraphPair(width, OUT_WIDTH)
         self.out = head(OUT_WIDTH * N_JOINTS, 6 * N_MANO_JOINTS + 3)
 
-    def forward(self, maps: list[Tensor], single: ViewHands, view_mask: Bool[Tensor, "B T V"]) -> Tensor:
+    def forward(
+        self, maps: list[Tensor], single: ViewHands, view_mask: Bool[Tensor, "B T V"]
+    ) -> Float[Tensor, "B T V 99"]:
         """Pose (96) and camera (3) of every view."""
         lead, views = view_mask.shape, view_mask.shape[-1]
         uv = single.uv_crop.detach().flatten(0, 2)
@@ -170,9 +179,9 @@ class CrossView(nn.Module):
 
 
 class Hamuco(nn.Module):
-    """The whole baseline; of `config` it uses what describes the backbone."""
+    """The whole baseline; of `config` it uses only what describes the backbone."""
 
-    def __init__(self, config: ModelConfig, hand: HandModel):
+    def __init__(self, config: ModelConfig, hand: HandModel) -> None:
         super().__init__()
         self.config = config
         self.resnet = ResNet(config.backbone, config.width).to(memory_format=torch.channels_last)
@@ -182,6 +191,7 @@ class Hamuco(nn.Module):
         self.decoder = HandDecoder(hand)
 
     def forward(self, inputs: Inputs) -> HamucoPrediction:
+        """Hands of every view, from its own image and from all."""
         lead = inputs.view_mask.shape
         images = inputs.images.flatten(0, 2).contiguous(memory_format=torch.channels_last)
         maps = self.resnet(images)
@@ -220,7 +230,7 @@ def aligned_pairs(points: Float[Tensor, "B T V N 3"]) -> Float[Tensor, "B T V V 
 
 
 def mean_hands(pairs: Float[Tensor, "B T V V N 3"], view_mask: Bool[Tensor, "B T V"]) -> Float[Tensor, "B T V N 3"]:
-    """Mean over the views j that see the hand, fitted_mesh on each view i."""
+    """Mean over the views j that see the hand, aligned with each view i."""
     weight = view_mask.to(pairs)[:, :, None, :, None, None]
     return (pairs * weight).sum(3) / weight.sum(3).clamp_min(1.0)
 
@@ -231,8 +241,10 @@ def _l1(error: Tensor, weight: Tensor) -> Tensor:
 
 
 def hamuco_losses(prediction: HamucoPrediction, inputs: Inputs, targets: Targets, step: int) -> dict[str, Tensor]:
-    """All terms, each with the published weight. Consistency pulls the others towards a view in even steps and a view
-    towards the mean in odd ones."""
+    """All terms, each with the published weight.
+
+    Consistency pulls the other views towards each view in even steps, and each view towards the mean in odd ones.
+    """
     single, cross = prediction.single, prediction.cross
     mask = inputs.view_mask.to(single.joints)
     points = in_world(cross.points, prediction.crop_from_world)
@@ -243,27 +255,32 @@ def hamuco_losses(prediction: HamucoPrediction, inputs: Inputs, targets: Targets
     else:
         both = mask.unsqueeze(2) * mask.unsqueeze(3)
         consistency = _l1(pairs - points.detach().unsqueeze(3), both[..., None, None])
-    taught = in_world(single.points, prediction.crop_from_world) - mean.detach()
+    apart = in_world(single.points, prediction.crop_from_world) - mean.detach()
     weight = targets.weight.unsqueeze(-1)
     rest = single.sixd.new_tensor(IDENTITY_6D)
+
+    def deviation(hands: ViewHands) -> Tensor:
+        return (hands.sixd[..., 1:, :] - rest).abs().mean()
+
     return {
         "uv": _l1((single.uv_crop - targets.uv_crop) * weight, mask[..., None, None]),
         "uv_cross": _l1((cross.uv_crop - targets.uv_crop) * weight, mask[..., None, None]),
         "consistency": consistency,
-        "distillation": _l1(taught, mask[..., None, None]),
+        "distillation": _l1(apart, mask[..., None, None]),
         "shape_prior": SHAPE_PRIOR * single.shape.abs().mean(),
-        "pose_prior": POSE_PRIOR * sum((hands.sixd[..., 1:, :] - rest).abs().mean() for hands in (single, cross)),
+        "pose_prior": POSE_PRIOR * (deviation(single) + deviation(cross)),
     }
 
 
 @dataclass(frozen=True)
 class HamucoLearner:
-    """Trained by the same loop, on the same captures and noisy labels."""
+    """The rival as the training loop takes it: on the same captures and labels as UST-Hand."""
 
     checkpoint: Path | None = None
     """A folder with weights of all its parts to start from, its own pretraining's."""
 
     def build(self, preset: Preset) -> Hamuco:
+        """The network as a training starts with it."""
         model = Hamuco(preset.model, load_hand())
         if self.checkpoint is not None:
             model.load_state_dict(load_state(self.checkpoint))
@@ -271,11 +288,13 @@ class HamucoLearner:
             model.resnet.load_state_dict(shipped_backbone(preset))
         return model
 
-    def terms(self, model: Hamuco, batch: Batch, preset: Preset) -> dict[str, Tensor]:
+    def terms(self, model: nn.Module, batch: Batch, preset: Preset) -> dict[str, Tensor]:
+        """Weighted loss terms."""
         torch.manual_seed(int(batch.rng.integers(2**62)))  # of the dropout
         return hamuco_losses(model(batch.inputs), batch.inputs, batch.targets, batch.step)
 
-    def uv_crop(self, model: Hamuco, inputs: Inputs) -> Tensor:
+    def uv_crop(self, model: nn.Module, inputs: Inputs) -> Float[Tensor, "B T V J 2"]:
+        """The cross-view network's 2D joints, crop coordinates."""
         return model(inputs).cross.uv_crop
 
 
@@ -289,7 +308,7 @@ def place(prediction: HamucoPrediction, inputs: Inputs) -> tuple[Float[Tensor, "
     joints are triangulated, and the hand is scaled and shifted onto them by least squares.
     """
     points = in_world(prediction.cross.points, prediction.crop_from_world)
-    # The mean is the same hand fitted_mesh on each view: take it as the first view that sees the hand has it.
+    # The mean is the same hand, aligned with each view: take it as the first view that sees the hand has it.
     first = inputs.view_mask.to(torch.uint8).argmax(-1)
     hands = mean_hands(aligned_pairs(points), inputs.view_mask)
     hand = torch.take_along_dim(hands, first[..., None, None, None], 2).squeeze(2)

@@ -11,13 +11,16 @@ import torch
 from torch import Tensor
 
 from usthand.capture.capture import Capture
-from usthand.data.prepare import fit_hand, footage_of, load_hand_2d
-from usthand.data.windows import CropConfig, make_batch
+from usthand.data.batches import make_batch
+from usthand.data.crops import CropConfig
+from usthand.data.footage import footage_of
+from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.experiments.hamuco.model import Hamuco, HamucoPrediction, place
 from usthand.geometry.rotations import axis_angle_from_rotation, rotation_from_6d
 from usthand.hand.io import load_hand
 from usthand.hand.result import Result
-from usthand.network.model import Inputs, ModelConfig
+from usthand.network.config import ModelConfig
+from usthand.network.model import Inputs
 from usthand.training.checkpoint import CONFIG, from_json, load_state
 
 CHUNK = 12  # frames that go through the network at once
@@ -40,7 +43,7 @@ def reconstruct_hamuco(capture: Capture, run: Path, side: str) -> Result:
     parts: list[dict[str, np.ndarray]] = []
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         fit = fit_hand(hand, capture.fps)  # places the crops
-        footage = footage_of(capture, hand, fit, hand.labels, crop, model.config.image_size, cache=Path(folder))
+        footage = footage_of(capture, hand, fit, crop, model.config.image_size, Path(folder))
         for start in range(0, len(footage.frames), CHUNK):
             at = np.arange(start, min(start + CHUNK, len(footage.frames)))
             inputs, _ = make_batch([(footage, at)], model.config.image_size, crop, None)

@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 
 from usthand.capture.rig import Rig
 from usthand.geometry.cameras import Cameras
-from usthand.hand.skeleton import FINGER_TIPS, WRIST
+from usthand.hand.skeleton import FINGER_TIPS, WRIST, palm_length
 from usthand.labels.association.candidates import (
     AssociateConfig,
     Candidates,
@@ -37,7 +37,6 @@ from usthand.labels.association.candidates import (
     gather,
     median_palm,
     pack_detections,
-    palm_length,
     plausible_score,
 )
 from usthand.labels.association.tracks import HandTracks, follow

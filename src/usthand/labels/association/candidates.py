@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
-from usthand.geometry.cameras import Cameras, project, to_camera, triangulate_xy, undistort
-from usthand.hand.skeleton import BONES, MIDDLE_MCP, N_JOINTS, WRIST
+from usthand.geometry.cameras import Cameras, project, to_camera, undistort
+from usthand.geometry.triangulation import triangulate_xy
+from usthand.hand.skeleton import N_JOINTS, bone_lengths, palm_length
 from usthand.labels.association.tracks import TrackConfig
 from usthand.labels.labels import MIN_HAND_PX, Detection
 
@@ -269,14 +270,9 @@ def distances(cameras: Cameras, pack: Pack, points: Float[np.ndarray, "T S J 3"]
     return np.where(usable[..., None], np.minimum(np.where(known, gap, mean[..., None]), FAR), FAR)
 
 
-def palm_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
-    return np.linalg.norm(points[..., MIDDLE_MCP, :] - points[..., WRIST, :], axis=-1)
-
-
 def skeleton_length(points: Float[np.ndarray, "*b J 3"]) -> Float[np.ndarray, "*b"]:
     """The 20 bones laid end to end: the same for every pose of a hand."""
-    start, end = np.array(BONES).T
-    return np.linalg.norm(points[..., end, :] - points[..., start, :], axis=-1).sum(axis=-1)
+    return bone_lengths(points).sum(axis=-1)
 
 
 def median_palm(candidates: Candidates) -> float:

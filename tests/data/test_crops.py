@@ -15,8 +15,8 @@ from usthand.capture.resample import resize_square
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
-from usthand.data import windows
-from usthand.data.windows import Crops, cut_crop, read_crops
+from usthand.data import crops as crops_module
+from usthand.data.crops import Crops, cut_crop, read_crops
 
 SIZE = (160, 120)
 
@@ -75,9 +75,11 @@ def encoded(image: np.ndarray, name: str, space: int, limits: int) -> av.VideoFr
 @pytest.mark.parametrize("space", [1, 2, 5, 6, 9])
 @pytest.mark.parametrize("limits", [1, 2])
 def test_a_crop_from_planes_is_the_crop_of_the_rgb_image(name, space, limits):
-    """In colours that RGB holds, the two ways differ by rounding alone. The converter to RGB cuts fractions off: of each of
-    three products one level or less. Pillow rounds twice, half a level each. That makes 4 at the worst, 2 in the mean.
-    A wrong matrix or range would be 10 and more."""
+    """In colours that RGB holds, the two ways differ by rounding alone.
+
+    The converter to RGB truncates each of three products, by one level or less; Pillow rounds twice, by half a level.
+    That makes 4 at the worst, 2 in the mean. A wrong matrix or range would be 10 and more.
+    """
     if name == "yuvj420p" and limits == 1:
         pytest.skip("this format has the full range by its name")
     rng = np.random.default_rng(3)
@@ -91,7 +93,7 @@ def test_a_crop_from_planes_is_the_crop_of_the_rgb_image(name, space, limits):
 
 
 def test_chroma_stands_where_the_converter_puts_it():
-    """A coloured edge between two pixels: a crop at its own size equals the RGB image on both sides, at odd places too."""
+    """At a coloured edge, a crop at its own size equals the RGB image on both sides, at odd places too."""
     image = np.full((48, 64, 3), (90, 110, 130), np.uint8)
     image[:, 31:], image[20:] = (150, 100, 90), (120, 140, 100)
     picture = VideoPicture(encoded(image, "yuv420p", 1, 1))
@@ -164,7 +166,7 @@ def test_crops_of_a_capture_are_those_of_its_frames(capture, crops, mirrored):
 def test_crops_are_the_same_each_time_and_from_any_frame_on(capture, crops):
     whole = np.concatenate([block for _, block in read_crops(capture, ("a", "c"), two(crops), 32, False)])
     again = np.concatenate([block for _, block in read_crops(capture, ("a", "c"), two(crops), 32, False)])
-    parts = list(read_crops(capture, ("a", "c"), two(crops), 32, False, 70, 141))
+    parts = list(read_crops(capture, ("a", "c"), two(crops), 32, False, (70, 141)))
     assert np.array_equal(whole, again) and parts[0][0] == 70
     assert np.array_equal(np.concatenate([block for _, block in parts]), whole[70:141])
 
@@ -173,7 +175,7 @@ def test_crops_are_the_same_each_time_and_from_any_frame_on(capture, crops):
 def test_crops_do_not_depend_on_the_number_of_cores(capture, crops, monkeypatch, cores):
     """Fewer threads than cameras, as many, and decoders with threads of their own."""
     whole = np.concatenate([block for _, block in read_crops(capture, ("a", "c"), two(crops), 32, False)])
-    monkeypatch.setattr(windows, "usable_cores", lambda: cores)
+    monkeypatch.setattr(crops_module, "usable_cores", lambda: cores)
     again = np.concatenate([block for _, block in read_crops(capture, ("a", "c"), two(crops), 32, False)])
     assert np.array_equal(whole, again)
 
@@ -189,7 +191,7 @@ def test_masked_frames_are_not_converted(capture, crops, monkeypatch):
     )
     masked = crops._replace(view_mask=np.zeros((150, 3), bool))
     assert not any(block.any() for _, block in read_crops(capture, ("a", "b"), masked, 32, False)) and not asked
-    list(read_crops(capture, ("a",), crops, 32, False, 0, 20))
+    list(read_crops(capture, ("a",), crops, 32, False, (0, 20)))
     assert len(asked) == crops.view_mask[:20, 0].sum()
 
 

@@ -1,4 +1,4 @@
-"""Parts taken out of the shipped network: each is really out, and nothing else is touched."""
+"""Changes of the shipped network: each part is really out, and nothing else is touched."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import torch
 from support.networks import make_inputs, run
 from usthand.capture.capture import open_capture
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
-from usthand.experiments.bench.knock_out import CHANGES, answer_changed
+from usthand.experiments.bench.changed_network import CHANGES, reconstruct_changed
 from usthand.hand.io import load_hand
-from usthand.network.model import TINY, UstHand
-from usthand.reconstruction.reconstruct import reconstruct
+from usthand.network.config import TINY
+from usthand.network.model import UstHand
+from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct
 from usthand.training.checkpoint import SHIPPED, load_checkpoint
 
 
@@ -67,13 +68,14 @@ def test_so_many_hypotheses_reach_the_points(capture, monkeypatch, change, count
     monkeypatch.setattr(
         UstHand, "forward", lambda model, inputs, noise: seen.add(noise.shape[-2]) or real(model, inputs, noise)
     )
-    answer_changed(change, capture)
+    reconstruct_changed(change, capture)
     assert seen == {count} and shipped().config.hypotheses == 16
 
 
-def test_with_nothing_taken_out_it_is_the_networks_answer(capture, monkeypatch):
+def test_with_nothing_taken_out_it_is_the_networks_result(capture, monkeypatch):
     monkeypatch.setitem(CHANGES, "nothing", lambda model: None)
-    mine, known = answer_changed("nothing", capture), reconstruct(capture, SHIPPED, "right", answer="network")
+    mine = reconstruct_changed("nothing", capture)
+    known = reconstruct(capture, config=ReconstructConfig(answer="network"))
     assert np.allclose(mine.joints_world_m, known.joints_world_m) and np.allclose(
         mine.vertices_world_m, known.vertices_world_m
     )

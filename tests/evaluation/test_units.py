@@ -1,0 +1,69 @@
+"""What `usthand evaluate` calls a millimetre is one, whatever unit the calibration is in."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from support.fit_scene import rig_in_unit
+from usthand.capture.capture import open_capture
+from usthand.capture.rig import save_rig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.evaluation.evaluate import evaluate_result
+from usthand.fit.fit import FitConfig, fit_labels
+from usthand.labels.labels import load_labels
+
+UNITS_M = {"metres": 1.0, "millimetres": 0.001, "board squares": 0.03}
+CONFIG = FitConfig(joint_model="soft", rounds=4)
+
+
+@pytest.fixture(scope="module")
+def captures(tmp_path_factory):
+    """One capture with truth; its rig in metres, and without scale in three units."""
+    folder = tmp_path_factory.mktemp("units")
+    config = SynthConfig(views=3, frames=8, labels="light", size=128, seed=3)
+    captures = {"metric": make_capture(folder / "metric", config, progress=False)}
+    for name, unit_m in UNITS_M.items():
+        path = folder / name
+        shutil.copytree(folder / "metric", path)
+        save_rig(rig_in_unit(open_capture(path).rig, unit_m), path / "rig.toml")
+        captures[name] = path
+    return {name: open_capture(folder / name) for name in captures}
+
+
+def numbers_of(capture, result) -> dict[str, float]:
+    found = evaluate_result(result, capture)
+    return {name: value for name, value in found.items() if name.rsplit("_", 1)[-1] in ("mm", "px", "s2")}
+
+
+def test_every_number_with_a_unit_is_that_of_any_rig_without_scale(captures):
+    found = {}
+    for name in UNITS_M:
+        labels = load_labels(captures[name], "right")
+        found[name] = numbers_of(captures[name], fit_labels(captures[name].rig, labels, CONFIG))
+    reference = found["metres"]
+    assert {"mpjpe_mm", "mpvpe_pa_mm", "accel_mm_s2", "label_residual_median_px", "mesh_mpjpe_mm"} <= reference.keys()
+    for name, numbers in found.items():
+        assert numbers == pytest.approx(reference, rel=0.01), name
+
+
+def test_with_the_right_size_the_numbers_are_those_of_the_metric_rig(captures):
+    """Were the hand of exactly mean size; then a rig with scale and one without give the same."""
+    metric = captures["metric"]
+    result = fit_labels(metric.rig, load_labels(metric, "right"), CONFIG)
+    reference = numbers_of(metric, result)
+    for name, unit_m in UNITS_M.items():
+        same = replace(result, metric=False, unit_m=unit_m)
+        assert numbers_of(captures[name], same) == pytest.approx(reference, rel=0.01), name
+
+
+def test_a_result_goes_back_to_the_calibrations_unit(captures):
+    capture = captures["millimetres"]
+    result = fit_labels(capture.rig, load_labels(capture, "right"), CONFIG)
+    own = result.in_calibration_unit()
+    np.testing.assert_allclose(own.joints_world_m * result.unit_m, result.joints_world_m, rtol=1e-12)
+    np.testing.assert_allclose(own.joints_cov_m2 * result.unit_m**2, result.joints_cov_m2, rtol=1e-12)
+    assert 50 < np.ptp(own.vertices_world_m[0], axis=0).max() < 300, "a hand in millimetres"
