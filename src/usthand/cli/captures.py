@@ -41,11 +41,12 @@ def init(
         copy: Copy the videos instead of linking them.
         images: Images to take as cameras, where a COLMAP or nerfstudio calibration has several of each.
     """
-    from usthand.capture.create import create_capture
+    from usthand.capture.create import CreateConfig, create_capture
 
+    videos_of = camera_values("--names", names)
     offsets = {camera: whole_number("--offset", text) for camera, text in camera_values("--offset", offset).items()}
-    videos_of, bar = camera_values("--names", names), progress_bar("copying" if copy else "linking")
-    made = create_capture(videos, calibration, out, format, scale, videos_of, offsets, fps, copy, images, bar)
+    config = CreateConfig(format, scale, videos_of, offsets, fps, copy, images)
+    made = create_capture(videos, calibration, out, config, progress_bar("copying" if copy else "linking"))
     show_created(made, out)
 
 
