@@ -11,6 +11,7 @@ from PIL import Image
 from support.small_rig import SIZE, make_rig
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
+from usthand.capture.settings import CaptureSettings, read_offsets, read_settings, save_settings
 from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
 from usthand.evaluation.truth import Truth, load_truth, save_truth
@@ -280,7 +281,7 @@ def test_a_line_that_says_no_place(listed, line, told):
     "place", [(5.0, 3.0, 1.0), (7.25, 4.5, 1.0), (3.3, 2.0, 1.7), (20.0, 12.5, 0.4), (-11.0, -6.4, 2.3)]
 )
 def test_a_placed_image_lies_where_its_pixels_say(listed, place):
-    """Brightness that rises linearly survives any interpolation: pixel (X, Y) of the canvas shows ((X, Y) - (x, y)) / s."""
+    """Linear brightness survives any interpolation: pixel (X, Y) of the canvas shows ((X, Y) - (x, y)) / s."""
     x, y, scale = place
     u, v = np.meshgrid(np.arange(40), np.arange(30))
     image = np.stack((30 + 4 * u, 30 + 4 * v, np.full(u.shape, 200)), -1).astype(np.uint8)
@@ -348,6 +349,17 @@ def test_a_capture_tells_its_data_set(folder):
     (folder / "capture.toml").write_text('dataset = "hanco"\nprotocol = "hamuco"\nsplit = "test"\n')
     opened = open_capture(folder)
     assert (opened.dataset, opened.protocol, opened.split, opened.fps) == ("hanco", "hamuco", "test", 25)
+
+
+def test_settings_come_back_as_they_were_written(tmp_path):
+    file = tmp_path / "capture.toml"
+    assert read_settings(file) == CaptureSettings() and read_offsets(file, ["cam 1"]) == {}
+    written = CaptureSettings(30000 / 1001, {"dataset": 'a "b"', "split": "test"})
+    save_settings(file, written, {"cam 1": -3})
+    assert read_settings(file) == written and read_offsets(file, ["cam 1"]) == {"cam 1": -3}
+    assert file.read_text().startswith("# offset, in frames: how much later the camera started")
+    save_settings(file, CaptureSettings())
+    assert file.read_text().strip() == ""
 
 
 @pytest.mark.parametrize("line", ["fps = 0", 'fps = "fast"', "fps = true", "split = 3", "fps = nan"])

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from usthand.capture.capture import open_capture
-from usthand.capture.create import VideoSource, create_capture, list_videos, match_videos
+from usthand.capture.create import CreateConfig, VideoSource, create_capture, list_videos, match_videos
 from usthand.capture.rig import Camera, Rig, save_rig
 from usthand.capture.video import write_video
 from usthand.cli import main
@@ -91,10 +91,10 @@ def test_relative_paths_give_links_that_hold(raw, tmp_path, monkeypatch):
 def test_nothing_is_written_over(raw, tmp_path):
     (tmp_path / "cap").mkdir()
     (tmp_path / "cap" / "mine.txt").write_text("x")
-    with pytest.raises(UsthandError, match="is there already"):
-        create_capture([raw], raw / "calibration.toml", tmp_path / "cap")
+    with pytest.raises(UsthandError, match="a capture is never written over"):
+        create_capture(raw, raw / "calibration.toml", tmp_path / "cap")
     (tmp_path / "cap" / "mine.txt").unlink()
-    create_capture([raw], raw / "calibration.toml", tmp_path / "cap")
+    create_capture(raw, raw / "calibration.toml", tmp_path / "cap")
 
 
 def test_folders_of_images(raw, tmp_path, capsys):
@@ -192,7 +192,8 @@ def test_a_camera_left_out_is_not_in_the_rig(raw, tmp_path):
     (raw / "cam_1.mp4").unlink()
     film(raw / "cam_2.mp4")
     save_rig(make_rig(("cam_0", "cam_1", "cam_2")), raw / "calibration.toml")
-    made = create_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={"cam_1": "none"})
+    config = CreateConfig(names={"cam_1": "none"})
+    made = create_capture(raw, raw / "calibration.toml", tmp_path / "cap", config)
     assert made.capture.rig.names == ("cam_0", "cam_2")
 
 
@@ -200,14 +201,14 @@ def test_a_camera_left_out_is_not_in_the_rig(raw, tmp_path):
 def test_a_name_that_leads_elsewhere(raw, tmp_path, name):
     save_rig(make_rig((name, "cam_1")), raw / "calibration.toml")
     with pytest.raises(UsthandError, match="cannot be a file's"):
-        create_capture([raw], raw / "calibration.toml", tmp_path / "cap", names={name: "cam_0"})
+        create_capture([raw], raw / "calibration.toml", tmp_path / "cap", CreateConfig(names={name: "cam_0"}))
     assert not (tmp_path / "cap").exists()
 
 
 def test_videos_given_one_by_one(raw, tmp_path):
     film(raw / "calibration_board.mp4")
     with pytest.raises(UsthandError, match=r"calibration_board\.mp4 has no camera"):
-        create_capture([raw], raw / "calibration.toml", tmp_path / "cap")
+        create_capture(raw, raw / "calibration.toml", tmp_path / "cap")
     create_capture([raw / "cam_0.mp4", raw / "cam_1.mp4"], raw / "calibration.toml", tmp_path / "cap")
 
 
@@ -228,7 +229,7 @@ def test_an_offset_is_kept_and_said(raw, tmp_path, capsys):
     capture = open_capture(tmp_path / "cap")
     first = {name: float(next(capture.read(name))[1].mean()) for name in capture.rig.names}
     assert abs(first["cam_0"] - (10 + 12 * 2)) < 5 and abs(first["cam_1"] - 10) < 5 and capture.n_frames == 4
-    assert "later" in (tmp_path / "cap" / "capture.toml").read_text()
+    assert "how much later the camera started" in (tmp_path / "cap" / "capture.toml").read_text()
     for option, fact in (
         ("cam_1=x", "'x'"),
         ("cam_9=1", "offset for 'cam_9'"),
@@ -253,7 +254,7 @@ def test_videos_of_different_rates(raw, tmp_path, capsys):
 
 def test_videos_that_are_none(raw, tmp_path, capsys):
     (raw / "cam_1.mp4").write_bytes(b"no video")
-    assert "cannot be opened" in fails(capsys, raw, tmp_path / "cap")
+    assert "cannot be decoded" in fails(capsys, raw, tmp_path / "cap")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsthandError, match="holds no video"):
         list_videos([tmp_path / "empty"])

@@ -1,6 +1,8 @@
-"""Rigs on disk and mirrored, and what is refused. tests/test_calibration.py has the formats of other programs."""
+"""Rigs on disk and mirrored, and what is refused. test_calibration*.py have the formats of other programs."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +80,39 @@ def test_own_format_keeps_every_bit(tmp_path, lens):
         assert np.abs(a.rotation - b.rotation).max() < 1e-14  # made orthogonal again by an SVD
 
 
+EARLIER = """version = 1
+metric = false
+scale = "unit of the calibration board"
+
+[[cameras]]
+name = "left \\"wide\\""
+size = [640, 480]  # px
+model = "pinhole"
+matrix = [[500.0, 0.0, 320.1], [0.0, 500.0, 240.0], [0.0, 0.0, 1.0]]
+distortion = []
+rotation = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]  # cam_from_world
+translation = [0.1, -1e-17, 3.0]  # cam_from_world, the calibration's own unit
+"""
+
+
+def test_files_of_earlier_versions_are_read_and_written_alike(tmp_path):
+    found = load_rig(write(tmp_path, EARLIER))
+    assert found.names == ('left "wide"',) and not found.metric
+    assert found.unit_source == "unit of the calibration board" and found.cameras[0].size == (640, 480)
+    assert found.cameras[0].translation.tolist() == [0.1, -1e-17, 3.0]
+    save_rig(found, tmp_path / "rig.toml")
+    lines = {line.partition("  #")[0] for line in EARLIER.splitlines()}
+    assert lines <= set((tmp_path / "rig.toml").read_text().splitlines())
+
+
+def test_metres_are_kept_and_other_units_converted():
+    metric = rig()
+    assert metric.in_metres(0.1) is metric
+    converted = replace(metric, metric=False).in_metres(0.1, "a guess")
+    assert converted.metric and converted.unit_source == "a guess"
+    assert (converted.cameras[1].centre_world == 0.1 * metric.cameras[1].centre_world).all()
+
+
 def test_caliscope_is_read_in_order_of_number(tmp_path):
     turn = Rotation.from_rotvec([0.1, 0.2, 0.3]).as_matrix()
     found = load_rig(write(tmp_path, CALISCOPE.format(rotation=turn.tolist())))
@@ -150,8 +185,6 @@ CAMERA_FAULTS = {
 
 @pytest.mark.parametrize("fact", CAMERA_FAULTS)
 def test_impossible_cameras_are_refused(tmp_path, fact):
-    from dataclasses import replace
-
     good = rig()
     save_rig(Rig((replace(good.cameras[0], **CAMERA_FAULTS[fact]), *good.cameras[1:])), tmp_path / "rig.toml")
     with pytest.raises(UsthandError, match=fact):

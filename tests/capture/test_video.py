@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from support.small_rig import make_rig
-from usthand.capture import capture as capture_module
-from usthand.capture import video
-from usthand.capture.capture import COUNTS, open_capture
+from usthand.capture import probe, video
+from usthand.capture.capture import IMAGE_SUFFIXES, open_capture
 from usthand.capture.frames import ImagePaths
+from usthand.capture.probe import COUNTS
 from usthand.capture.rig import save_rig
 from usthand.capture.video import decode, frame_times
 
@@ -136,8 +136,8 @@ def test_what_a_container_does_not_count_is_counted_once(tmp_path, monkeypatch):
     save_rig(make_rig(), tmp_path / "rig.toml")
     for name in "ab":
         write(tmp_path / f"{name}.mkv")
-    counted, real = [], capture_module.count_packets
-    monkeypatch.setattr(capture_module, "count_packets", lambda container: counted.append(1) or real(container))
+    counted, real = [], probe.count_packets
+    monkeypatch.setattr(probe, "count_packets", lambda container: counted.append(1) or real(container))
     assert open_capture(tmp_path).n_frames == open_capture(tmp_path).n_frames == COUNT
     assert len(counted) == 2 and set(json.loads((tmp_path / COUNTS).read_text())) == {"a.mkv", "b.mkv"}
     status = (tmp_path / "b.mkv").stat()
@@ -164,7 +164,7 @@ def test_mp4_and_avi_need_no_counting(tmp_path, monkeypatch):
     save_rig(make_rig(), tmp_path / "rig.toml")
     write(tmp_path / "a.mp4")
     write(tmp_path / "b.avi")
-    monkeypatch.setattr(capture_module, "count_packets", None)
+    monkeypatch.setattr(probe, "count_packets", None)
     assert open_capture(tmp_path).n_frames == COUNT and not (tmp_path / COUNTS).exists()
 
 
@@ -185,7 +185,7 @@ def test_images_of_a_folder_come_in_order_of_name(tmp_path):
     for name in ("10.png", "9.PNG", "ü.jpg", "z.jpeg", "A.webp", "notes.txt", "png"):
         (tmp_path / name).touch()
     expected = sorted(p for p in tmp_path.iterdir() if p.name not in ("notes.txt", "png"))
-    assert list(ImagePaths.in_folder(tmp_path, capture_module.IMAGE_SUFFIXES)) == expected and len(expected) == 5
+    assert list(ImagePaths.in_folder(tmp_path, IMAGE_SUFFIXES)) == expected and len(expected) == 5
 
 
 def test_a_long_list_of_images_takes_little_more_than_its_names(tmp_path):

@@ -19,7 +19,8 @@ from usthand.common.errors import UsthandError
 from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import CAP, Case, ViewRays, make_view, pair_agreement
 from usthand.diagnostics.check import CheckReport, check_capture, make_case
-from usthand.diagnostics.folder import CaptureFacts, VideoFacts, read_facts
+from usthand.capture.probe import VideoHeader
+from usthand.diagnostics.folder import CaptureFacts, read_facts
 from usthand.diagnostics.time_faults import estimate_timing
 from usthand.diagnostics.write import as_json, as_text, write_fixes
 from usthand.geometry.cameras import project
@@ -297,7 +298,7 @@ def test_lenses(name, views):
 def test_videos_of_another_size_than_calibrated():
     made = make(9, 3, "heavy")
     rig = broken_rig(made.rig, lambda c: corrections.resized(c, 512, 512))
-    videos = {name: VideoFacts(256, 256, 150, 30.0) for name in rig.names}
+    videos = {name: VideoHeader(256, 256, 150, 30.0) for name in rig.names}
     report = check_capture(facts(made, rig, videos))
     finding = only(report)
     assert finding.fault == "wrong_size" and finding.evidence["kind"] == "resized"
@@ -311,7 +312,7 @@ def test_width_and_height_exchanged(matrix_too):
     rig = broken_rig(
         made.rig, lambda c: replace(corrections.turned_matrix(c) if matrix_too else c, width=480, height=640)
     )
-    videos = {name: VideoFacts(640, 480, 150, 30.0) for name in rig.names}
+    videos = {name: VideoHeader(640, 480, 150, 30.0) for name in rig.names}
     report = check_capture(facts(made, rig, videos))
     assert only(report).evidence["kind"] == ("turned" if matrix_too else "kept")
     for fixed, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
@@ -326,7 +327,7 @@ def test_labels_of_another_size():
 
 def test_different_lengths_and_rates():
     made = make(9, 3, "heavy")
-    videos = {name: VideoFacts(256, 256, 150 + v, 30.0 - v) for v, name in enumerate(made.rig.names)}
+    videos = {name: VideoHeader(256, 256, 150 + v, 30.0 - v) for v, name in enumerate(made.rig.names)}
     assert [f.fault for f in check_capture(facts(made, videos=videos)).findings] == [
         "different_lengths",
         "different_rates",

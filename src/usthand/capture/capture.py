@@ -2,22 +2,20 @@
 
     capture/
       rig.toml                 the cameras (ours, Caliscope/pyxy3d, Anipose or FreeMoCap)
-      capture.toml             optional: fps = 30.0; dataset, protocol and split for footage of a data set; a table [offset]
-                               for cameras that did not start together
+      capture.toml             optional: frame rate, data set, cameras that did not start together; see
+                               `usthand.capture.settings`
       <camera>.mp4             or .mov .avi .mkv .webm, or a folder <camera>/ of images in order of name,
       <camera>.txt             or a list of images, a line per frame (`ImageRef` says what a line may hold)
       labels/<side>.npz        2D pseudo-labels; of several people's further hands: labels/right-2.npz ...
       truth/<side>.npz         optional, of synthetic captures and data sets: for metrics, never for learning
 
-Frame k of every camera is one instant: of videos with offsets, the overlap counts (`usthand.capture.offsets`). In a list, an empty
-line is a frame that this camera lacks. Truth is an object of its own (`usthand.evaluation.truth`), which the capture does not hold.
+Frame k of every camera is one instant: of videos with offsets, the overlap counts (`usthand.capture.offsets`). In a
+list, an empty line is a frame that this camera lacks. Truth is an object of its own (`usthand.evaluation.truth`), which
+the capture does not hold.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,23 +23,21 @@ from hashlib import sha256
 from math import ceil, floor, isfinite
 from pathlib import Path
 
-import av
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from usthand.capture.frames import ImagePaths, ImagePicture, Picture
-from usthand.capture.offsets import Overlap, overlap, read_offsets
+from usthand.capture.offsets import Overlap, overlap
+from usthand.capture.probe import probe_video
 from usthand.capture.rig import Rig, load_rig
-from usthand.capture.video import count_packets, damaged, decode
+from usthand.capture.settings import read_offsets, read_settings
+from usthand.capture.video import decode
 from usthand.common.errors import UsthandError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".avi", ".mkv", ".webm")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 DEFAULT_FPS = 30.0
-CAPTURE_KEYS = {"fps": float, "dataset": str, "protocol": str, "split": str}
-OFFSET_KEY = "offset"  # a table, which `usthand.capture.offsets` reads
-COUNTS = ".frames.json"  # how many frames the videos have whose containers do not say
 
 
 @dataclass(frozen=True)
@@ -76,11 +72,19 @@ class Source:
     """x, y and scale of an `ImageRef`; empty where no image has any, None where an image has the camera's own size."""
     start: int = 0
     """Frame of the video at which the capture begins."""
+    fps: float | None = None
+    """None for images, and where the video does not say."""
 
 
 @dataclass(frozen=True)
 class Capture:
-    """An opened capture. Holds no frames: `read` decodes them one by one."""
+    """An opened capture; `open_capture` makes one. It holds no frames: `read` decodes them one by one.
+
+    Example:
+        >>> capture = open_capture("clip")
+        >>> for frame, image in capture.read(capture.rig.names[0], stop=3):
+        ...     print(frame, image.shape)
+    """
 
     path: Path
     rig: Rig
@@ -95,6 +99,7 @@ class Capture:
 
     @property
     def n_frames(self) -> int:
+        """How many frames every camera has."""
         return self.sources[0].n_frames
 
     @property
@@ -111,7 +116,7 @@ class Capture:
         return self.path / "labels" / f"{side}.npz"
 
     def identity(self, camera: str) -> dict[str, str | int]:
-        """What tells one camera's footage from another: the files' names, sizes and times of change. Reads no file."""
+        """What distinguishes one camera's footage: its files' names, sizes and times of change. Reads no file."""
         source = self.sources[self.rig.index(camera)]
         files = [path for path in source.images if path is not None] if source.images else [source.path]
         seen = sha256(repr(source.placements).encode())
@@ -128,21 +133,22 @@ class Capture:
         """All hands that have labels: the sides, and with several people the further hands, "right-2" and so on."""
         found = []
         for side in ("right", "left"):
-            further = [
-                p.stem for p in self.labels_path(side).parent.glob(f"{side}-*.npz") if p.stem[len(side) + 1 :].isdigit()
-            ]
+            numbers = (path.stem.partition("-")[2] for path in self.labels_path(side).parent.glob(f"{side}-*.npz"))
             found += [side] if self.labels_path(side).is_file() else []
-            found += sorted(further, key=lambda name: int(name.rpartition("-")[2]))
+            found += [f"{side}-{number}" for number in sorted(filter(str.isdigit, numbers), key=int)]
         return tuple(found)
 
-    def read(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
-        """Frames `start` to `stop` of one camera: (frame, RGB uint8 (H, W, 3)), in constant memory.
+    def read(
+        self, camera: str, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, UInt8[np.ndarray, "H W 3"]]]:
+        """Frames `start` up to `stop` (default: all) of one camera, in constant memory.
 
-        A frame that the camera lacks is black.
+        Yields:
+            The frame's number and its RGB image; a black one where the camera lacks the frame.
 
         Raises:
-            UsthandError: if the file ends early, an image is missing or unreadable, or a frame has another size than the
-                camera was calibrated for.
+            UsthandError: If the rig has no such camera, the file ends early, an image is missing or unreadable, or a
+                frame has another size than the camera was calibrated for.
         """
         for frame, picture in self.pictures(camera, start, stop):
             yield frame, picture.rgb()
@@ -150,8 +156,14 @@ class Capture:
     def pictures(
         self, camera: str, start: int = 0, stop: int | None = None, threads: int = 0
     ) -> Iterator[tuple[int, Picture]]:
-        """As `read`, but each frame still as it was decoded, for those who need only a part of it, or not every frame; by a
-        decoder with so many threads, as many as it likes if 0."""
+        """As `read`, but each frame still as it was decoded: for those who need only a part of it, or not every frame.
+
+        Args:
+            camera: Name of the camera.
+            start: First frame.
+            stop: The frame after the last; None for all.
+            threads: Of the decoder; 0 for as many as it likes.
+        """
         source = self.sources[self.rig.index(camera)]
         stop = self.n_frames if stop is None else min(stop, self.n_frames)
         done = start
@@ -199,19 +211,19 @@ def _read_image(source: Source, frame: int) -> np.ndarray:
 
 
 def place_image(image: Image.Image, x: float, y: float, scale: float, size: tuple[int, int]) -> Image.Image:
-    """An RGB image laid on a black canvas of `size` (width, height), as `ImageRef` says; bilinear, anti-aliased.
+    """An RGB image on a black canvas of `size` (width, height), placed as `ImageRef` says; bilinear, anti-aliased.
 
-    A pixel of the canvas takes part only where the image covers it whole. With integers x, y and scale 1 the pixels are
-    copied.
+    Only pixels of the canvas that the image covers whole are painted. With integers x, y and scale 1 pixels are copied.
     """
     canvas = Image.new("RGB", size)
     spans = [_span(at, scale, length, limit) for at, length, limit in zip((x, y), image.size, size, strict=True)]
     (left, right), (top, bottom) = spans
     if left < right and top < bottom:
         # Corners of the pixels lie half a pixel before their centres, in the canvas as in the image.
-        box = [(edge - 0.5 - at) / scale + 0.5 for edge, at in ((left, x), (top, y), (right, x), (bottom, y))]
-        box = [min(max(edge, 0.0), float(end)) for edge, end in zip(box, image.size * 2, strict=True)]  # rounding
-        canvas.paste(image.resize((right - left, bottom - top), Image.BILINEAR, box), (left, top))
+        edges = [(edge - 0.5 - at) / scale + 0.5 for edge, at in ((left, x), (top, y), (right, x), (bottom, y))]
+        # Rounding may lead out of the image.
+        a, b, c, d = (min(max(edge, 0.0), float(end)) for edge, end in zip(edges, image.size * 2, strict=True))
+        canvas.paste(image.resize((right - left, bottom - top), Image.Resampling.BILINEAR, (a, b, c, d)), (left, top))
     return canvas
 
 
@@ -240,48 +252,62 @@ def open_capture(path: str | Path) -> Capture:
     Whether the images of a list exist is checked when they are read: lists may be long, and their disks slow.
 
     Raises:
-        UsthandError: if the folder, a camera's source or a plausible size is missing, or the lengths differ.
+        UsthandError: If the folder, the rig or a camera's source is missing, a size differs from the rig's, or the
+            lengths differ and no offsets are stated.
+
+    Example:
+        >>> capture = open_capture("clip")
+        >>> print(capture.n_frames, capture.fps, capture.rig.names)
     """
     path = Path(path)
+    check_folder(path)
+    rig = load_rig(path / "rig.toml")
+    sources = tuple(_find_source(path, camera.name, camera.size) for camera in rig.cameras)
+    settings = read_settings(path / "capture.toml")
+    fps = settings.fps or sources[0].fps or DEFAULT_FPS
+    shared = overlap(rig.names, [source.n_frames for source in sources], read_offsets(path / "capture.toml", rig.names))
+    if shared is not None:
+        sources = tuple(_cut(source, *span) for source, span in zip(sources, shared.spans, strict=True))
+    return Capture(path, rig, sources, fps, **settings.origin, overlap=shared)
+
+
+def check_folder(path: Path) -> None:
+    """Check that a capture's folder is there.
+
+    Raises:
+        UsthandError: If it is not.
+    """
     if not path.is_dir():
         raise UsthandError(
             f"there is no folder {path}",
             "a capture is a folder with rig.toml and one video per camera",
             "check the path",
         )
-    rig = load_rig(path / "rig.toml")
-    sources = tuple(_find_source(path, camera.name, (camera.width, camera.height)) for camera in rig.cameras)
-    settings = read_settings(path / "capture.toml")
-    fps = settings.pop("fps", None)
-    shared = overlap(rig.names, [source.n_frames for source in sources], read_offsets(path / "capture.toml", rig.names))
-    if shared is not None:
-        sources = tuple(_cut(source, *span) for source, span in zip(sources, shared.spans, strict=True))
-    return Capture(path, rig, sources, _video_fps(sources[0]) if fps is None else fps, **settings, overlap=shared)
 
 
 def _cut(source: Source, start: int, stop: int) -> Source:
     """The part of a source that lies in the overlap."""
-    return replace(
-        source,
-        n_frames=stop - start,
-        start=0 if source.images else start,
-        images=source.images[start:stop],
-        placements=source.placements[start:stop],
-    )
+    images, placements = source.images[start:stop], source.placements[start:stop]
+    first = 0 if source.images else start
+    return replace(source, n_frames=stop - start, start=first, images=images, placements=placements)
 
 
 def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
     for suffix in VIDEO_SUFFIXES:
         video = folder / f"{name}{suffix}"
         if video.is_file():
-            return Source(video, _count_frames(video, size), size)
+            header = probe_video(video, remember=True)
+            if (header.width, header.height) != size:
+                raise _wrong_size(video, header.width, header.height, *size)
+            return Source(video, header.n_frames, size, fps=header.fps)
     images = folder / name
     if images.is_dir():
         found = ImagePaths.in_folder(images, IMAGE_SUFFIXES)
-        if found:
-            with Image.open(found[0]) as image:
+        first = found[0] if found else None
+        if first is not None:
+            with Image.open(first) as image:
                 if image.size != size:
-                    raise _wrong_size(found[0], *image.size, *size)
+                    raise _wrong_size(first, *image.size, *size)
             return Source(images, len(found), size, found)
     listed = folder / f"{name}.txt"
     if listed.is_file():
@@ -293,47 +319,12 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
     )
 
 
-def _count_frames(video: Path, size: tuple[int, int]) -> int:
-    """The container's own count, or the number of packets where it does not say; nothing is decoded."""
-    try:
-        with av.open(str(video)) as container:
-            stream = container.streams.video[0]
-            if (stream.width, stream.height) != size:
-                raise _wrong_size(video, stream.width, stream.height, *size)
-            return stream.frames or _remembered_count(video, container)
-    except av.error.FFmpegError as error:
-        raise damaged(video, error) from None
-    except IndexError:
-        raise damaged(video, ValueError("no video stream")) from None
-
-
-def _remembered_count(video: Path, container: av.container.InputContainer) -> int:
-    """The number of packets, which takes reading the whole file (Matroska and WebM do not tell it), kept beside the videos.
-
-    A capture that may not be written to is counted each time.
-    """
-    memory, status = video.parent / COUNTS, video.stat()
-    entry = {"bytes": status.st_size, "changed_ns": status.st_mtime_ns}
-    try:
-        known = json.loads(memory.read_text("utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    known = known if isinstance(known, dict) else {}
-    found = known.get(video.name, {})
-    if isinstance(found, dict) and found.items() >= entry.items() and isinstance(found.get("frames"), int):
-        return found["frames"]
-    count = count_packets(container)
-    written = memory.with_name(f"{COUNTS}.{os.getpid()}")
-    try:
-        written.write_text(json.dumps({**known, video.name: {**entry, "frames": count}}, indent=1) + "\n", "utf-8")
-        written.replace(memory)
-    except OSError:
-        written.unlink(missing_ok=True)
-    return count
-
-
 def read_list(file: Path, size: tuple[int, int]) -> Source:
-    """The list of a camera's images. Raises `UsthandError` on a line that is none; no image is looked for."""
+    """The list of a camera's images; no image is looked for.
+
+    Raises:
+        UsthandError: If a line is neither a path nor a path with its place.
+    """
     try:
         lines = file.read_text("utf-8").split("\n")
     except UnicodeDecodeError as error:
@@ -368,32 +359,3 @@ def _bad_line(file: Path, number: int, fact: str) -> UsthandError:
         "a line is a path, or a path, x, y and scale with tabs between, or empty where the image is missing",
         "fix the list, or import the data set again",
     )
-
-
-def read_settings(file: Path) -> dict[str, float | str]:
-    """The checked entries of capture.toml; none where there is no such file."""
-    if not file.is_file():
-        return {}
-    try:
-        data = tomllib.loads(file.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsthandError(f"{file} is not TOML ({error})", "it is damaged", "fix it, or remove it") from None
-    data.pop(OFFSET_KEY, None)
-    for key, value in data.items():
-        known = ", ".join((*CAPTURE_KEYS, OFFSET_KEY))
-        if key not in CAPTURE_KEYS:
-            raise UsthandError(
-                f"{file} has the unknown key {key!r}", f"the keys are {known}", "remove it or fix its spelling"
-            )
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < float("inf")
-        if not (number if CAPTURE_KEYS[key] is float else isinstance(value, str)):
-            kind = "a positive number" if CAPTURE_KEYS[key] is float else "text in quotes"
-            raise UsthandError(f"{file} has {key} = {value!r}", f"{key} is {kind}", "fix the value")
-    return {key: CAPTURE_KEYS[key](value) for key, value in data.items()}
-
-
-def _video_fps(source: Source) -> float:
-    if source.images:
-        return DEFAULT_FPS
-    with av.open(str(source.path)) as container:
-        return float(container.streams.video[0].average_rate or DEFAULT_FPS)

@@ -1,4 +1,4 @@
-"""A capture out of videos and a calibration: match them, check them, link the videos, write rig.toml and capture.toml."""
+"""A capture out of videos and a calibration: match and check them, link the videos, write rig.toml and capture.toml."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import av
 from PIL import Image
 
 from usthand.capture.calibration.read import Format, find_calibration
 from usthand.capture.capture import DEFAULT_FPS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, Capture, open_capture
-from usthand.capture.offsets import check_offsets, offsets_toml, overlap
+from usthand.capture.offsets import overlap
+from usthand.capture.probe import probe_video
 from usthand.capture.rig import Camera, Rig, build_rig, save_rig
+from usthand.capture.settings import CaptureSettings, check_offsets, save_settings
 from usthand.common.errors import UsthandError
+from usthand.common.files import whole_folder
+from usthand.common.progress import Progress, silent
 
 NO_VIDEO = "none"
 """As in `--names cam_3=none`: a calibrated camera that did not record."""
@@ -37,7 +40,28 @@ class VideoSource:
 
     @property
     def stem(self) -> str:
+        """The file's name without its suffix, or the folder's name."""
         return self.path.stem if self.path.is_file() else self.path.name
+
+
+@dataclass(frozen=True)
+class CreateConfig:
+    """How a capture is made of videos and a calibration."""
+
+    format: Format = "auto"
+    """Of the calibration; auto recognises it."""
+    scale: float | None = None
+    """Metres per unit of a calibration without a true scale; it overrules what the file says."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """Video (name or path) by camera, for those that do not match by themselves; "none" leaves a camera out."""
+    offsets: Mapping[str, int] = field(default_factory=dict)
+    """How many frames later than the others a camera started, by name; see `usthand.capture.settings`."""
+    fps: float | None = None
+    """Frame rate; None for the videos' own."""
+    copy: bool = False
+    """Copy the videos instead of linking them."""
+    images: tuple[str, ...] = ()
+    """nerfstudio and COLMAP: names of the images to take as cameras."""
 
 
 @dataclass(frozen=True)
@@ -53,70 +77,60 @@ class CreatedCapture:
 
 
 def create_capture(
-    videos: Sequence[str | Path],
+    videos: str | Path | Sequence[str | Path],
     calibration: str | Path,
     out: str | Path,
-    fmt: Format = "auto",
-    scale: float | None = None,
-    names: Mapping[str, str] | None = None,
-    offsets: Mapping[str, int] | None = None,
-    fps: float | None = None,
-    copy: bool = False,
-    images: Sequence[str] = (),
-    on_progress: Callable[[int, int], None] | None = None,
+    config: CreateConfig = CreateConfig(),
+    progress: Progress = silent,
 ) -> CreatedCapture:
-    """Make the capture folder `out`.
+    """Make the capture folder `out` out of videos and a calibration.
 
     Args:
         videos: A folder of videos or of folders of images, or several such videos and folders themselves.
         calibration: File or folder, of any format of `usthand.capture.calibration.read`.
-        scale: Metres per unit of the calibration; see `read_calibration`.
-        names: Video (name or path) by camera, for those that do not match by themselves; "none" leaves a camera out.
-        offsets: How many frames later than the others a camera started; see `usthand.capture.offsets`.
-        fps: Frame rate, if not the videos'.
-        copy: Copy the videos instead of linking them.
-        images: nerfstudio and COLMAP: names of the images to take as cameras.
-        on_progress: Called with (done, total) of the videos.
+        out: The folder to make. It appears whole or not at all.
+        config: Names, offsets and what else the files do not say.
+        progress: Told of every video that is in place.
 
     Raises:
-        UsthandError: if `out` is there, or videos, calibration and each other do not fit. Nothing is written then.
+        UsthandError: If `out` is there, or videos, calibration and each other do not fit. Nothing is written then.
+
+    Example:
+        >>> config = CreateConfig(scale=0.025, names={"left": "GOPRO_17.mp4"})
+        >>> made = create_capture("raw", "raw/calibration.toml", "clip", config)
+        >>> print(made.capture.n_frames, made.capture.fps, made.fps_from)
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsthandError(f"{out} is there already", "an earlier run made it", "choose another --out, or remove it")
-    found = find_calibration(calibration, fmt, images)
-    footage = match_videos(found.names, list_videos(videos), names or {})
-    rig = build_rig(found, scale, {name: (part.width, part.height) for name, part in footage.items()})
+    found = find_calibration(calibration, config.format, config.images)
+    footage = match_videos(found.names, list_videos(videos), config.names)
+    rig = build_rig(found, config.scale, {name: (part.width, part.height) for name, part in footage.items()})
     rig = Rig(tuple(camera for camera in rig.cameras if camera.name in footage), rig.metric, rig.unit_source)
     for camera in rig.cameras:
         _check_name(camera.name)
         _check_size(camera, footage[camera.name])
-    given = check_offsets(offsets or {}, rig.names, "--offset")
-    overlap(rig.names, [footage[name].n_frames for name in rig.names], given)
-    rate, fps_from = _frame_rate(footage, fps)
+    offsets = check_offsets(config.offsets, rig.names, "--offset")
+    overlap(rig.names, [footage[name].n_frames for name in rig.names], offsets)
+    fps, fps_from = _frame_rate(footage, config.fps)
 
-    out.mkdir(parents=True, exist_ok=True)
-    copied = False
-    for number, camera in enumerate(rig.cameras):
-        copied |= _place(footage[camera.name].path, out, camera.name, copy)
-        if on_progress:
-            on_progress(number + 1, len(rig))
-    save_rig(rig, out / "rig.toml")
-    settings = f"fps = {rate!r}\n" + (f"\n{offsets_toml(given)}" if given else "")
-    (out / "capture.toml").write_text(settings, encoding="utf-8")
+    with whole_folder(out, "a capture") as folder:
+        copied = False
+        for number, name in enumerate(rig.names, 1):
+            copied |= _place(footage[name].path, folder, name, config.copy)
+            progress(number, len(rig), "copying" if config.copy else "linking")
+        save_rig(rig, folder / "rig.toml")
+        save_settings(folder / "capture.toml", CaptureSettings(fps), offsets)
     return CreatedCapture(open_capture(out), footage, copied, fps_from)
 
 
 # ---- videos --------------------------------------------------------------------------------------------------------
 
 
-def list_videos(videos: Sequence[str | Path]) -> tuple[VideoSource, ...]:
+def list_videos(videos: str | Path | Sequence[str | Path]) -> tuple[VideoSource, ...]:
     """The recordings in a folder, or the ones given.
 
     Raises:
-        UsthandError: if there is none, one cannot be opened, or a folder mixes images of several kinds.
+        UsthandError: If there is none, one cannot be opened, or a folder mixes images of several kinds.
     """
-    paths = [Path(path) for path in videos]
+    given = paths = [Path(path) for path in ([videos] if isinstance(videos, (str, Path)) else videos)]
     for path in paths:
         if not path.exists():
             raise UsthandError(f"there is no {path}", "the videos are somewhere else", "check the path")
@@ -125,7 +139,7 @@ def list_videos(videos: Sequence[str | Path]) -> tuple[VideoSource, ...]:
         paths = [path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES or (path.is_dir() and _images(path))]
     if not paths:
         raise UsthandError(
-            f"{videos[0]} holds no video",
+            f"{given[0]} holds no video",
             f"neither {', '.join(VIDEO_SUFFIXES)} files nor folders of images are there",
             "check the path",
         )
@@ -157,16 +171,7 @@ def _image_source(folder: Path) -> VideoSource:
 def _video_source(path: Path) -> VideoSource:
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         raise UsthandError(f"{path} is no video", f"known are {', '.join(VIDEO_SUFFIXES)}", "convert it with ffmpeg")
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-            rate = float(stream.average_rate) if stream.average_rate else None
-            return VideoSource(path, stream.width, stream.height, count, rate)
-    except (av.error.FFmpegError, IndexError):
-        raise UsthandError(
-            f"{path} cannot be opened", "the video is truncated or damaged", "copy or record it again"
-        ) from None
+    return VideoSource(path, *probe_video(path))
 
 
 # ---- matching ------------------------------------------------------------------------------------------------------
@@ -175,12 +180,12 @@ def _video_source(path: Path) -> VideoSource:
 def match_videos(
     cameras: Sequence[str], footage: Sequence[VideoSource], names: Mapping[str, str]
 ) -> dict[str, VideoSource]:
-    """The footage of each camera, by name: as given; else the same name; else but for case; else by the one number in it.
+    """The footage of each camera: as given, else of the same name, else but for case, else by the one number in it.
 
-    Only numbers that tell apart count: in 2024-05-01_cam2.mp4 and 2024-05-01_cam3.mp4, not the date.
+    Only numbers that differ count: in 2024-05-01_cam2.mp4 and 2024-05-01_cam3.mp4, not the date.
 
     Raises:
-        UsthandError: if a camera or a video is left over, or it is not clear which belong together.
+        UsthandError: If a camera or a video is left over, or it is not clear which belong together.
     """
     matched = _given(cameras, footage, names)
     left_out = {name for name, video in names.items() if video == NO_VIDEO}
@@ -211,11 +216,10 @@ def _given(cameras: Sequence[str], footage: Sequence[VideoSource], names: Mappin
             continue
         fits = [part for part in footage if video in (str(part.path), part.path.name, part.stem)]
         if len(fits) != 1 or fits[0] in matched.values():
+            listed = f"the videos are {', '.join(part.path.name for part in footage)}"
             raise UsthandError(
                 f"--names gives {name} the video {video!r}",
-                "it is another camera's already"
-                if fits
-                else f"the videos are {', '.join(part.path.name for part in footage)}",
+                "it is another camera's already" if fits else listed,
                 "give each camera a video of its own",
             )
         matched[name] = fits[0]
@@ -252,11 +256,8 @@ def _unmatched(
     facts = [f"the camera {name} has no video" for name in missing[:1]] if missing else []
     facts += [f"the video {part.path.name} has no camera" for part in spare[:1]]
     example = f"--names {missing[0] if missing else cameras[0]}={spare[0].path.name if spare else NO_VIDEO}"
-    more = (
-        f", and --names CAMERA={NO_VIDEO} leaves a camera out"
-        if missing
-        else ", or give only the videos that belong to it"
-    )
+    leave_out = f", and --names CAMERA={NO_VIDEO} leaves a camera out"
+    more = leave_out if missing else ", or give only the videos that belong to it"
     return UsthandError(
         " and ".join(facts) or "no camera has a video",
         f"the calibration has {', '.join(cameras)}, the videos are {', '.join(videos)}",
@@ -278,7 +279,7 @@ def _check_name(name: str) -> None:
 
 
 def _check_size(camera: Camera, part: VideoSource) -> None:
-    have, want = (part.width, part.height), (camera.width, camera.height)
+    have, want = (part.width, part.height), camera.size
     if have == want:
         return
     if have == want[::-1]:
@@ -309,7 +310,8 @@ def _frame_rate(footage: Mapping[str, VideoSource], fps: float | None) -> tuple[
         raise UsthandError(
             f"the videos have different frame rates ({low} {rates[low]:.4g}, {high} {rates[high]:.4g})",
             "frame k of one is then not the instant of frame k of another",
-            "convert them to one rate with `ffmpeg -i IN -r RATE OUT`, or give --fps if only what the files say is wrong",
+            "convert them to one rate with `ffmpeg -i IN -r RATE OUT`, "
+            "or give --fps if only what the files say is wrong",
         )
     return next(iter(rates.values())), "from the videos"
 

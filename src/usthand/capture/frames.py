@@ -11,21 +11,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import av
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from usthand.capture.resample import Planes
 
 COARSE = {"yuv420p": (2, 2), "yuvj420p": (2, 2), "yuv422p": (2, 1), "yuvj422p": (2, 1)}
-"""Pixels per chroma sample, across and down, in the formats whose planes are used as they are; others become RGB first."""
-# FFmpeg's numbers of colour spaces, with the weights of red and blue in luma. It takes what is not stated (2) for BT.601.
+"""Pixels per chroma sample, across and down, in formats whose planes are used as they are; others become RGB first."""
+# The weights of red and blue in luma, by FFmpeg's number of the colour space; what is not stated (2) counts as BT.601.
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 2: (0.299, 0.114), 5: (0.299, 0.114), 6: (0.299, 0.114)}
 FULL_RANGE = 2  # FFmpeg's number for luma from 0 to 255, not 16 to 235
 # One thread: threads of its own would only get into the way of the decoders' (PyAV 17 and later).
-TO_RGB = {"format": "rgb24"} | ({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})
+TO_RGB: dict[str, Any] = {"format": "rgb24"} | ({"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {})
 
 
 @runtime_checkable
@@ -34,9 +34,11 @@ class Picture(Protocol):
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
         """The image."""
+        ...
 
     def planes(self) -> Planes:
         """The image as it was decoded, if that saves work."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ class ImagePicture:
     read: Callable[[], UInt8[np.ndarray, "H W 3"]]
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image."""
         return self.read()
 
     def planes(self) -> Planes:
+        """The image as planes."""
         return planes_of(self.read())
 
 
@@ -59,15 +63,21 @@ class VideoPicture:
     frame: av.VideoFrame
 
     def rgb(self) -> UInt8[np.ndarray, "H W 3"]:
+        """The image."""
         return self.frame.to_ndarray(**TO_RGB)
 
     def planes(self) -> Planes:
+        """The planes as they were decoded, where their format is a usual one."""
         frame, name = self.frame, self.frame.format.name
         if name not in COARSE or frame.colorspace not in LUMA_WEIGHTS or frame.interlaced_frame:
             return planes_of(self.rgb())
         full = name.startswith("yuvj") or frame.color_range == FULL_RANGE
-        samples = tuple(np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size) for plane in frame.planes)
-        return Planes(samples, (frame.width, frame.height), COARSE[name], rgb_from_yuv(frame.colorspace, full))
+        # PyAV's stubs do not say that its planes have the buffer protocol.
+        flat = (np.frombuffer(plane, np.uint8) for plane in frame.planes)  # pyright: ignore[reportArgumentType, reportCallIssue]
+        luma, blue, red = (row.reshape(-1, plane.line_size) for row, plane in zip(flat, frame.planes, strict=True))
+        return Planes(
+            (luma, blue, red), (frame.width, frame.height), COARSE[name], rgb_from_yuv(frame.colorspace, full)
+        )
 
 
 def planes_of(image: UInt8[np.ndarray, "H W 3"]) -> Planes:
@@ -100,7 +110,7 @@ def rgb_from_yuv(space: int, full: bool) -> Float[np.ndarray, "3 4"]:
 
 
 @dataclass(frozen=True, eq=False)
-class ImagePaths(Sequence):
+class ImagePaths(Sequence[Path | None]):
     """Paths of a camera's images, None where one is missing; made when asked for.
 
     The names lie in one run of bytes: as 100,000 `Path` objects they would take a second and 40 MB per camera.
@@ -109,8 +119,8 @@ class ImagePaths(Sequence):
     folder: Path
     names: bytes
     """All names, relative to the folder or absolute, one after the other."""
-    ends: np.ndarray
-    """(T + 1,) where each name ends, the first entry being 0."""
+    ends: Int[np.ndarray, "_"]
+    """Where each name ends, the first entry being 0."""
 
     @staticmethod
     def of(folder: Path, names: Iterable[str]) -> ImagePaths:
@@ -122,9 +132,8 @@ class ImagePaths(Sequence):
         """The files of a folder that have one of the suffixes, in order of name."""
         endings = tuple(os.fsencode(suffix) for suffix in suffixes)
         # Names are compared as the bytes that they are: for 100,000 files, half a second less than as `Path`.
-        return ImagePaths._of(
-            folder, sorted(n for n in os.listdir(os.fsencode(folder)) if n[-8:].lower().endswith(endings))
-        )
+        names = (name for name in os.listdir(os.fsencode(folder)) if name[-8:].lower().endswith(endings))
+        return ImagePaths._of(folder, sorted(names))
 
     @staticmethod
     def _of(folder: Path, names: list[bytes]) -> ImagePaths:
@@ -139,6 +148,12 @@ class ImagePaths(Sequence):
 
     def __len__(self) -> int:
         return len(self.ends) - 1
+
+    @overload
+    def __getitem__(self, frame: int) -> Path | None: ...
+
+    @overload
+    def __getitem__(self, frame: slice) -> ImagePaths: ...
 
     def __getitem__(self, frame: int | slice) -> Path | ImagePaths | None:
         if isinstance(frame, slice):

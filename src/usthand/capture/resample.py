@@ -1,20 +1,22 @@
 """Squares of an image, scaled with anti-aliasing straight from the planes of a video's frame.
 
-Pillow's bilinear filter, but on luma and chroma as they are decoded: half as many samples as RGB has, and only the small
-result is turned into RGB. Both steps are linear, so their order does not matter, up to rounding and to colours that RGB
-cannot hold. Numba without state that releases the GIL, so that crops can be cut by several threads at once.
+Pillow's bilinear filter, but on luma and chroma as they are decoded: half as many samples as RGB has, and only the
+small result is turned into RGB. Both steps are linear, so their order does not matter, up to rounding and to colours
+that RGB cannot hold. Numba without state that releases the GIL, so that crops can be cut by several threads at once.
 """
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numba import njit
 
 BAND = 8
+Taps = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+"""First sample, number of samples, weights and their sum, for each pixel along one axis; see `_taps`."""
 
 
 class Planes(NamedTuple):
@@ -30,12 +32,14 @@ class Planes(NamedTuple):
     """float32: RGB in [0, 255] as a matrix of the three samples and 1."""
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
-def _taps(origin, side, out, length, coarse):
-    """For each of `out` pixels of a square of `side` that begins at `origin`: first sample and number of samples of a plane
-    whose samples stand for `coarse` pixels, their weights, and the sum of these: 1 but where the image (`length`) ends.
+def _taps(origin: int, side: int, out: int, length: int, coarse: int) -> Taps:
+    """Which samples of a plane make each of `out` pixels of a square of `side` that begins at `origin`.
 
-    A triangle of the half width max(side / out, 1) around the pixel's centre, as in Pillow's `Resample.c`.
+    First sample and number of samples, which stand for `coarse` pixels each; their weights; and the sum of the weights,
+    which is 1 except where the image (`length`) ends. The weights are a
+    triangle of the half width max(side / out, 1) around the pixel's centre, as in Pillow's `Resample.c`.
     """
     scale = side / out
     reach = max(scale, 1.0)
@@ -60,10 +64,15 @@ def _taps(origin, side, out, length, coarse):
     return first, count, weight, share
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
-def _weighted_sum(total, weight, count, rows, first, begin, end):
-    """`total` becomes the sum of `count` rows from `first` on, columns `begin` to `end`; three rows at a time, so that the
-    total is fetched and stored less often."""
+def _weighted_sum(
+    total: np.ndarray, weight: np.ndarray, count: int, rows: np.ndarray, first: int, begin: int, end: int
+) -> None:
+    """`total` becomes the sum of `count` rows from `first` on, columns `begin` to `end`.
+
+    Three rows at a time, so that the total is fetched and stored less often.
+    """
     total[:] = 0
     k = 0
     while k + 2 < count:
@@ -79,12 +88,13 @@ def _weighted_sum(total, weight, count, rows, first, begin, end):
         k += 1
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
-def _scale_down(plane, begin, end, taps, padded):
+def _scale_down(plane: np.ndarray, begin: int, end: int, taps: Taps, padded: int) -> np.ndarray:
     """The first pass: columns `begin` to `end` of a plane, scaled along the other axis; columns become rows.
 
-    Whole rows are added up, for which the compiler uses vector instructions; `BAND` of them are then turned at a time, so
-    that memory is used while it is near.
+    Whole rows are added up, for which the compiler uses vector instructions; `BAND` of them are then turned at a time,
+    so that memory is used while it is near.
     """
     first, count, weight, _ = taps
     turned = np.empty((end - begin, padded), np.float32)
@@ -98,21 +108,44 @@ def _scale_down(plane, begin, end, taps, padded):
     return turned
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
-def _sum_rows(total, turned, begin, taps, x):
+def _sum_rows(total: np.ndarray, turned: np.ndarray, begin: int, taps: Taps, x: int) -> None:
     first, count, weight, _ = taps
     _weighted_sum(total, weight[x], count[x], turned, first[x] - begin, 0, turned.shape[1])
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
-def _to_levels(levels, one, two, three, covered, a, b, c, d):
+def _to_levels(
+    levels: np.ndarray,
+    one: np.ndarray,
+    two: np.ndarray,
+    three: np.ndarray,
+    covered: np.ndarray,
+    a: float,
+    b: float,
+    c: float,
+    d: float,
+) -> None:
     for i in range(len(levels)):
         value = np.int32(a * one[i] + b * two[i] + c * three[i] + d * covered[i] + np.float32(0.5))
         levels[i] = np.uint8(min(max(value, np.int32(0)), np.int32(255)))
 
 
+@no_type_check  # numba compiles it: nothing may be wrapped around it
 @njit(cache=True, nogil=True)
-def _resize(planes, size, coarse, matrix, x, y, side, mirrored, out):
+def _resize(
+    planes: tuple[np.ndarray, np.ndarray, np.ndarray],
+    size: tuple[int, int],
+    coarse: tuple[int, int],
+    matrix: np.ndarray,
+    x: int,
+    y: int,
+    side: int,
+    mirrored: bool,
+    out: np.ndarray,
+) -> None:
     n, (width, height), (across, down) = len(out), size, coarse
     padded = (n + BAND - 1) // BAND * BAND
     left, right = max(x, 0), min(x + side, width)
@@ -146,8 +179,16 @@ def _resize(planes, size, coarse, matrix, x, y, side, mirrored, out):
 def resize_square(
     image: Planes, x: int, y: int, side: int, out: UInt8[np.ndarray, "S S 3"], mirrored: bool = False
 ) -> None:
-    """Scale a square of `side` px, whose upper left pixel is (x, y), into `out`, turned left to right if `mirrored`; black
-    outside the image."""
+    """Scale a square of `side` px, whose upper left pixel is (x, y), into `out`; black outside the image.
+
+    Args:
+        image: The planes.
+        x: Column of the square's upper left pixel; it may lie outside the image.
+        y: Row of it.
+        side: Sides of the square, px of the image.
+        out: What is written.
+        mirrored: Turn the result left to right.
+    """
     if x >= image.size[0] or y >= image.size[1] or x + side <= 0 or y + side <= 0:
         out[:] = 0
     else:

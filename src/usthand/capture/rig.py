@@ -1,11 +1,11 @@
 """Cameras on disk: our own TOML, and through `usthand.capture.calibration` that of others.
 
-A rig holds calibrated cameras with `cam_from_world` in metres, OpenCV axes. Values are numpy float64.
+A rig holds calibrated cameras: cam_from_world, OpenCV axes, lengths in metres unless `Rig.metric` is False. Values are
+NumPy float64.
 """
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 
 from usthand.capture.calibration.base import Calibration, bad_calibration
 from usthand.capture.calibration.caliscope_anipose import read_tables
 from usthand.common.errors import UsthandError
+from usthand.common.files import write_toml
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.lenses import FISHEYE, FISHEYE624, MAX_COEFFICIENTS, PINHOLE, THIN_PRISM
-from usthand.geometry.rotations import rotation_from_axis_angle
+from usthand.geometry.rotations import rotation_matrix
 
 RIG_VERSION = 1
 METRIC = "metres from the calibration"
@@ -35,26 +37,37 @@ CAMERA_KEYS = {"name", "size", "matrix", "distortion", "model", "rotation", "tra
 
 @dataclass(frozen=True)
 class Camera:
-    """One calibrated camera. Pixel centres lie at integer coordinates."""
+    """One calibrated camera. Pixel centres lie at integer coordinates.
+
+    Example:
+        >>> camera = load_calibration("config.toml").cameras[0]
+        >>> print(camera.name, camera.size, camera.matrix[0, 0])  # focal length, px
+        >>> print(camera.centre_world)  # where it stands, in the rig's unit of length
+    """
 
     name: str
     width: int
     height: int
-    matrix: np.ndarray
-    """3x3 intrinsics, px; no skew."""
-    distortion: np.ndarray
+    matrix: Float[np.ndarray, "3 3"]
+    """Intrinsics, px; no skew."""
+    distortion: Float[np.ndarray, "_"]
     """OpenCV's coefficients: 0, 4, 5, 8 or 12 numbers (pinhole), 4 (fisheye); or Meta's twelve (fisheye624):
     k1 to k6, p1, p2, s1 to s4."""
     model: str
     """`pinhole`, `fisheye` or `fisheye624`; `usthand.geometry.cameras` has the formulas."""
-    rotation: np.ndarray
-    """3x3, cam_from_world."""
-    translation: np.ndarray
-    """3, cam_from_world, metres."""
+    rotation: Float[np.ndarray, "3 3"]
+    """Cam_from_world."""
+    translation: Float[np.ndarray, "3"]
+    """Cam_from_world, in the rig's unit of length."""
 
     @property
-    def centre_world(self) -> np.ndarray:
-        """Where the camera stands, (3,)."""
+    def size(self) -> tuple[int, int]:
+        """Width and height, px."""
+        return self.width, self.height
+
+    @property
+    def centre_world(self) -> Float[np.ndarray, "3"]:
+        """Where the camera stands, in the rig's unit of length."""
         return -self.rotation.T @ self.translation
 
     @property
@@ -65,8 +78,8 @@ class Camera:
         return FISHEYE if self.model == "fisheye" else FISHEYE624
 
     @property
-    def coefficients(self) -> np.ndarray:
-        """The distortion padded with zeros, (12,)."""
+    def coefficients(self) -> Float[np.ndarray, "12"]:
+        """The distortion padded with zeros."""
         return np.pad(np.asarray(self.distortion, float), (0, MAX_COEFFICIENTS - len(self.distortion)))
 
     def mirrored(self) -> Camera:
@@ -83,18 +96,19 @@ class Camera:
             distortion[8:10] *= -1
         elif self.model == "fisheye624":
             distortion[[6, 8, 9]] *= -1
-        return replace(
-            self,
-            matrix=matrix,
-            distortion=distortion,
-            rotation=MIRROR[:, None] * self.rotation * MIRROR,
-            translation=MIRROR * self.translation,
-        )
+        rotation, translation = MIRROR[:, None] * self.rotation * MIRROR, MIRROR * self.translation
+        return replace(self, matrix=matrix, distortion=distortion, rotation=rotation, translation=translation)
 
 
 @dataclass(frozen=True)
 class Rig:
-    """Cameras that share one world frame."""
+    """Cameras that share one world frame.
+
+    Example:
+        >>> rig = open_capture("clip").rig
+        >>> print(rig.names, rig.unit_source)
+        >>> uv_px, depth = project(rig.tensors(), torch.zeros(1, 3))  # where each camera sees the world's origin
+    """
 
     cameras: tuple[Camera, ...]
     metric: bool = True
@@ -121,18 +135,19 @@ class Rig:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The cameras' names, in order."""
         return tuple(camera.name for camera in self.cameras)
 
     @property
-    def widths(self) -> np.ndarray:
-        """(V,) px."""
+    def widths(self) -> Int[np.ndarray, "V"]:
+        """Widths of the images, px."""
         return np.array([camera.width for camera in self.cameras])
 
     def index(self, name: str) -> int:
         """The position of a camera.
 
         Raises:
-            UsthandError: if the rig has no camera of that name.
+            UsthandError: If the rig has no camera of that name.
         """
         if name not in self.names:
             raise UsthandError(
@@ -143,7 +158,7 @@ class Rig:
         return self.names.index(name)
 
     def without(self, name: str) -> Rig:
-        """The rig less one camera."""
+        """The rig without one camera."""
         self.index(name)
         return replace(self, cameras=tuple(c for c in self.cameras if c.name != name))
 
@@ -170,7 +185,7 @@ def load_rig(path: str | Path) -> Rig:
     """Read rig.toml: our own, or a Caliscope, Anipose or FreeMoCap file in its place, recognised by its keys.
 
     Raises:
-        UsthandError: if the file is missing, is none of these formats, has an unknown key or an impossible value.
+        UsthandError: If the file is missing, is none of these formats, has an unknown key or an impossible value.
     """
     path = Path(path)
     if not path.is_file():
@@ -186,7 +201,7 @@ def read_toml(path: Path, fmt: str = "auto") -> Calibration | Rig:
     """A TOML file of cameras: a checked `Rig` from our own, a `Calibration` from another program's.
 
     Raises:
-        UsthandError: as `load_rig`.
+        UsthandError: As `load_rig`.
     """
     try:
         data = tomllib.loads(path.read_text("utf-8"))
@@ -217,11 +232,12 @@ def build_rig(
     """A checked rig in metres, or in the file's own unit if nobody says how long that is (`Rig.metric` is then False).
 
     Args:
+        found: What the file says; a `Rig` is checked already.
         scale: Metres per unit of the file; overrides what the file says.
         sizes: Width and height (px) of cameras by name, for files that do not say; the file's own come first.
 
     Raises:
-        UsthandError: if the scale is no positive number, a size is missing, or a camera is impossible.
+        UsthandError: If the scale is no positive number, a size is missing, or a camera is impossible.
     """
     if scale is not None and not (np.isfinite(scale) and scale > 0):
         raise UsthandError(
@@ -269,7 +285,7 @@ def _camera(path: Path, entry: dict[str, Any], name: str) -> Camera:
         rotation = np.array(entry["rotation"], float)
         translation = np.array(entry["translation"], float).reshape(3)
         if rotation.size == 3:
-            rotation = rotation_from_axis_angle(torch.from_numpy(rotation.reshape(3))).numpy()
+            rotation = rotation_matrix(rotation.reshape(3))
         rotation = rotation.reshape(3, 3)
     except (KeyError, ValueError, TypeError) as error:
         raise bad_calibration(
@@ -318,31 +334,20 @@ def _checked(path: Path, camera: Camera) -> Camera:
 # ---- writing ------------------------------------------------------------------------------------------------------
 
 
-def _numbers(values: np.ndarray) -> str:
-    if values.ndim > 1:
-        return "[" + ", ".join(_numbers(row) for row in values) + "]"
-    return "[" + ", ".join(repr(float(v)) for v in values) + "]"
-
-
-def _text(value: str) -> str:
-    """A TOML string; JSON's escapes are TOML's."""
-    return json.dumps(value)
-
-
 def save_rig(rig: Rig, path: str | Path) -> None:
     """Write our own TOML. Numbers keep their full precision."""
-    lines = [f"version = {RIG_VERSION}", f"metric = {str(rig.metric).lower()}", f"scale = {_text(rig.unit_source)}"]
     unit = "metres" if rig.metric else "the calibration's own unit"
-    for camera in rig.cameras:
-        lines += [
-            "",
-            "[[cameras]]",
-            f"name = {_text(camera.name)}",
-            f"size = [{camera.width}, {camera.height}]  # px",
-            f'model = "{camera.model}"',
-            f"matrix = {_numbers(camera.matrix)}",
-            f"distortion = {_numbers(camera.distortion)}",
-            f"rotation = {_numbers(camera.rotation)}  # cam_from_world",
-            f"translation = {_numbers(camera.translation)}  # cam_from_world, {unit}",
-        ]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    cameras = [
+        {
+            "name": camera.name,
+            "size": list(camera.size),
+            "model": camera.model,
+            "matrix": camera.matrix.tolist(),
+            "distortion": camera.distortion.tolist(),
+            "rotation": camera.rotation.tolist(),
+            "translation": camera.translation.tolist(),
+        }
+        for camera in rig.cameras
+    ]
+    data = {"version": RIG_VERSION, "metric": rig.metric, "scale": rig.unit_source, "cameras": cameras}
+    write_toml(path, data, f"size and matrix: px; rotation and translation: cam_from_world, {unit}")

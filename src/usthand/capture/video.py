@@ -2,8 +2,9 @@
 
 Frame k of a video is the k-th that comes out when it is decoded from its beginning. To begin later, a decoder must be
 sent to a key frame, and containers are asked for times, not for numbers. So the times of all frames are read from the
-packets once, without decoding, which holds for any frame rate, steady or not; every frame that is decoded after a jump is
-then recognised by its time. Where times are missing, doubled or not what was announced, decoding begins at the beginning.
+packets once, without decoding, which holds for any frame rate, steady or not; every frame that is decoded after a jump
+is then recognised by its time. Where times are missing, doubled or not what was announced, decoding begins at the
+beginning.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from pathlib import Path
 
 import av
 import numpy as np
-from jaxtyping import Int
+from av.container import InputContainer
+from av.error import FFmpegError
+from jaxtyping import Int, UInt8
 
 from usthand.capture.frames import VideoPicture
 from usthand.common.errors import UsthandError
@@ -25,8 +28,8 @@ JUMP_FROM = 500
 TIMED = {"mov", "mp4", "matroska", "webm"}
 """Containers that keep when each frame is shown. AVI does not: its times are guesses, and others after a jump."""
 REORDER = 17
-"""Frames that the jump aims before its goal: H.264 may show a frame 16 later than it is stored, and containers jump by the
-order of storage."""
+"""Frames that the jump aims before its goal: H.264 may show a frame 16 later than it is stored, and containers jump by
+the order of storage."""
 VIDEO_CRF = "15"  # H.264 quality: visually lossless, so that compression does not blur small hands
 
 
@@ -40,7 +43,7 @@ def damaged(path: Path, error: Exception) -> UsthandError:
     )
 
 
-def count_packets(container: av.container.InputContainer) -> int:
+def count_packets(container: InputContainer) -> int:
     """Number of frames, by reading the whole file."""
     return sum(1 for packet in container.demux(video=0) if packet.size)
 
@@ -54,10 +57,13 @@ def decode(path: Path, start: int, stop: int, threads: int = 0) -> Iterator[tupl
     """Frames `start` to `stop`, or to the end where that comes first; in constant memory.
 
     Args:
-        threads: of the decoder; 0 for as many as it likes.
+        path: The video.
+        start: First frame.
+        stop: The frame after the last.
+        threads: Of the decoder; 0 for as many as it likes.
 
     Raises:
-        UsthandError: if the file cannot be decoded.
+        UsthandError: If the file cannot be decoded.
     """
     frame = start
     try:
@@ -67,11 +73,11 @@ def decode(path: Path, start: int, stop: int, threads: int = 0) -> Iterator[tupl
                 frame += 1
         if frame < stop:
             yield from _from_beginning(path, frame, stop, threads)
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise damaged(path, error) from None
 
 
-def _open(path: Path, threads: int) -> av.container.InputContainer:
+def _open(path: Path, threads: int) -> InputContainer:
     container = av.open(str(path))
     stream = container.streams.video[0]
     stream.thread_type, stream.thread_count = "AUTO" if threads != 1 else "NONE", threads
@@ -129,9 +135,17 @@ def _frame_times(path: Path, size: int, changed_ns: int) -> Int[np.ndarray, "T"]
     return times if len(times) == len(shown) and first is not None and first.pts == times[0] else None
 
 
-def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float, crf: str = VIDEO_CRF) -> None:
-    """Write RGB uint8 frames (H, W, 3) as H.264 (yuv420p, which every browser plays); sides must be even. A higher
-    `crf` makes a smaller and coarser file."""
+def write_video(
+    path: str | Path, frames: Iterable[UInt8[np.ndarray, "H W 3"]], fps: float, crf: str = VIDEO_CRF
+) -> None:
+    """Write H.264 (yuv420p, which every browser plays).
+
+    Args:
+        path: The file.
+        frames: RGB images, all of one size with even sides.
+        fps: Frames per second.
+        crf: H.264's quality: a higher number makes a smaller and coarser file.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:

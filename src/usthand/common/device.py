@@ -8,10 +8,10 @@ from usthand.common.errors import UsthandError
 
 
 def check_device(name: str) -> None:
-    """See that torch can compute on a device.
+    """Check that torch can compute on a device.
 
     Raises:
-        UsthandError: if it cannot.
+        UsthandError: If it cannot.
     """
     try:
         float(torch.zeros(1, dtype=torch.float64, device=name))  # cameras are float64

@@ -88,7 +88,23 @@ def refuse_existing(
         raise UsthandError(f"{there[0]} is there already", cause, fix)
 
 
-def write_toml(path: str | Path, data: Mapping[str, Any]) -> None:
-    """Write plain tables as TOML; the file appears whole or not at all."""
+def write_toml(path: str | Path, data: Mapping[str, Any], comment: str = "") -> None:
+    """Write plain tables as TOML, each array on one line; the file appears whole or not at all.
+
+    Args:
+        path: The file; one that is there already is replaced.
+        data: Strings, numbers, lists and tables of these. Floats come back exactly.
+        comment: Lines for people at the top of the file.
+    """
+    lines = [f"# {line}" for line in comment.splitlines()]
+    depth = 0  # of arrays; tomli_w puts each of their items on a line of its own
+    for line in tomli_w.dumps(data).removesuffix("\n").split("\n"):
+        item, closes = line.strip(), line.strip() in ("]", "],")
+        if depth:
+            lines[-1] = lines[-1].rstrip(", ") + item if closes else lines[-1] + item
+            lines[-1] += " " if item.endswith(",") else ""
+        else:
+            lines.append(line)
+        depth += item.endswith("[") - closes
     with whole_file(path) as partial:
-        partial.write_text(tomli_w.dumps(data), encoding="utf-8")
+        partial.write_text("\n".join(lines) + "\n", encoding="utf-8")

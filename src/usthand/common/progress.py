@@ -1,4 +1,4 @@
-"""How long work tells how far it is: one protocol; whoever calls decides whether and how a person sees it."""
+"""How long work reports its progress: one protocol. The caller decides whether and how a person sees it."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import io
 import pickle
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
     refused: str | None = None
 
-    def known(self, module: str, name: str) -> Any | None:
+    def known(self, module: str, name: str) -> object | None:
         """What stands for a name of the pickle, or None where it is refused."""
         if module in _NUMPY_MULTIARRAY and name == "_reconstruct":
             return np.zeros(1).__reduce__()[0]
@@ -39,7 +39,12 @@ class ArrayUnpickler(pickle.Unpickler):
             return _encode
         return None
 
-    def find_class(self, module: str, name: str) -> Any:
+    def find_class(self, module: str, name: str) -> object:
+        """What stands for a name of the pickle.
+
+        Raises:
+            UnpicklingError: If it is refused.
+        """
         found = self.known(module, name)
         if found is None:
             self.refused = f"{module}.{name}"
@@ -50,7 +55,8 @@ class ArrayUnpickler(pickle.Unpickler):
 class TensorUnpickler(ArrayUnpickler):
     """Knows torch's tensors too, as a plain `pickle.dump` writes them, and hands them out as arrays."""
 
-    def known(self, module: str, name: str) -> Any | None:
+    def known(self, module: str, name: str) -> object | None:
+        """As `ArrayUnpickler.known`, and the constructors of tensors."""
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _array_of_tensor
         if (module, name) == ("torch.storage", "_load_from_bytes"):
@@ -65,8 +71,10 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     return text.encode("latin1") if encoding == "latin1" else text.encode("utf-8")
 
 
-def _array_of_buffer(buffer: bytes, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
-    return np.frombuffer(buffer, dtype).reshape(shape, order=order).copy(order="A")
+def _array_of_buffer(
+    buffer: bytes | bytearray | pickle.PickleBuffer, dtype: np.dtype, shape: tuple[int, ...], order: Literal["C", "F"]
+) -> np.ndarray:
+    return np.frombuffer(memoryview(buffer), dtype).reshape(shape, order=order).copy(order="A")
 
 
 def _array_of_storage(content: bytes) -> np.ndarray:
@@ -77,11 +85,11 @@ def _array_of_storage(content: bytes) -> np.ndarray:
     return torch.empty(0, dtype=storage.dtype).set_(storage).numpy()
 
 
-def _array_of_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: Any) -> np.ndarray:
+def _array_of_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tuple, *_: object) -> np.ndarray:
     """A tensor's values as an array of their own.
 
     Raises:
-        ValueError: if its size and stride reach beyond the storage.
+        ValueError: If its size and stride reach beyond the storage.
     """
     storage, size, stride = np.asarray(storage), tuple(map(int, size)), tuple(map(int, stride))
     if len(size) != len(stride) or min((offset, *size, *stride)) < 0:
@@ -95,17 +103,17 @@ def _array_of_tensor(storage: np.ndarray, offset: int, size: tuple, stride: tupl
     return np.lib.stride_tricks.as_strided(storage[offset:], size, strides).copy()
 
 
-def load_pickle(path: Path, reader: type[ArrayUnpickler], holds: str, fix: str) -> Any:
-    """What is in a pickle, Python 2's included.
+def load_pickle(path: Path, reader: type[ArrayUnpickler], holds: str, fix: str) -> object:
+    """What is in a pickle, of Python 2 too.
 
     Args:
-        path: the file.
-        reader: which names are known.
-        holds: in words, what the file is: "a hand".
-        fix: the command or action that fixes a bad file.
+        path: The file.
+        reader: Which names are known.
+        holds: In words, what the file is: "a hand".
+        fix: The command or action that fixes a bad file.
 
     Raises:
-        UsthandError: if it is missing, is no pickle, or names anything that `reader` does not know; nothing is then run.
+        UsthandError: If it is missing, is no pickle, or names anything that `reader` does not know; nothing runs.
     """
     try:
         with open(path, "rb") as file:

@@ -19,8 +19,9 @@ from jaxtyping import Bool
 
 from usthand.capture.capture import ImageRef
 from usthand.capture.rig import Rig, save_rig
+from usthand.capture.settings import CaptureSettings, save_settings
 from usthand.common.errors import UsthandError
-from usthand.common.files import whole_folder, write_toml
+from usthand.common.files import whole_folder
 from usthand.evaluation.truth import Truth, save_truth
 from usthand.geometry.cameras import Cameras, project
 from usthand.geometry.triangulation import triangulate
@@ -108,8 +109,8 @@ def write_recording(recording: Recording, out: Path) -> Path:
 
 def _fill(folder: Path, recording: Recording) -> None:
     save_rig(recording.rig, folder / "rig.toml")
-    part = {key: getattr(recording, key) for key in DatasetPart._fields}
-    write_toml(folder / "capture.toml", {"fps": float(recording.fps), **part})
+    origin = {key: getattr(recording, key) for key in DatasetPart._fields}
+    save_settings(folder / "capture.toml", CaptureSettings(float(recording.fps), origin))
     for view, name in enumerate(recording.rig.names):
         rows = (_line(row[view]) + "\n" for row in recording.images)
         (folder / f"{name}.txt").write_text("".join(rows), "utf-8")

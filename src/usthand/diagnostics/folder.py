@@ -5,26 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 from PIL import Image
 
-from usthand.capture.capture import DEFAULT_FPS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, read_list, read_settings
-from usthand.capture.offsets import read_offsets
+from usthand.capture.capture import DEFAULT_FPS, IMAGE_SUFFIXES, VIDEO_SUFFIXES, check_folder, read_list
+from usthand.capture.probe import VideoHeader, probe_video
 from usthand.capture.rig import Camera, Rig, load_rig
+from usthand.capture.settings import read_offsets, read_settings
 from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import SIDES
 from usthand.labels.labels import Labels, load_npz
-
-
-@dataclass(frozen=True)
-class VideoFacts:
-    """What the header of a camera's video says."""
-
-    width: int
-    height: int
-    n_frames: int
-    fps: float | None
-    """None for a folder of images."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +23,7 @@ class CaptureFacts:
     path: Path
     rig: Rig
     labels: tuple[Labels, ...]
-    videos: dict[str, VideoFacts | None]
+    videos: dict[str, VideoHeader | None]
     """By camera; None where there is no video, or none that opens."""
     fps: float
     offsets: dict[str, int]
@@ -50,12 +39,7 @@ def read_facts(path: str | Path) -> CaptureFacts:
         UsthandError: if there is no folder, no rig or no labels, or one of these files cannot be read.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise UsthandError(
-            f"there is no folder {path}",
-            "a capture is a folder with rig.toml and one video per camera",
-            "check the path",
-        )
+    check_folder(path)
     rig = load_rig(path / "rig.toml")
     files = [path / "labels" / f"{side}.npz" for side in SIDES]
     labels = tuple(load_npz(file) for file in files if file.is_file())
@@ -68,30 +52,26 @@ def read_facts(path: str | Path) -> CaptureFacts:
     videos = {camera.name: _video(path, camera) for camera in rig.cameras}
     settings = read_settings(path / "capture.toml")
     rates = [video.fps for video in videos.values() if video is not None and video.fps]
-    fps = float(settings.pop("fps", rates[0] if rates else DEFAULT_FPS))
-    return CaptureFacts(path, rig, labels, videos, fps, read_offsets(path / "capture.toml", rig.names), settings)
+    fps = settings.fps or (rates[0] if rates else DEFAULT_FPS)
+    offsets = read_offsets(path / "capture.toml", rig.names)
+    return CaptureFacts(path, rig, labels, videos, fps, offsets, dict(settings.origin))
 
 
-def _video(folder: Path, camera: Camera) -> VideoFacts | None:
+def _video(folder: Path, camera: Camera) -> VideoHeader | None:
     name = camera.name
     for suffix in VIDEO_SUFFIXES:
         file = folder / f"{name}{suffix}"
         if file.is_file():
             try:
-                with av.open(str(file)) as container:
-                    stream = container.streams.video[0]
-                    count = stream.frames or sum(1 for packet in container.demux(stream) if packet.size)
-                    return VideoFacts(stream.width, stream.height, count, float(stream.average_rate or 0) or None)
-            except (av.error.FFmpegError, IndexError):
+                return probe_video(file, remember=True)
+            except UsthandError:
                 return None
     images = folder / name
     found = sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) if images.is_dir() else []
     if not found and (folder / f"{name}.txt").is_file():
-        # Listed images are laid on the camera's own canvas, and are many: none is opened.
-        return VideoFacts(
-            camera.width, camera.height, read_list(folder / f"{name}.txt", (camera.width, camera.height)).n_frames, None
-        )
+        # Listed images are placed on the camera's own canvas, and are many: none is opened.
+        return VideoHeader(*camera.size, read_list(folder / f"{name}.txt", camera.size).n_frames, None)
     if not found:
         return None
     with Image.open(found[0]) as image:
-        return VideoFacts(*image.size, len(found), None)
+        return VideoHeader(*image.size, len(found), None)

@@ -10,7 +10,7 @@ from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import FLOOR
 from usthand.diagnostics.candidate_faults import CandidateFault
 from usthand.diagnostics.findings import Finding, who
-from usthand.diagnostics.folder import VideoFacts
+from usthand.capture.probe import VideoHeader
 from usthand.diagnostics.hand_faults import MIN_HAND_PX, MIN_SEEN, MIN_TWO_VIEWS
 from usthand.diagnostics.search import begin, measure
 from usthand.diagnostics.work import EVIDENCE_FRAMES, Work
@@ -81,7 +81,7 @@ def _sizes(work: Work) -> None:
     work.apply(candidate)
 
 
-def _to_size(camera, video: VideoFacts, kind: str):
+def _to_size(camera, video: VideoHeader, kind: str):
     if kind == "resized":
         return corrections.resized(camera, video.width, video.height)
     if kind == "turned":

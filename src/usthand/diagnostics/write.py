@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from usthand.capture.offsets import offsets_toml
 from usthand.capture.rig import save_rig
+from usthand.capture.settings import CaptureSettings, save_settings
 from usthand.common.errors import UsthandError
 from usthand.diagnostics.check import CheckReport
 from usthand.diagnostics.folder import CaptureFacts
@@ -38,7 +38,7 @@ def write_fixes(facts: CaptureFacts, report: CheckReport) -> list[str]:
             labels.save(facts.path / LABELS / f"{labels.side}.npz")
         todo.append(_move(facts.path, "labels", LABELS))
     if report.offsets is not None:
-        (facts.path / SETTINGS).write_text(_settings(facts, report.offsets), "utf-8")
+        save_settings(facts.path / SETTINGS, CaptureSettings(facts.fps, facts.origin), report.offsets)
         todo.append(f"{_move(facts.path, 'capture.toml', SETTINGS)} && usthand label {facts.path} --overwrite")
     return todo
 
@@ -46,11 +46,6 @@ def write_fixes(facts: CaptureFacts, report: CheckReport) -> list[str]:
 def _move(folder: Path, name: str, fixed: str) -> str:
     keep = f"mv {folder / name} {folder / name}.old && " if (folder / name).exists() else ""
     return f"{keep}mv {folder / fixed} {folder / name}"
-
-
-def _settings(facts: CaptureFacts, offsets: dict[str, int]) -> str:
-    lines = [f"fps = {facts.fps}", *(f'{key} = "{value}"' for key, value in facts.origin.items()), ""]
-    return "\n".join([*lines, offsets_toml(offsets)])
 
 
 def as_text(facts: CaptureFacts, report: CheckReport) -> str:

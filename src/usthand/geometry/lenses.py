@@ -1,7 +1,7 @@
 """Lenses: bending ideal image coordinates as a camera does, and back, differentiable and batched.
 
 OpenCV's pinhole (with its thin prism) and fisheye, and Meta's FISHEYE624. All coordinates are at depth 1, unitless.
-Shapes: `*b` any batch axes, V views, N points. `usthand.geometry.cameras.Cameras.distortion` says the coefficients' order.
+Shapes: `*b` any batch axes, V views, N points. `usthand.geometry.cameras.Cameras` has the order of coefficients.
 """
 
 from __future__ import annotations

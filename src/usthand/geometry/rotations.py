@@ -20,13 +20,13 @@ def rotation_matrix(vector: Float[np.ndarray, "*b 3"]) -> Float[np.ndarray, "*b 
 
 
 def rotation_vector(matrix: Float[np.ndarray, "*b 3 3"]) -> Float[np.ndarray, "*b 3"]:
-    """The shortest rotation vectors (radians) of rotation matrices, in the matrices' precision; stable at all angles."""
+    """The shortest rotation vectors (radians) of rotation matrices, in their precision; stable at all angles."""
     vector = Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec()
     return vector.reshape(matrix.shape[:-1]).astype(matrix.dtype)
 
 
 def skew(v: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
-    """The matrix of the cross product with `v`, so that skew(a) b = a x b."""
+    """The matrix of the cross product: it takes b to v x b."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
@@ -101,6 +101,6 @@ def similarity_between(
 def align_similarity(
     source: Float[Tensor, "*b N 3"], target: Float[Tensor, "*b N 3"], scale: bool = True
 ) -> Float[Tensor, "*b N 3"]:
-    """`source` moved onto `target` by the best similarity (Procrustes), or the best rigid motion if `scale` is False."""
+    """`source` moved onto `target` by the best similarity (Procrustes), or rigid motion if `scale` is False."""
     factor, rotation, shift = similarity_between(source, target, scale)
     return factor[..., None, None] * (source @ rotation.transpose(-1, -2)) + shift.unsqueeze(-2)

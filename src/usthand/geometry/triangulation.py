@@ -64,12 +64,13 @@ def view_centre(cameras: Cameras) -> Float[Tensor, "*b 3"]:
     return mean + (inverse_3x3(across.sum(-3) + 1e-3 * eye) @ moment.unsqueeze(-1)).squeeze(-1)
 
 
-def _projection_jacobian(rotation: Tensor, cam: Tensor) -> tuple[Tensor, Tensor]:
-    """Ideal projection (*b V N 2) and its derivative by the world point (*b V N 2 3)."""
+def _linearised(cameras: Cameras, points: Tensor, xy: Tensor, precision: Tensor) -> tuple[Tensor, Tensor]:
+    """The normal equations of a Gauss-Newton step from `points`: matrix (*b N 3 3) and right side (*b N 3)."""
+    rotation, cam = cameras.cam_from_world[..., :3], to_camera(cameras, points)
     depth = cam[..., 2:].clamp_min(MIN_DEPTH_M)
-    xy = cam[..., :2] / depth
-    rows = (rotation[..., None, :2, :] - xy.unsqueeze(-1) * rotation[..., None, 2:, :]) / depth.unsqueeze(-1)
-    return xy, rows
+    predicted = cam[..., :2] / depth
+    rows = (rotation[..., None, :2, :] - predicted.unsqueeze(-1) * rotation[..., None, 2:, :]) / depth.unsqueeze(-1)
+    return _normal_equations(rows, precision, xy - predicted)
 
 
 def triangulate_xy(
@@ -87,13 +88,11 @@ def triangulate_xy(
     rotation, translation = cameras.cam_from_world[..., :3], cameras.cam_from_world[..., 3]
     weight = 0.5 * precision.diagonal(dim1=-2, dim2=-1).sum(-1)
     points = _linear_start(rotation, translation, xy, weight, view_centre(cameras))
-    for step in range(iterations + 1):
-        cam = to_camera(cameras, points)
-        predicted, rows = _projection_jacobian(rotation, cam)
-        normal, moment = _normal_equations(rows, precision, xy - predicted)
-        if step < iterations:
-            # A point with one view or none has no depth: that is what steps longer than 0.05 (5 cm) mean.
-            points = points + _solve_damped(normal, moment, 1e-6).clamp(-0.05, 0.05)
+    normal, moment = _linearised(cameras, points, xy, precision)
+    for _ in range(iterations):
+        # A point with one view or none has no depth: that is what steps longer than 0.05 (5 cm) mean.
+        points = points + _solve_damped(normal, moment, 1e-6).clamp(-0.05, 0.05)
+        normal, moment = _linearised(cameras, points, xy, precision)
     return points, normal
 
 

@@ -1,1 +1,1 @@
-"""Calibrations of other programs, read as rigs: `usthand.capture.calibration.read.read_calibration`. One file a format or family."""
+"""Calibrations of other programs, read as rigs; one file for each format or family of formats."""

@@ -6,12 +6,15 @@ describes. `usthand.capture.rig.build_rig` makes a checked rig of it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 
 from usthand.common.errors import UsthandError
 
@@ -33,6 +36,7 @@ class Calibration:
 
     @property
     def names(self) -> tuple[str, ...]:
+        """The cameras' names, in order."""
         return tuple(str(entry["name"]) for entry in self.cameras)
 
 
@@ -44,39 +48,26 @@ def bad_calibration(
 
 
 def natural(key: str) -> tuple[tuple[int, int | str], ...]:
-    """Sorts cam_2 before cam_10, which the order of strings turns round."""
-    parts, digits = [], ""
-    for ch in f"{key}\0":
-        if ch.isdigit():
-            digits += ch
-            continue
-        if digits:
-            parts.append((0, int(digits)))
-            digits = ""
-        parts.append((1, ch))
-    return tuple(parts)
+    """A key for sorting by which cam_2 comes before cam_10."""
+    parts = re.findall(r"\d+|\D", f"{key}\0")  # the end counts as a character: cam1 comes before cam
+    return tuple((0, int(part)) if part.isdecimal() else (1, part) for part in parts)
 
 
-def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> np.ndarray:
-    """3x3 intrinsics."""
+def pinhole_matrix(fx: float, fy: float, cx: float, cy: float) -> Float[np.ndarray, "3 3"]:
+    """Intrinsics of a camera without skew, px."""
     return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1.0]], float)
 
 
-def inverted(rotation: np.ndarray, translation: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """world_from_cam to cam_from_world, or back."""
-    rotation = np.asarray(rotation, float)
-    return rotation.T, -rotation.T @ np.asarray(translation, float)
+def inverted(
+    rotation: Float[np.ndarray, "3 3"], translation: Float[np.ndarray, "3"]
+) -> tuple[Float[np.ndarray, "3 3"], Float[np.ndarray, "3"]]:
+    """World_from_cam turned into cam_from_world, or back."""
+    return rotation.T, -rotation.T @ translation
 
 
-def rotation_from_wxyz(quaternion: Iterable[float]) -> np.ndarray:
-    """3x3 of a quaternion (w, x, y, z) of any length; NaN, which is refused later, where it has none."""
+def rotation_from_wxyz(quaternion: Iterable[float]) -> Float[np.ndarray, "3 3"]:
+    """The rotation of a quaternion (w, x, y, z) of any length; NaN, which is refused later, for one of length zero."""
     w, x, y, z = (float(v) for v in quaternion)
-    norm = np.sqrt(w * w + x * x + y * y + z * z)
-    w, x, y, z = np.array([w, x, y, z]) / norm if norm > 0 else np.full(4, np.nan)
-    return np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    if not w * w + x * x + y * y + z * z > 0:
+        return np.full((3, 3), np.nan)
+    return Rotation.from_quat([x, y, z, w]).as_matrix()

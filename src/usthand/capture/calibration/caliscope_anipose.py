@@ -27,10 +27,12 @@ def read_tables(path: Path, data: dict[str, Any], fmt: str = "auto") -> Calibrat
     """Cameras of a parsed TOML file that is not our own.
 
     Args:
+        path: The file, for messages.
+        data: What it holds.
         fmt: caliscope, anipose or freemocap; auto tells them apart by their keys.
 
     Raises:
-        UsthandError: if no table of it is a camera.
+        UsthandError: If no table of it is a camera.
     """
     tables = data["cameras"] if isinstance(data.get("cameras"), dict) else data
     found = {
@@ -42,16 +44,15 @@ def read_tables(path: Path, data: dict[str, Any], fmt: str = "auto") -> Calibrat
         raise bad_calibration(
             path, "holds no camera", "neither [[cameras]] nor [cam_0] with matrix and rotation are there"
         )
-    metadata = data.get("metadata") if isinstance(data.get("metadata"), dict) else {}
+    metadata = data["metadata"] if isinstance(data.get("metadata"), dict) else {}
     kind = _kind(found, metadata) if fmt == "auto" else fmt
     cameras = tuple(_entry(key, found[key], kind != "caliscope") for key in sorted(found, key=natural))
     if kind == "freemocap":
         square = metadata.get("charuco_square_size")
         if not isinstance(square, (int, float)) or square >= SMALLEST_SQUARE_MM:
             return Calibration(path, "FreeMoCap", cameras, MM, "millimetres")
-        return Calibration(
-            path, "FreeMoCap", cameras, None, f"unit in which the board's square was given as {square:g}"
-        )
+        unit = f"unit in which the board's square was given as {square:g}"
+        return Calibration(path, "FreeMoCap", cameras, None, unit)
     if kind == "anipose":
         unit = "unit of the calibration board (Anipose files do not say which)"
         return Calibration(path, "Anipose", cameras, None, unit)

@@ -1,9 +1,10 @@
 """COLMAP: a sparse model's cameras and images, as .txt or .bin.
 
-World->camera quaternion (w x y z) and translation, OpenCV axes, arbitrary unit. Pixel CORNERS lie at integers (the first pixel's
-centre is at 0.5, 0.5): half a pixel is taken off cx and cy. Lenses: SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL, RADIAL, OPENCV,
-FULL_OPENCV are OpenCV's pinhole; OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE, RADIAL_FISHEYE OpenCV's fisheye;
-RAD_TAN_THIN_PRISM_FISHEYE is FISHEYE624. FOV and THIN_PRISM_FISHEYE have other formulas and are refused.
+World->camera quaternion (w x y z) and translation, OpenCV axes, arbitrary unit. Pixel CORNERS lie at integers (the
+first pixel's centre is at 0.5, 0.5): half a pixel is taken off cx and cy. Lenses: SIMPLE_PINHOLE, PINHOLE,
+SIMPLE_RADIAL, RADIAL, OPENCV, FULL_OPENCV are OpenCV's pinhole; OPENCV_FISHEYE, SIMPLE_RADIAL_FISHEYE,
+RADIAL_FISHEYE OpenCV's fisheye; RAD_TAN_THIN_PRISM_FISHEYE is FISHEYE624. FOV and THIN_PRISM_FISHEYE have other
+formulas and are refused.
 In images.txt every second line lists points, and may be empty.
 Source: scripts/python/read_write_model.py, src/colmap/sensor/models.h, FAQ on OpenCV's calibrations.
 """
@@ -79,10 +80,11 @@ def read_colmap(path: Path, images: Sequence[str] = ()) -> Calibration:
     """Cameras of a model's folder, or of the folder of one of its files.
 
     Args:
+        path: The folder or file.
         images: Names of the images to take as cameras; see `one_view_each` for what is taken without.
 
     Raises:
-        UsthandError: if a file is missing or damaged, or the camera model is not one of ours.
+        UsthandError: If a file is missing or damaged, or the camera model is not one of ours.
     """
     folder = find_colmap(path if path.is_dir() else path.parent)
     if folder is None:

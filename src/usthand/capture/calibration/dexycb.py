@@ -1,8 +1,8 @@
 """DexYCB: the folder `calibration` with intrinsics/{serial}_640x480.yml and extrinsics_{id}/extrinsics.yml.
 
-The 12 numbers of a serial are 3x4, CAMERA->MASTER (the world is the master camera's frame), row by row; OpenCV axes, metres,
-pixel centres at integers. `color` holds fx fy ppx ppy; the colour lens has no distortion in the toolkit. `apriltag` among
-the serials is the table's tag, no camera.
+The 12 numbers of a serial are 3x4, CAMERA->MASTER (the world is the master camera's frame), row by row; OpenCV axes,
+metres, pixel centres at integers. `color` holds fx fy ppx ppy; the colour lens has no distortion in the toolkit.
+`apriltag` among the serials is the table's tag, no camera.
 Source: dex_ycb_toolkit/sequence_loader.py.
 """
 
@@ -19,6 +19,7 @@ TAG = "apriltag"
 
 
 def is_dexycb(folder: Path) -> bool:
+    """True for a folder with the calibration of a session."""
     return bool(_extrinsics(folder))
 
 
@@ -35,7 +36,7 @@ def read_dexycb(path: Path) -> Calibration:
         path: An extrinsics.yml, its folder extrinsics_{id}, or the folder `calibration` if that has one session only.
 
     Raises:
-        UsthandError: if it is not clear which session is meant, or a file or key is missing.
+        UsthandError: If it is not clear which session is meant, or a file or key is missing.
     """
     found = [path] if path.is_file() else _extrinsics(path)
     if len(found) != 1:
@@ -53,7 +54,7 @@ def read_dexycb(path: Path) -> Calibration:
     return Calibration(file, "DexYCB", tuple(_entry(file, intrinsics, s, poses[s]) for s in serials), 1.0, "metres")
 
 
-def _entry(file: Path, intrinsics: Path, serial: str, pose: Any) -> dict[str, Any]:
+def _entry(file: Path, intrinsics: Path, serial: str, pose: object) -> dict[str, Any]:
     inner = intrinsics / f"{serial}_{SIZE[0]}x{SIZE[1]}.yml"
     colour = keys(inner, "it", read_yaml(inner), ["color"])["color"]
     colour = keys(inner, "color", colour, ["fx", "fy", "ppx", "ppy"])

@@ -1,19 +1,22 @@
 """Meta's headsets: Project Aria and HOT3D (FISHEYE624), UmeTrack (FishEye62).
 
-All: CAMERA->world or camera->device, OpenCV axes, pixel centres at integers. The world of the rig is the device's frame where the
-file has one, for a headset moves in the room but its cameras do not move against each other.
+All: CAMERA->world or camera->device, OpenCV axes, pixel centres at integers. The world of the rig is the device's frame
+where the file has one: a headset moves in the room, but its cameras do not move against each other.
 
-FISHEYE624, metres: parameters [f cx cy] or [fx fy cx cy], then k1..k6 p1 p2 s1..s4, which is the order of our `fisheye624`;
-p1 and p2 are swapped against OpenCV's. Three layouts:
-    Aria        {"CameraCalibrations": [{Label, Projection: {Name, Params}, T_Device_Camera: {Translation, UnitQuaternion}}]};
-                sizes from ImageSizes, or by label as projectaria_tools takes them (at the full resolution of calibration)
-    HOT3D       camera_models.json: [{label, imageWidth, imageHeight, projectionParams, T_Device_Camera: {quaternion_wxyz, ...}}]
-    HOT3D clip  NNNNNN.cameras.json: {stream: {T_world_from_camera, calibration: {image_width, projection_params, ...}}}
-UmeTrack, MILLIMETRES: {"cameras": [{ImageSizeX, fx, k1..k4, p1, p2, k5, k6, ...}], "camera_to_world_transforms": T x V x 4 x 4}.
-Its lens is FISHEYE624 without thin prism, or a pinhole. Untracked frames are all zero.
+FISHEYE624, metres: parameters [f cx cy] or [fx fy cx cy], then k1..k6 p1 p2 s1..s4, which is the order of our
+`fisheye624`; p1 and p2 are swapped against OpenCV's. Three layouts:
+    Aria        {"CameraCalibrations": [{Label, Projection: {Name, Params}, T_Device_Camera: {Translation,
+                UnitQuaternion}}]}; sizes from ImageSizes, or by label as projectaria_tools takes them (at the full
+                resolution of calibration)
+    HOT3D       camera_models.json: [{label, imageWidth, imageHeight, projectionParams, T_Device_Camera:
+                {quaternion_wxyz, ...}}]
+    HOT3D clip  NNNNNN.cameras.json: {stream: {T_world_from_camera, calibration: {image_width, projection_params,
+                ...}}}
+UmeTrack, MILLIMETRES: {"cameras": [{ImageSizeX, fx, k1..k4, p1, p2, k5, k6, ...}], "camera_to_world_transforms":
+T x V x 4 x 4}. Its lens is FISHEYE624 without thin prism, or a pinhole. Untracked frames are all zero.
 
-Sources: projectaria_tools (FisheyeRadTanThinPrism.h, SensorCalibrationJson.cpp), hot3d (QuestDataProvider.py, clip_util.py),
-UmeTrack (lib/common/camera.py, lib/tracker/video_pose_data.py).
+Sources: projectaria_tools (FisheyeRadTanThinPrism.h, SensorCalibrationJson.cpp), hot3d (QuestDataProvider.py,
+clip_util.py), UmeTrack (lib/common/camera.py, lib/tracker/video_pose_data.py).
 """
 
 from __future__ import annotations
@@ -41,12 +44,12 @@ RADIAL_AND_TANGENTIAL = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 RIGID_TOLERANCE_MM, RIGID_TOLERANCE = 1.0, 1e-3  # how far cameras of one headset may move against each other
 
 
-def is_fisheye624(data: Any) -> bool:
+def is_fisheye624(data: object) -> bool:
     """True for a parsed JSON in one of the FISHEYE624 layouts."""
     return (isinstance(data, dict) and "CameraCalibrations" in data) or bool(_snake_entries(data))
 
 
-def is_umetrack(data: Any) -> bool:
+def is_umetrack(data: object) -> bool:
     """True for a parsed JSON of UmeTrack."""
     return isinstance(data, dict) and {"cameras", "camera_to_world_transforms"} <= set(data)
 
@@ -58,7 +61,7 @@ def read_fisheye624(path: Path) -> Calibration:
     """Cameras of Project Aria or HOT3D.
 
     Raises:
-        UsthandError: if a key is missing or the lens is another one.
+        UsthandError: If a key is missing or the lens is another one.
     """
     data = read_json(path)
     if isinstance(data, dict) and "CameraCalibrations" in data:
@@ -82,15 +85,15 @@ def _aria(path: Path, data: dict) -> list[dict[str, Any]]:
             raise bad_calibration(path, f"{label} has the lens {lens['Name']}", "only FisheyeRadTanThinPrism is known")
         pose = keys(path, label, entry["T_Device_Camera"], ["Translation", "UnitQuaternion"])
         w, xyz = pose["UnitQuaternion"]
-        rotation, translation = _cam_from(path, label, [w, *xyz], pose["Translation"])
-        size = (
-            numbers(path, "ImageSizes", sizes[number], 2).astype(int) if number < len(sizes) else ARIA_SIZES.get(label)
-        )
-        cameras.append(_fisheye624(path, label, size, lens["Params"], rotation, translation))
+        size = ARIA_SIZES.get(label)
+        if number < len(sizes):
+            size = numbers(path, "ImageSizes", sizes[number], 2).astype(int)
+        cam_from_device = _cam_from(path, label, [w, *xyz], pose["Translation"])
+        cameras.append(_fisheye624(path, label, size, lens["Params"], cam_from_device))
     return cameras
 
 
-def _snake_entries(data: Any) -> list[tuple[str, dict]]:
+def _snake_entries(data: object) -> list[tuple[str, dict]]:
     """(name, entry) of HOT3D's layouts, whose keys come as projection_params or projectionParams."""
     if isinstance(data, dict):
         pairs = [(str(key), value) for key, value in data.items()]
@@ -101,7 +104,7 @@ def _snake_entries(data: Any) -> list[tuple[str, dict]]:
         if isinstance(value, dict):
             merged = {_plain(k): v for k, v in {**value, **(value.get("calibration") or {})}.items()}
             if "projectionparams" in merged:
-                # A clip's key, a stream such as 214-1, is what its images are named by; in a list only the label is left.
+                # A clip's key, a stream such as 214-1, names its images; in a list only the label is left.
                 found.append((name if isinstance(data, dict) else str(merged.get("label", name)), merged))
     return found
 
@@ -121,18 +124,20 @@ def _hot3d(path: Path, name: str, entry: dict) -> dict[str, Any]:
             path, f"{name} lacks its pose", "neither T_device_from_camera nor T_world_from_camera is there"
         )
     pose = keys(path, name, poses[0], ["quaternion_wxyz", "translation_xyz"])
-    rotation, translation = _cam_from(path, name, pose["quaternion_wxyz"], pose["translation_xyz"])
+    cam_from_device = _cam_from(path, name, pose["quaternion_wxyz"], pose["translation_xyz"])
     size = (entry["imagewidth"], entry["imageheight"])
-    return _fisheye624(path, name, size, entry["projectionparams"], rotation, translation)
+    return _fisheye624(path, name, size, entry["projectionparams"], cam_from_device)
 
 
-def _cam_from(path: Path, name: str, quaternion: Any, translation: Any) -> tuple[np.ndarray, np.ndarray]:
+def _cam_from(path: Path, name: str, quaternion: object, translation: object) -> tuple[np.ndarray, np.ndarray]:
     turn = rotation_from_wxyz(numbers(path, f"the quaternion of {name}", quaternion, 4))
     return inverted(turn, numbers(path, f"the translation of {name}", translation, 3))
 
 
-def _fisheye624(path: Path, name: str, size: Any, params: Any, rotation: np.ndarray, translation: np.ndarray) -> dict:
-    params = numbers(path, f"the parameters of {name}", params, -1)
+def _fisheye624(
+    path: Path, name: str, size: object, given: object, pose: tuple[np.ndarray, np.ndarray]
+) -> dict[str, Any]:
+    params = numbers(path, f"the parameters of {name}", given, -1)
     if len(params) not in (15, 16):
         raise bad_calibration(
             path, f"{name} has {len(params)} parameters", "FISHEYE624 has 15 (f cx cy ...) or 16 (fx fy cx cy ...)"
@@ -145,8 +150,8 @@ def _fisheye624(path: Path, name: str, size: Any, params: Any, rotation: np.ndar
         "matrix": pinhole_matrix(*focal, *centre),
         "distortion": params[-12:],
         "model": "fisheye624",
-        "rotation": rotation,
-        "translation": translation,
+        "rotation": pose[0],
+        "translation": pose[1],
     }
 
 
@@ -159,7 +164,7 @@ def read_umetrack(path: Path) -> Calibration:
     If the headset moves, the rig's world is the frame of its first camera.
 
     Raises:
-        UsthandError: if a key is missing, no frame is tracked, or the cameras move against each other.
+        UsthandError: If a key is missing, no frame is tracked, or the cameras move against each other.
     """
     data = keys(path, "it", read_json(path), ["cameras", "camera_to_world_transforms"])
     views = len(data["cameras"])
@@ -195,7 +200,7 @@ def _steady(poses: np.ndarray) -> bool:
     return bool(away[..., :3, 3].max() < RIGID_TOLERANCE_MM and away[..., :3, :3].max() < RIGID_TOLERANCE)
 
 
-def _umetrack_camera(path: Path, number: int, entry: Any, cam_from_world: np.ndarray) -> dict[str, Any]:
+def _umetrack_camera(path: Path, number: int, entry: object, cam_from_world: np.ndarray) -> dict[str, Any]:
     name = f"cam_{number}"
     entry = json.loads(entry) if isinstance(entry, str) else entry
     entry = entry.get("Camera", entry) if isinstance(entry, dict) else entry

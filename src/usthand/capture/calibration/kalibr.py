@@ -1,9 +1,10 @@
 """Kalibr: a camchain YAML with cam0, cam1, ...
 
-`T_cn_cnm1` takes points from the camera before into this one, so the poses are a chain: cam2 from world = T_2 T_1, where the
-world is cam0's frame. OpenCV axes, metres, pixel centres at integers. `intrinsics` [fu fv pu pv], `resolution` [width
-height]. Lenses: pinhole with `radtan` (k1 k2 r1 r2, which are OpenCV's k1 k2 p1 p2), `equidistant` (OpenCV's fisheye) or
-`none`. The models omni, ds and eucm, and the distortion fov, have no place in ours and are refused.
+`T_cn_cnm1` takes points from the camera before into this one, so the poses are a chain: cam2 from world = T_2 T_1,
+where the world is cam0's frame. OpenCV axes, metres, pixel centres at integers. `intrinsics` [fu fv pu pv],
+`resolution` [width height]. Lenses: pinhole with `radtan` (k1 k2 r1 r2, which are OpenCV's k1 k2 p1 p2), `equidistant`
+(OpenCV's fisheye) or `none`. The models omni, ds and eucm, and the distortion fov, have no place in ours and are
+refused.
 Source: Kalibr's wiki, "yaml formats" and "supported models".
 """
 
@@ -21,7 +22,7 @@ MODELS = {"radtan": "pinhole", "equidistant": "fisheye", "equi": "fisheye", "non
 AGAIN = "calibrate with --models pinhole-radtan or pinhole-equi"
 
 
-def is_kalibr(data: Any) -> bool:
+def is_kalibr(data: object) -> bool:
     """True for a parsed YAML that is a camchain."""
     return isinstance(data, dict) and isinstance(data.get("cam0"), dict) and "intrinsics" in data["cam0"]
 
@@ -30,7 +31,7 @@ def read_kalibr(path: Path) -> Calibration:
     """The cameras of a camchain file.
 
     Raises:
-        UsthandError: if a key is missing, the chain is broken or a lens model is not one of ours.
+        UsthandError: If a key is missing, the chain is broken or a lens model is not one of ours.
     """
     data = keys(path, "it", read_yaml(path), ["cam0"])
     pose, cameras = np.eye(4), []
@@ -55,9 +56,9 @@ def _entry(path: Path, name: str, entry: dict[str, Any], pose: np.ndarray) -> di
         raise bad_calibration(
             path, f"{name} has the distortion model {lens}", "known are radtan, equidistant and none", AGAIN
         )
-    coefficients = (
-        [] if lens == "none" else numbers(path, f"distortion_coeffs of {name}", entry.get("distortion_coeffs"), 4)
-    )
+    coefficients = np.zeros(0)
+    if lens != "none":
+        coefficients = numbers(path, f"distortion_coeffs of {name}", entry.get("distortion_coeffs"), 4)
     return {
         "name": name,
         "size": numbers(path, f"resolution of {name}", entry["resolution"], 2).astype(int),

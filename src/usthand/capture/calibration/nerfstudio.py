@@ -1,9 +1,9 @@
 """nerfstudio (and instant-ngp): transforms.json.
 
-`transform_matrix` of each frame is 4x4, CAMERA->WORLD with OPENGL axes (y up, looking along -z). Pixel CORNERS lie at integers, as
-in COLMAP: half a pixel is taken off cx and cy. Intrinsics fl_x fl_y cx cy w h are global or per frame (global ones win, as in
-nerfstudio), or a field of view camera_angle_x. Lenses: perspective with k1 k2 k3 p1 p2 (OpenCV's pinhole), or OPENCV_FISHEYE with
-k1..k4. Arbitrary unit.
+`transform_matrix` of each frame is 4x4, CAMERA->WORLD with OPENGL axes (y up, looking along -z). Pixel CORNERS lie at
+integers, as in COLMAP: half a pixel is taken off cx and cy. Intrinsics fl_x fl_y cx cy w h are global or per frame
+(global ones win, as in nerfstudio), or a field of view camera_angle_x. Lenses: perspective with k1 k2 k3 p1 p2
+(OpenCV's pinhole), or OPENCV_FISHEYE with k1..k4. Arbitrary unit.
 Source: nerfstudio_dataparser.py, cameras/camera_utils.py.
 """
 
@@ -26,7 +26,7 @@ UNIT = "arbitrary unit of the structure from motion"
 CORNER = 0.5  # px: what their pixel coordinates exceed ours by
 
 
-def is_nerfstudio(data: Any) -> bool:
+def is_nerfstudio(data: object) -> bool:
     """True for a parsed JSON of this layout."""
     frames = data.get("frames") if isinstance(data, dict) else None
     return isinstance(frames, list) and bool(frames) and "transform_matrix" in frames[0]
@@ -36,10 +36,11 @@ def read_nerfstudio(path: Path, images: Sequence[str] = ()) -> Calibration:
     """Cameras of a transforms.json, or of the folder that holds it.
 
     Args:
+        path: The file or its folder.
         images: Names of the frames to take as cameras; see `one_view_each` for what is taken without.
 
     Raises:
-        UsthandError: if a key is missing or the camera model is not one of ours.
+        UsthandError: If a key is missing or the camera model is not one of ours.
     """
     path = path / "transforms.json" if path.is_dir() else path
     data = keys(path, "it", read_json(path), ["frames"])
@@ -60,7 +61,7 @@ def _merged(data: dict, frame: dict) -> dict[str, Any]:
     return {**merged, **{key: bent[key] for key in DISTORTION if key in bent}}
 
 
-def _entry(path: Path, name: str, data: dict[str, Any], pose: Any) -> dict[str, Any]:
+def _entry(path: Path, name: str, data: dict[str, Any], pose: object) -> dict[str, Any]:
     world_from_cam = numbers(path, f"transform_matrix of {name}", pose, -1, 4)[:3]
     if world_from_cam.shape != (3, 4):
         raise bad_calibration(path, f"transform_matrix of {name} cannot be read", "it should be 4 x 4 numbers")

@@ -1,7 +1,7 @@
-"""Any calibration as a rig. The formats, each in its own file with its direction, axes, units and lenses:
+"""Any calibration as a rig. Each format has a file of its own, which says its direction, axes, units and lenses.
 
 usthand                      our own rig.toml (`usthand.capture.rig`)
-caliscope anipose freemocap  TOML (`tables`)
+caliscope anipose freemocap  TOML (`caliscope_anipose`)
 easymocap                    intri.yml and extri.yml
 kalibr                       camchain YAML
 fisheye624, umetrack         Meta's headsets, JSON (`headset`)
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, Literal, get_args
 
@@ -45,22 +44,23 @@ Format = Literal[
 ]
 FORMATS: Final[tuple[str, ...]] = get_args(Format)
 _MISSHAPEN = (TypeError, ValueError, LookupError, AttributeError, struct.error)
-NAMED_IMAGES = ("nerfstudio", "colmap")
 
 _READERS: dict[str, Callable[[Path], Calibration]] = {
     "easymocap": read_easymocap,
     "kalibr": read_kalibr,
     "fisheye624": read_fisheye624,
     "umetrack": read_umetrack,
+    "dexycb": read_dexycb,
+}
+_IMAGE_READERS: dict[str, Callable[[Path, Sequence[str]], Calibration]] = {
     "nerfstudio": read_nerfstudio,
     "colmap": read_colmap,
-    "dexycb": read_dexycb,
 }
 
 
-def read_calibration(
+def load_calibration(
     path: str | Path,
-    fmt: Format = "auto",
+    format: str = "auto",
     scale: float | None = None,
     sizes: Mapping[str, tuple[int, int]] | None = None,
     images: Sequence[str] = (),
@@ -68,39 +68,44 @@ def read_calibration(
     """A calibration file or folder as a checked rig.
 
     Args:
-        fmt: One of `FORMATS`; auto recognises it by its keys and files.
+        path: The file or folder.
+        format: One of `FORMATS`; auto recognises it by its keys and files.
         scale: Metres per unit of the file, for those without a true scale, or to overrule the file.
             Without it `Rig.metric` is False for those.
         sizes: Width and height (px) by camera name, where the file does not say (EasyMocap).
         images: nerfstudio and COLMAP: names of the images to take as cameras.
 
     Raises:
-        UsthandError: if it is not there, of no known format, incomplete, or a camera is impossible.
+        UsthandError: If it is not there, of no known format, incomplete, or a camera is impossible.
+
+    Example:
+        >>> rig = load_calibration("calibration.toml", scale=0.025)  # an Anipose file whose unit is a square of 25 mm
+        >>> print(rig.names, rig.unit_source)
     """
-    return build_rig(find_calibration(path, fmt, images), scale, sizes)
+    return build_rig(find_calibration(path, format, images), scale, sizes)
 
 
-def find_calibration(path: str | Path, fmt: Format = "auto", images: Sequence[str] = ()) -> Calibration | Rig:
-    """What `read_calibration` makes its rig of: for callers that must know the cameras' names first.
+def find_calibration(path: str | Path, format: str = "auto", images: Sequence[str] = ()) -> Calibration | Rig:
+    """What `load_calibration` makes its rig of, for callers that must know the cameras' names first.
 
     Raises:
-        UsthandError: as `read_calibration`, short of what only the finished rig shows.
+        UsthandError: As `load_calibration`, short of what only the finished rig shows.
     """
     path = Path(path)
-    if fmt not in FORMATS:
-        raise UsthandError(f"there is no format {fmt!r}", f"the formats are {', '.join(FORMATS)}", "choose one of them")
+    if format not in FORMATS:
+        raise UsthandError(
+            f"there is no format {format!r}", f"the formats are {', '.join(FORMATS)}", "choose one of them"
+        )
     if not path.exists():
         raise UsthandError(f"there is no {path}", "the calibration is somewhere else", "check the path")
-    chosen = recognise(path) if fmt == "auto" else fmt
-    if images and chosen not in NAMED_IMAGES:
+    chosen = recognise(path) if format == "auto" else format
+    if images and chosen not in _IMAGE_READERS:
         raise UsthandError(
             f"{path} is of the format {chosen}", "only nerfstudio and COLMAP list images", "leave out --images"
         )
-    if chosen in _READERS:
-        reader = _READERS[chosen]
-        reader = partial(reader, images=images) if chosen in NAMED_IMAGES else reader
+    if chosen in _READERS or chosen in _IMAGE_READERS:
         try:
-            found = reader(path)
+            found = _READERS[chosen](path) if chosen in _READERS else _IMAGE_READERS[chosen](path, images)
         except _MISSHAPEN as error:  # what a reader did not foresee is still the file's fault, and no traceback
             cause = "a value is missing or misshapen, or the file is cut short"
             raise bad_calibration(path, f"cannot be read ({type(error).__name__}: {error})", cause) from error
@@ -119,7 +124,7 @@ def recognise(path: Path) -> str:
     """The format of a file or folder, by its keys and files.
 
     Raises:
-        UsthandError: if it is none that we know.
+        UsthandError: If it is none that we know.
     """
     found = _recognise_folder(path) if path.is_dir() else _recognise_file(path)
     if found is None:

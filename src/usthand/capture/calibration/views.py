@@ -1,14 +1,18 @@
-"""One view for each camera out of posed images: structure from motion knows images, a rig knows cameras that stand still."""
+"""One view for each camera out of posed images.
+
+Structure from motion knows images; a rig knows cameras that stand still.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from usthand.capture.calibration.base import bad_calibration, natural
 
@@ -29,26 +33,34 @@ class PosedImage:
 
     @property
     def folder(self) -> tuple[str, ...]:
+        """The parts of the path of the image's folder."""
         return tuple(part for part in PurePosixPath(self.name).parent.parts if part not in (".", "..", "/"))
 
     @property
     def stem(self) -> str:
+        """The file's name without its suffix."""
         return PurePosixPath(self.name).stem
 
     @property
-    def centre(self) -> np.ndarray:
+    def centre(self) -> Float[np.ndarray, "3"]:
+        """Where the camera stood, in the file's unit of length."""
         return -np.asarray(self.entry["rotation"]).T @ np.asarray(self.entry["translation"])
 
 
 def one_view_each(path: Path, images: Sequence[PosedImage], chosen: Sequence[str] = ()) -> tuple[dict[str, Any], ...]:
-    """The rig's entries: of the images chosen by name; else one a folder, or one a camera, if those stand still; else all.
+    """The rig's entries: one for each camera.
 
-    Images in several folders are taken for recordings of one camera a folder, named by it. Images in one folder are
-    grouped by camera if each camera's poses agree, and named by what their names begin with; otherwise every image is
-    a camera of its own, named by its file.
+    Images that are chosen by name are the cameras. Otherwise images in several folders are taken for recordings of one
+    camera a folder, named by it. Images in one folder are grouped by camera if each camera's poses agree, and named by
+    what their names begin with; if they do not agree, every image is a camera of its own, named by its file.
+
+    Args:
+        path: The calibration, for messages.
+        images: All images with their poses.
+        chosen: Names of the images to take as cameras.
 
     Raises:
-        UsthandError: if a chosen image is not there, or the camera of a folder moves.
+        UsthandError: If a chosen image is not there, or the camera of a folder moves.
     """
     images = sorted(images, key=lambda image: natural(image.name))
     if chosen:
@@ -83,8 +95,8 @@ def _find(path: Path, images: Sequence[PosedImage], name: str) -> PosedImage:
     return fits[0]
 
 
-def _groups(images: Sequence[PosedImage], key: Callable[[PosedImage], Any]) -> list[list[PosedImage]]:
-    groups: dict[Any, list[PosedImage]] = {}
+def _groups(images: Sequence[PosedImage], key: Callable[[PosedImage], Hashable]) -> list[list[PosedImage]]:
+    groups: dict[Hashable, list[PosedImage]] = {}
     for image in images:
         groups.setdefault(key(image), []).append(image)
     return list(groups.values())
@@ -95,7 +107,8 @@ def _still(group: Sequence[PosedImage], images: Sequence[PosedImage]) -> bool:
     moved = max(np.linalg.norm(image.centre - group[0].centre) for image in group)
     turn = [np.trace(np.asarray(i.entry["rotation"]) @ np.asarray(group[0].entry["rotation"]).T) for i in group]
     turned = np.degrees(np.arccos(np.clip((min(turn) - 1) / 2, -1, 1)))
-    return len({image.camera for image in group}) == 1 and moved <= STILL_SHARE * spread and turned < STILL_DEGREES
+    still = bool(moved <= STILL_SHARE * spread and turned < STILL_DEGREES)
+    return still and len({image.camera for image in group}) == 1
 
 
 def _beginning(group: Sequence[PosedImage]) -> str:

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usthand.capture.rig import MIRROR, Rig, save_rig
+from usthand.capture.settings import CaptureSettings, save_settings
 from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
@@ -126,7 +127,7 @@ def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:
     left = config.side == "left"
     shown = rig.mirrored() if left else rig
     save_rig(shown, folder / "rig.toml")
-    (folder / "capture.toml").write_text(f"fps = {float(config.fps)}\n")
+    save_settings(folder / "capture.toml", CaptureSettings(float(config.fps)))
 
     visible = np.empty((config.frames, config.views, N_JOINTS), bool)
     videos = VideoFan(folder, shown, config.fps)
