@@ -18,7 +18,7 @@ from support.calibrations import (
     write_kalibr,
     write_nerfstudio,
 )
-from usthand.capture.calibration.read import FORMATS, find_calibration, load_calibration, recognise
+from usthand.capture.calibration.read import find_calibration, load_calibration, recognise
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 
