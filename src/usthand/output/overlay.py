@@ -334,18 +334,14 @@ def _check(capture: Capture, results: Sequence[Result]) -> None:
         raise UsthandError("there is no result to draw", "none was given", "give the file that usthand fit wrote")
     for result in results:
         strangers = [name for name in result.cameras if name not in capture.rig.names]
+        fact = ""
         if strangers:
-            raise UsthandError(
-                f"the result was made with camera {strangers[0]}, which {capture.path} does not have",
-                "it belongs to another capture",
-                "give the capture that the result was made from",
-            )
-        if len(result) and result.frame[-1] >= capture.n_frames:
-            raise UsthandError(
-                f"the result reaches frame {result.frame[-1]}, {capture.path} ends at {capture.n_frames - 1}",
-                "it belongs to another capture",
-                "give the capture that the result was made from",
-            )
+            fact = f"the result was made with camera {strangers[0]}, which {capture.path} does not have"
+        elif len(result) and result.frame[-1] >= capture.n_frames:
+            fact = f"the result reaches frame {result.frame[-1]}, {capture.path} ends at {capture.n_frames - 1}"
+        if fact:
+            fix = "give the capture that the result was made from"
+            raise UsthandError(fact, "it belongs to another capture", fix)
 
 
 @cache
