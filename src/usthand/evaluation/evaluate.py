@@ -22,8 +22,8 @@ def evaluate(
         >>> import usthand
         >>> capture = usthand.open_capture("clip")
         >>> result = usthand.load_result("fit.npz")
-        >>> usthand.evaluate(result, capture)["palm_spread_mm"]
-        0.0
+        >>> numbers = usthand.evaluate(result, capture)
+        >>> spread_mm = numbers["palm_spread_mm"]
 
     Args:
         result: What to measure.
