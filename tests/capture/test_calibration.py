@@ -18,7 +18,7 @@ from support.calibrations import (
     write_kalibr,
     write_nerfstudio,
 )
-from usthand.capture.calibration.read import FORMATS, find_calibration, load_calibration, recognise
+from usthand.capture.calibration.read import find_calibration, load_calibration, recognise
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 
@@ -110,12 +110,6 @@ def test_a_value_that_is_not_finite_is_refused_in_every_format(tmp_path):
         folder.mkdir()
         with pytest.raises(UsthandError, match="not finite"):
             load_calibration(write(folder))
-
-
-def test_the_command_line_has_all_formats():
-    from usthand import cli
-
-    assert FORMATS == cli.Format.__args__
 
 
 def test_the_real_calibration(shared_data):

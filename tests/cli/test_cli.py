@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -58,22 +60,31 @@ def spoil(path, **changes):
     np.savez(file, **arrays)
 
 
-def test_the_commands_are_the_promised_ones():
-    assert list(COMMANDS) == [
-        "init",
-        "synth",
-        "import",
-        "label",
-        "import-labels",
-        "check",
-        "fit",
-        "train",
-        "reconstruct",
-        "evaluate",
-        "overlay",
-        "demo",
-        "bench",
-    ]
+def test_every_command_has_help(capsys):
+    """All that were promised, each by its own `--help`; the ones in a group also by the group's."""
+    promised = "init synth import label import-labels check fit train reconstruct evaluate overlay demo bench pretrain"
+    assert list(COMMANDS) == [*promised.split(), "hand install", "hand export"]
+    for name in ("", "hand", *COMMANDS):
+        with pytest.raises(SystemExit) as stopped:
+            main([*name.split(), "--help"])
+        text = capsys.readouterr().out
+        assert not stopped.value.code and f"usage: usthand {name}".rstrip() in text
+        if name in ("", "hand"):
+            mine = [full.split()[-1] for full in COMMANDS if full.startswith(name)]
+            assert all(f"• {one} " in text for one in mine if name or one not in ("install", "export"))
+
+
+def test_help_loads_nothing_heavy():
+    """`usthand --help` answers before torch and NumPy are there."""
+    code = """
+import sys, usthand.cli
+try:
+    usthand.cli.main(["--help"])
+except SystemExit:
+    sys.exit(", ".join(m for m in ("torch", "numpy", "scipy", "rich") if m in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.strip() == "" and "reconstruct" in done.stdout
 
 
 def test_fit_evaluate_and_raw(capture, fitted, tmp_path, capsys):
@@ -102,7 +113,7 @@ def test_leaving_a_camera_out_is_measured_there(capture, tmp_path, capsys):
 def test_joints_may_be_rigid_or_soft(capture, tmp_path, capsys):
     for kind in ("rigid", "soft"):
         main(["fit", str(capture), "--joints", kind, "--out", str(tmp_path / f"{kind}.npz")])
-        assert load_result(tmp_path / f"{kind}.npz").joints == kind
+        assert load_result(tmp_path / f"{kind}.npz").joint_model == kind
         assert ("soft joints" in capsys.readouterr().out) == (kind == "soft")
         main(["evaluate", str(tmp_path / f"{kind}.npz"), "--capture", str(capture), "--json"])
         numbers = json.loads(capsys.readouterr().out)
@@ -154,20 +165,9 @@ def test_train_and_reconstruct(capture, tmp_path, capsys):
     a, b = load_result(tmp_path / "a.npz"), load_result(tmp_path / "b.npz")
     assert np.array_equal(a.joints_world_m, b.joints_world_m) and a.method == "usthand"
     own = {}
+    again = ["reconstruct", str(capture), "--run", str(tmp_path / "run")]
     for answer in ("network", "head"):
-        main(
-            [
-                "reconstruct",
-                str(capture),
-                "--run",
-                str(tmp_path / "run"),
-                "--out",
-                str(tmp_path / "c.npz"),
-                "--answer",
-                answer,
-                "--overwrite",
-            ]
-        )
+        main([*again, "--out", str(tmp_path / "c.npz"), "--answer", answer, "--overwrite"])
         own[answer] = load_result(tmp_path / "c.npz")
         assert own[answer].method == "usthand network"
     assert np.array_equal(own["network"].joints_world_m, own["head"].joints_world_m), (
@@ -175,18 +175,7 @@ def test_train_and_reconstruct(capture, tmp_path, capsys):
     )
     assert not np.allclose(own["network"].vertices_world_m, own["head"].vertices_world_m)
     main(["hand", "export", str(tmp_path / "own.npz")])
-    main(
-        [
-            "reconstruct",
-            str(capture),
-            "--run",
-            str(tmp_path / "run"),
-            "--hand",
-            str(tmp_path / "own.npz"),
-            "--out",
-            str(tmp_path / "d.npz"),
-        ]
-    )
+    main([*again, "--hand", str(tmp_path / "own.npz"), "--out", str(tmp_path / "d.npz")])
     assert np.allclose(load_result(tmp_path / "d.npz").vertices_world_m, a.vertices_world_m, atol=1e-5)
 
 

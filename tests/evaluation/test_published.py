@@ -145,7 +145,7 @@ def test_a_folder_of_results_is_averaged_by_frames(tmp_path, truth, capsys):
 
 
 def test_beside_soft_joints_the_meshs_own_are_averaged_and_compared(tmp_path, capsys):
-    """Half of the recordings have soft joints, 9 mm off, on meshes that are right: papers' joints are the hand model's."""
+    """Half of the recordings have soft joints, 9 mm off, on right meshes: papers' joints are the hand model's."""
     hand = load_hand()
     posed = hand.with_shape(torch.zeros(10)).with_pose(hand.rotations(torch.zeros(12, 48), flat_hand_mean=True))
     joints, vertices = posed.joints.numpy().astype(float), posed.vertices.numpy().astype(float)

@@ -12,7 +12,7 @@ from support.fit_scene import rig_in_unit
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import save_rig
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
-from usthand.evaluation.evaluate import evaluate_result
+from usthand.evaluation.evaluate import evaluate
 from usthand.fit.fit import fit_labels
 from usthand.fit.sequence import FitConfig
 from usthand.labels.labels import load_labels
@@ -36,7 +36,7 @@ def captures(tmp_path_factory):
 
 
 def numbers_of(capture, result) -> dict[str, float]:
-    found = evaluate_result(result, capture)
+    found = evaluate(result, capture)
     return {name: value for name, value in found.items() if name.rsplit("_", 1)[-1] in ("mm", "px", "s2")}
 
 

@@ -23,7 +23,7 @@ def scene(tmp_path_factory):
     truth = moving_hand(FRAMES)
     capture = make_capture(tmp_path_factory.mktemp("capture"), truth, make_rig())
     covariance = np.tile(np.diag([4.0, 9.0, 25.0]) * 1e-6, (FRAMES, 21, 1, 1))
-    return capture, truth, result_of(truth, joints_cov_m2=covariance)
+    return capture, truth, result_of(truth, joints_cov_m2=covariance, faces=tube_faces())
 
 
 def test_ellipse_is_the_region_it_claims():
@@ -63,7 +63,9 @@ def test_mesh_covers_what_opencv_fills():
     rng = np.random.default_rng(1)
     corners = rng.uniform(5, 90, size=(20, 3, 2))
     for triangle in corners:
-        ours = draw.mesh_coverage((100, 100), triangle, np.ones(3), np.array([[0, 1, 2]]))
+        nearness, value = np.zeros((100, 100), np.float32), np.zeros((100, 100), np.float32)
+        draw._fill_mesh(triangle, np.ones(3), np.ones(3), np.array([[0, 1, 2]]), nearness, value)
+        ours = nearness > 0
         theirs = np.zeros((100, 100), np.uint8)
         cv2.fillConvexPoly(theirs, np.round(triangle * 256).astype(np.int32), 1, shift=8)
         # OpenCV also fills the pixels that the edge touches: a band of one pixel around ours.
@@ -137,7 +139,7 @@ def test_invalid_frames_show_the_footage_alone(scene):
     capture, _, result = scene
     config = OverlayConfig(caption=False)
     hidden = replace(result, valid=np.arange(FRAMES) != 4)
-    frames = dict(overlay.overlay_frames(capture, [hidden], "a", config, [3, 4], tube_faces()))
+    frames = dict(overlay.overlay_frames(capture, [hidden], "a", config, [3, 4]))
     footage = dict(capture.read("a", 3, 5))
     np.testing.assert_array_equal(frames[4], footage[4])
     assert (frames[3] != footage[3]).mean() > 0.01
@@ -164,8 +166,7 @@ def test_files_are_written_once(scene, tmp_path):
         [result, _other_hand(result)],
         out,
         config,
-        faces=tube_faces(),
-        on_progress=lambda done, total: seen.append((done, total)),
+        progress=lambda done, total, task="", note="": seen.append((done, total)),
     )
     assert [p.name for p in paths] == ["overlay_a.mp4", "overlay_b.mp4", "overlay_c.mp4", "contact_sheet.png"]
     assert seen[0] == (1, 3 * FRAMES) and seen[-1] == (3 * FRAMES, 3 * FRAMES)
@@ -175,7 +176,7 @@ def test_files_are_written_once(scene, tmp_path):
     assert Image.open(paths[-1]).size == (3 * 64, 2 * 3 * 64)  # frames across; two hands in three cameras down
     before = paths[0].read_bytes()
     with pytest.raises(UsthandError, match=r"overlay_a\.mp4 is there already"):
-        overlay.write_overlays(capture, [result], out, config, faces=tube_faces())
+        overlay.write_overlays(capture, [result], out, config)
     assert paths[0].read_bytes() == before
 
 
@@ -198,5 +199,5 @@ def test_foreign_results_are_refused(scene, tmp_path):
         ([replace(result, valid=np.zeros(FRAMES, bool))], "nothing to draw"),
     ):
         with pytest.raises(UsthandError, match=message):
-            overlay.write_overlays(capture, results, tmp_path / "none", faces=tube_faces())
+            overlay.write_overlays(capture, results, tmp_path / "none")
     assert not (tmp_path / "none").exists()

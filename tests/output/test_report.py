@@ -15,7 +15,8 @@ from usthand.common.errors import UsthandError
 from usthand.evaluation import glossary as measures
 from usthand.evaluation import metrics
 from usthand.output import figures
-from usthand.output.report import Report, film_of, film_window, read_history, write_report
+from usthand.output.film import film_of, film_window
+from usthand.output.report import Report, read_history, write_report
 
 FRAMES, FPS = 24, 30.0
 
@@ -184,7 +185,7 @@ def test_film_shows_the_liveliest_valid_stretch():
 def test_film_counts_its_frames(report):
     seen = []
     short = replace(report.results["fit"], valid=np.ones(FRAMES, bool))
-    film_of(report.capture, short, ["b"], on_progress=lambda done, total: seen.append((done, total)))
+    film_of(report.capture, short, ["b"], progress=lambda done, total, task="", note="": seen.append((done, total)))
     assert seen == [(i + 1, FRAMES) for i in range(FRAMES)]
 
 

@@ -73,9 +73,8 @@ def _app_for(arguments: list[str]) -> SubcommandApp:
     for name, command in COMMANDS.items():
         *group, last = name.split()
         chosen = arguments[: len(group) + 1] == [*group, last]
-        (hand if group else app).command(
-            command.load() if chosen else _not_chosen, name=last, help=None if chosen else command.summary
-        )
+        register = (hand if group else app).command(name=last, help=None if chosen else command.summary)
+        register(command.load() if chosen else _not_chosen)
     app.command(hand, name="hand", help="Hand models: install MANO's, or export the embedded one.")
     return app
 

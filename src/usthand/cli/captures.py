@@ -41,11 +41,12 @@ def init(
         copy: Copy the videos instead of linking them.
         images: Images to take as cameras, where a COLMAP or nerfstudio calibration has several of each.
     """
-    from usthand.capture.create import create_capture
+    from usthand.capture.create import CreateConfig, create_capture
 
+    videos_of = camera_values("--names", names)
     offsets = {camera: whole_number("--offset", text) for camera, text in camera_values("--offset", offset).items()}
-    videos_of, bar = camera_values("--names", names), progress_bar("copying" if copy else "linking")
-    made = create_capture(videos, calibration, out, format, scale, videos_of, offsets, fps, copy, images, bar)
+    config = CreateConfig(format, scale, videos_of, offsets, fps, copy, images)
+    made = create_capture(videos, calibration, out, config, progress_bar("copying" if copy else "linking"))
     show_created(made, out)
 
 
@@ -110,7 +111,8 @@ def import_dataset(
     """Turn a public data set, as its makers released it, into captures; no image is copied.
 
     For each sequence it prints how far the 2D joints are from the points triangulated from them, how far from the
-    projected truth, and how wide the palm is: a data set that was misread shows there. docs/datasets.md has the details.
+    projected truth, and how wide the palm is: a data set that was misread shows there. docs/datasets.md has the
+    details.
 
     Args:
         dataset: hanco, dexycb, dexycb-mv, ...; docs/datasets.md lists them.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -38,14 +37,15 @@ def fit(
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
         smooth: With --raw: each joint's track through a running median and a Gaussian, as most people do.
-        joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets cameras left out decide.
+        joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets left-out cameras
+            decide.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
         seed: Taken for uniformity; the fit has no randomness.
         overwrite: Write over a result that is there.
     """
     from usthand.capture.capture import open_capture
     from usthand.data.prepare import choose_side, without_camera
-    from usthand.fit.fit import fit_labels
+    from usthand.fit.fit import fit_labels, triangulate
     from usthand.fit.sequence import FitConfig
     from usthand.hand.io import load_hand
     from usthand.labels.labels import load_labels
@@ -62,7 +62,7 @@ def fit(
     labels = load_labels(opened, choose_side(opened, side))
     rig, labels = without_camera(opened.rig, labels, leave_out)
     if raw:
-        result = raw_triangulation(rig, labels, model, opened.fps if smooth else None)
+        result = triangulate(rig, labels, model, opened.fps if smooth else None)
     else:
         config = FitConfig(fps=opened.fps, joint_model=joints)
         result = fit_labels(rig, labels, config, model, progress_bar("fitting"))
@@ -99,14 +99,13 @@ def train(
         crop_cache: Folder that keeps the crops, so that other trainings on the same labels need not decode again.
         device: Where to compute, in torch's words: cpu, cuda, cuda:1.
     """
-    from usthand.training.config import PRESETS, from_nothing
+    from usthand.training.config import TrainConfig
     from usthand.training.loop import train as run
 
-    chosen = from_nothing(PRESETS[preset]) if from_scratch or backbone_weights else PRESETS[preset]
-    changes = {"seed": seed, **({"steps": steps} if steps else {}), **({"targets": targets} if targets else {})}
-    chosen = replace(chosen, train=replace(chosen.train, **changes))
-    best = run(captures, out, chosen, side, leave_out, backbone_weights, crop_cache=crop_cache, device=device)
-    print(f"{best}: the trained network, chosen by held-out labels.")
+    config = TrainConfig(
+        preset, side, leave_out, seed, steps, targets, from_scratch, backbone_weights, crop_cache, device
+    )
+    print(f"{run(captures, out, config, progress_bar('training'))}: the trained network, chosen by held-out labels.")
 
 
 def reconstruct(
@@ -137,16 +136,14 @@ def reconstruct(
         overwrite: Write over a result that is there.
     """
     from usthand.capture.capture import open_capture
-    from usthand.data.prepare import choose_side
     from usthand.hand.io import load_hand
+    from usthand.reconstruction.reconstruct import ReconstructConfig
     from usthand.reconstruction.reconstruct import reconstruct as use
-    from usthand.training.checkpoint import SHIPPED
 
     refuse_existing([out], overwrite)
-    opened, model = open_capture(capture), load_hand(hand)
+    opened, config = open_capture(capture), ReconstructConfig(leave_out, seed, answer, load_hand(hand), device)
     show_overlap(opened)
-    chosen, bar = choose_side(opened, side), progress_bar("reconstructing")
-    save_and_show(use(opened, run or SHIPPED, chosen, leave_out, seed, answer, bar, model, device), out)
+    save_and_show(use(opened, run, side, config, progress_bar("reconstructing")), out)
 
 
 def hand_install(path: HandPath) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
 
 from usthand.cli.progress import progress_bar
 
@@ -58,17 +62,18 @@ def show_numbers(numbers: dict[str, object]) -> None:
 
 def show_demo(numbers: dict[str, object]) -> None:
     """The demo's table."""
-    from rich.console import Console
-    from rich.table import Table
-
     from usthand.experiments.demo import CAPTION, TABLE, table_rows
 
     title = f"Error against truth, {numbers['frames']} frames; absolute unless said otherwise"
-    table = Table(title=title, caption=CAPTION)
-    table.add_column("", no_wrap=True)
-    for heading in TABLE.values():
-        table.add_column(heading, justify="right")
-    for row in table_rows(numbers):
+    show_table([("", *TABLE.values()), *table_rows(numbers)], title, CAPTION)
+
+
+def show_table(rows: Sequence[Sequence[str]], title: str, caption: str | None = None) -> None:
+    """A table for the terminal; the first row is the head, whose cells may have two lines."""
+    table = Table(title=title, caption=caption)
+    for column, heading in enumerate(rows[0]):
+        table.add_column(heading, justify="right" if column else "left", no_wrap=not column)
+    for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)
 

@@ -1,31 +1,42 @@
-"""Everything that can be measured of a result, or of a folder of them, with what its capture has: truth, labels, or neither."""
+"""Everything that can be measured of a result, or of a folder of them, with the truth and the labels that there are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from usthand.capture.capture import Capture, open_capture
 from usthand.common.errors import UsthandError
+from usthand.common.progress import Progress, silent
 from usthand.evaluation import metrics
 from usthand.evaluation.truth import load_truth
 from usthand.hand.result import Result, load_result
 from usthand.labels.labels import hand_side, load_labels
 
 
-def evaluate_result(
-    result: Result, capture: Capture | None, leave_out: str | None = None, side: str | None = None
-) -> dict:
-    """Numbers of `usthand.evaluation.metrics` by name.
+def evaluate(
+    result: Result, capture: Capture | None = None, leave_out: str | None = None, side: str | None = None
+) -> dict[str, object]:
+    """Measure how good a result is: against truth where the capture has one, else against its labels.
+
+    Example:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> result = usthand.load_result("fit.npz")
+        >>> numbers = usthand.evaluate(result, capture)
+        >>> spread_mm = numbers["palm_spread_mm"]
 
     Args:
-        capture: What the result was made from; None leaves its steadiness alone.
+        result: What to measure.
+        capture: What the result was made from; None measures only how steady the result is.
         leave_out: A camera that the result was made without, to measure in.
         side: The hand's name among several of one side: right, right-2 ...
 
+    Returns:
+        Numbers by the names of `usthand.evaluation.metrics`; each name ends in its unit and alignment.
+
     Raises:
-        UsthandError: if there is no capture to leave a camera out of, the result has used that camera, or the capture has several hands of
-            the result's side and none was named.
+        UsthandError: If there is no capture to leave a camera out of, the result has used that camera, or the capture
+            has several hands of the result's side and none was named.
     """
     if capture is None:
         if leave_out is not None:
@@ -33,7 +44,7 @@ def evaluate_result(
                 "--leave-out needs the capture", "its labels are what is measured against", "add --capture CAPTURE"
             )
         return {**metrics.steadiness(result, 1.0), "valid_fraction": float(result.valid.mean())}
-    numbers: dict = {}
+    numbers: dict[str, object] = {}
     hand = _hand_of(result, capture, side)
     if capture.labels_path(hand).is_file():
         labels = load_labels(capture, hand)
@@ -55,51 +66,61 @@ def evaluate_result(
 
 
 def evaluate_folder(
-    results: Path, captures: Path | None, progress: Callable[[int, int], None] | None = None
-) -> tuple[dict, Capture, list[str]]:
+    results: Path, captures: Path | None, progress: Progress = silent
+) -> tuple[dict[str, object], Capture, list[str]]:
     """Numbers against truth, averaged over all captures of a folder that have a result NAME.npz.
 
+    Args:
+        results: Folder of the results.
+        captures: Folder of the captures.
+        progress: Called after each capture.
+
     Returns:
-        The numbers, one of the captures, and a line for each recording that is in no mean, because its result is valid nowhere.
+        The numbers, one of the captures, and a line for each recording left out because its result is valid nowhere.
 
     Raises:
-        UsthandError: if there is no such folder, none of its captures has both a result and truth, or they are of several splits.
+        UsthandError: If there is no such folder, none of its captures has both a result and truth, or they are of
+            several splits.
     """
     if captures is None or not captures.is_dir():
         raise UsthandError(
             f"{results} is a folder of results", "each is measured by the capture of its name", "add --capture FOLDER"
         )
     folders = sorted(path for path in captures.iterdir() if (path / "rig.toml").is_file())
-    found, told, kinds, opened, soft = [], [], set(), None, False
+    found: list[metrics.Numbers] = []
+    left_out: list[str] = []
+    measured: list[Capture] = []
+    soft = False
     for done, folder in enumerate(folders, 1):
         file = results / f"{folder.name}.npz"
         result = load_result(file) if file.is_file() else None
         truth = load_truth(folder, result.side) if result is not None else None
-        if truth is not None:
-            opened = open_capture(folder)
-            kinds.add((opened.dataset, opened.protocol, opened.split))
+        if result is not None and truth is not None:
+            capture = open_capture(folder)
+            measured.append(capture)
             try:
-                found.append(
-                    metrics.evaluate_truth(result, truth, fps=opened.fps) | metrics.evaluate_mesh_joints(result, truth)
-                )
+                numbers = metrics.evaluate_truth(result, truth, fps=capture.fps)
+                found.append(numbers | metrics.evaluate_mesh_joints(result, truth))
                 soft |= result.joint_model == "soft"
             except UsthandError as error:  # nothing to measure in this one
-                told.append(f"{folder.name} is left out: {error}")
-        if progress is not None:
-            progress(done, len(folders))
+                left_out.append(f"{folder.name} is left out: {error}")
+        progress(done, len(folders))
     if not found:
         raise UsthandError(
             f"no capture of {captures} has both a result in {results} and truth",
             "a result is named as its capture, NAME.npz",
             "name them so, or give one result and its capture",
         )
-    if len(kinds) > 1:
+    if len({(capture.dataset, capture.protocol, capture.split) for capture in measured}) > 1:
         raise UsthandError(
             f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself"
         )
-    # Beside rigid joints alone the mesh's own are no news.
-    numbers = {name: value for name, value in metrics.pooled(found).items() if soft or not name.startswith("mesh_")}
-    return numbers | {"recordings": f"{len(found)} of {len(folders)} recordings"}, opened, told
+    # Where all joints are rigid, the mesh's own are the same.
+    means: dict[str, object] = {
+        name: value for name, value in metrics.pooled(found).items() if soft or not name.startswith("mesh_")
+    }
+    means["recordings"] = f"{len(found)} of {len(folders)} recordings"
+    return means, measured[-1], left_out
 
 
 def _hand_of(result: Result, capture: Capture, side: str | None) -> str:

@@ -14,19 +14,21 @@ Every name carries its alignment and unit:
 
 Errors are taken over *all* 21 joints of the valid frames, also joints that the result marks as uncertain: leaving those
 out would reward a method for giving up. `select_frames` says which frames count, `select_truth` which of them have
-truth: a frame without it is measured by no number, and is no fault of the method.
+truth; a frame without truth enters no number and does not count against the method.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
+from scipy.stats import chi2
 
 from usthand.common.errors import UsthandError
 from usthand.geometry.rotations import align_similarity
@@ -42,26 +44,26 @@ if TYPE_CHECKING:
 
 AUC_MAX_MM = 50.0
 F_THRESHOLDS_MM = (5.0, 15.0)
-# Quantiles of the chi-squared distribution with 3 degrees of freedom: the squared radius of a 3D credible region.
-CHI2_3 = {0.5: 2.3659738843753377, 0.9: 6.251388631170325}
+COVERAGE_LEVELS = (0.5, 0.9)
 # A standard deviation below a micrometre is rounding; it keeps a zero covariance invertible (and covering nothing).
 _VARIANCE_FLOOR_M2 = 1e-12
 # The five bones inside the palm, which hardly bend, against the fingers' fifteen.
 _PALM = np.isin(np.arange(len(BONES)), PALM_BONES)
 
 Points = Float[np.ndarray, "T points 3"]
+Frames = Int[np.ndarray, "asked"] | Bool[np.ndarray, "capture_time"] | None
+"""Which frames to measure: their numbers, or a mask over the capture's frames; None for all."""
+Numbers = dict[str, float | int | None]
+"""Numbers by name; None where one does not exist."""
 
 
-def select_frames(
-    result: Result, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
-) -> Int[np.ndarray, "n"]:
-    """Rows of ``result`` that count: valid, and among ``frames`` (numbers, or a mask over the capture's frames).
-    UsthandError if none is left."""
-    keep = result.valid.copy()
-    if frames is not None:
-        frames = np.asarray(frames)
-        frames = np.flatnonzero(frames) if frames.dtype == bool else frames
-        keep &= np.isin(result.frame, frames)
+def select_frames(result: Result, frames: Frames = None) -> Int[np.ndarray, "n"]:
+    """Rows of a result that count: valid, and among the frames asked for.
+
+    Raises:
+        UsthandError: If none is left.
+    """
+    keep = result.valid & np.isin(result.frame, _frame_numbers(result, frames))
     if not keep.any():
         raise UsthandError(
             "no frame is left to measure",
@@ -72,10 +74,13 @@ def select_frames(
 
 
 def select_truth(
-    result: Result, truth: Truth, frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None
+    result: Result, truth: Truth, frames: Frames = None
 ) -> tuple[Int[np.ndarray, "n"], Int[np.ndarray, "n"]]:
-    """Rows of ``result`` as `select_frames` gives them, less those without truth, and the rows of ``truth`` that belong
-    to them, by frame number. UsthandError if none is left, or the truth ends before the result."""
+    """Rows of a result as `select_frames` gives them, less those without truth, and the truth's rows for them.
+
+    Raises:
+        UsthandError: If none is left, or the truth ends before the result.
+    """
     rows = select_frames(result, frames)
     at, end = result.frame[rows], len(truth.joints_world_m)
     if at.max() >= end:
@@ -96,36 +101,36 @@ def select_truth(
 
 def common_frames(results: Sequence[Result]) -> Int[np.ndarray, "n"]:
     """Frame numbers in which every result is valid, so that a table compares like with like."""
-    common = results[0].frame[results[0].valid]
-    for result in results[1:]:
-        common = np.intersect1d(common, result.frame[result.valid])
-    return common
+    return reduce(np.intersect1d, [result.frame[result.valid] for result in results])
 
 
-def evaluate_truth(
-    result: Result,
-    truth: Truth,
-    frames: Int[np.ndarray, "n"] | Bool[np.ndarray, "capture_time"] | None = None,
-    *,
-    fps: float,
-) -> dict[str, float | int | None]:
-    """All numbers against truth; see the module's head for what each means. Millimetres unless the name says more.
+def evaluate_truth(result: Result, truth: Truth, frames: Frames = None, *, fps: float) -> Numbers:
+    """All numbers against truth; the module's head says what each means. Millimetres unless the name says more.
 
-    ``truth`` is indexed by frame number. A number that does not exist is None: those of the mesh where result or truth
-    has none, ``accel_mm_s2`` without three consecutive frames. UsthandError if no frame is left or truth is too short."""
+    A number that does not exist is None: those of the mesh where result or truth has none, and `accel_mm_s2` without
+    three consecutive frames.
+
+    Args:
+        result: What to measure; its frame numbers index the truth.
+        truth: Of the same capture.
+        frames: Which frames to measure.
+        fps: Frames per second, for the acceleration.
+
+    Raises:
+        UsthandError: If no frame is left, or the truth is too short.
+    """
     rows, at = select_truth(result, truth, frames)
     joints, true_joints = result.joints_world_m[rows], np.asarray(truth.joints_world_m, np.float64)[at]
-    asked = _count_asked(result, truth, frames)
-    numbers: dict[str, float | int | None] = {
-        **_point_errors("j", joints, true_joints, joints[:, :1], true_joints[:, :1]),
+    numbers: Numbers = {
+        **_point_errors("j", joints, true_joints, joints, true_joints),
         "accel_mm_s2": acceleration_error(joints, true_joints, result.frame[rows], fps),
         **coverages(joints - true_joints, result.joints_cov_m2[rows]),
-        "valid_fraction": float(len(rows) / max(asked, 1)),
+        "valid_fraction": len(rows) / max(_count_asked(result, truth, frames), 1),
         "frames": len(rows),
     }
     if result.has_mesh and truth.has_mesh:
         vertices, true_vertices = result.vertices_world_m[rows], np.asarray(truth.vertices_world_m, np.float64)[at]
-        numbers |= _point_errors("v", vertices, true_vertices, joints[:, :1], true_joints[:, :1])
+        numbers |= _point_errors("v", vertices, true_vertices, joints, true_joints)
         for ending, points in (("", vertices), ("_pa", procrustes(vertices, true_vertices))):
             for threshold, score in zip(F_THRESHOLDS_MM, f_scores(points, true_vertices, F_THRESHOLDS_MM), strict=True):
                 numbers[f"f{threshold:.0f}{ending}"] = score
@@ -136,68 +141,71 @@ def evaluate_truth(
 
 
 def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
-    """Errors of the mesh's own joints (`usthand.hand.mesh_joints`), ``mesh_mpjpe*_mm``: news where the result's are the detector's,
-    the same as `evaluate_truth`'s where they are rigid. Nothing for a mesh that is not the embedded hand's."""
+    """Errors of the mesh's own joints (`usthand.hand.mesh_joints`), `mesh_mpjpe*_mm`.
+
+    They differ from `evaluate_truth`'s only where the result's joints are the detector's (soft). Empty for a mesh that
+    is not the embedded hand's.
+    """
     try:
         joints = mesh_joints(result)
     except UsthandError:
         return {}
-    rows, at = select_truth(result, truth, None)
+    rows, at = select_truth(result, truth)
     true_joints = np.asarray(truth.joints_world_m, np.float64)[at]
-    errors = _point_errors("j", joints[rows], true_joints, joints[rows, :1], true_joints[:, :1])
+    errors = _point_errors("j", joints[rows], true_joints, joints[rows], true_joints)
     return {f"mesh_{name}": value for name, value in errors.items() if name.startswith("mpjpe")}
 
 
-def pooled(numbers: Sequence[dict[str, float | int | None]]) -> dict[str, float | int | None]:
-    """One set of numbers for several recordings, each from `evaluate_truth` and perhaps `evaluate_mesh_joints`: means weighted by
-    their frames, and the sum of `frames`. A number that a recording lacks is averaged over the others."""
-    found: dict[str, float | int | None] = {}
-    for name in dict.fromkeys(name for one in numbers for name in one):
-        known = [(n[name], n["frames"]) for n in numbers if n.get(name) is not None]
-        weight = sum(frames for _, frames in known)
-        found[name] = sum(value * frames for value, frames in known) / weight if weight else None
+def pooled(recordings: Sequence[Numbers]) -> Numbers:
+    """One set of numbers for several recordings: means weighted by their frames, and the sum of `frames`.
+
+    Args:
+        recordings: Each from `evaluate_truth` and perhaps `evaluate_mesh_joints`. A number that a recording lacks is
+            averaged over the others.
+    """
+    frames = np.array([numbers["frames"] for numbers in recordings], np.float64)
+    found: Numbers = {}
+    for name in dict.fromkeys(name for numbers in recordings for name in numbers):
+        values = [numbers.get(name) for numbers in recordings]
+        known = [(value, weight) for value, weight in zip(values, frames, strict=True) if value is not None]
+        weight = sum(weight for _, weight in known)
+        found[name] = float(sum(value * weight for value, weight in known) / weight) if weight else None
     # A recording in which the method gave up half the frames weighs as all that it was asked for.
-    asked = sum(n["frames"] / n["valid_fraction"] for n in numbers)
-    total = sum(n["frames"] for n in numbers)
-    return found | {"frames": total, "valid_fraction": total / asked}
+    asked = sum(n / float(numbers["valid_fraction"] or 1.0) for n, numbers in zip(frames, recordings, strict=True))
+    return found | {"frames": int(frames.sum()), "valid_fraction": float(frames.sum() / asked)}
 
 
 def joint_errors_mm(
-    result: Result, truth: Truth, frames: np.ndarray | None = None
-) -> tuple[Float[np.ndarray, "n 21"], Float[np.ndarray, "n 21"], Int[np.ndarray, "n"]]:
-    """Absolute error and predicted standard deviation (`Result.std_mm`) of each joint in the selected frames, mm, and
-    the frame numbers."""
+    result: Result, truth: Truth, frames: Frames = None
+) -> tuple[Float[np.ndarray, "n 21"], Int[np.ndarray, "n"]]:
+    """Absolute error of each joint in the selected frames, mm, and the frame numbers."""
     rows, at = select_truth(result, truth, frames)
-    return distance_mm(result.joints_world_m[rows], truth.joints_world_m[at]), result.std_mm[rows], result.frame[rows]
-
-
-def per_joint_table(result: Result, truth: Truth, frames: np.ndarray | None = None) -> dict[str, dict[str, float]]:
-    """For each joint's name: mean absolute error, its 90th percentile and the mean predicted deviation, mm."""
-    errors, std, _ = joint_errors_mm(result, truth, frames)
-    return {
-        name: {
-            "mean_mm": float(errors[:, j].mean()),
-            "p90_mm": float(np.percentile(errors[:, j], 90)),
-            "std_mm": float(std[:, j].mean()),
-        }
-        for j, name in enumerate(JOINTS)
-    }
+    return distance_mm(result.joints_world_m[rows], truth.joints_world_m[at]), result.frame[rows]
 
 
 def evaluate_left_out(
-    result: Result, rig: Rig, labels: Labels, camera: str, frames: np.ndarray | None = None
+    result: Result, rig: Rig, labels: Labels, camera: str, frames: Frames = None
 ) -> dict[str, object]:
-    """Distance in pixels between the joints projected into ``camera`` and that camera's own labels.
+    """Distance in pixels between the joints projected into a camera and that camera's own labels.
 
-    ``rig`` and ``labels`` are the full ones. UsthandError if the result has used that camera (the number would flatter),
-    or if the camera has no label in the selected frames."""
+    Args:
+        result: What to measure, made without the camera.
+        rig: All cameras of the capture.
+        labels: Those of all cameras, indexed by frame number.
+        camera: The one that was left out.
+        frames: Which frames to measure.
+
+    Raises:
+        UsthandError: If the result has used that camera (the number would flatter), or the camera has no label in the
+            selected frames.
+    """
     if camera in result.cameras:
         raise UsthandError(
             f"the result was made with {camera}",
             "it was not left out when the result was made",
             f"make it again with --leave-out {camera}",
         )
-    residual, seen, _ = label_residuals_px(result, rig, labels, (camera,), frames)
+    residual, seen = label_residuals_px(result, rig, labels, (camera,), frames)
     if not seen.any():
         raise UsthandError(
             f"{camera} has no label of the {result.side} hand in the frames measured",
@@ -217,12 +225,12 @@ def evaluate_left_out(
     }
 
 
-def evaluate_labels(
-    result: Result, rig: Rig, labels: Labels, fps: float, frames: np.ndarray | None = None
-) -> dict[str, float | int | None]:
-    """What can be said without truth: distance to the labels of the cameras used (px; low is necessary, not
-    sufficient), and `steadiness`."""
-    residual, seen, _ = label_residuals_px(result, rig, labels, result.cameras, frames)
+def evaluate_labels(result: Result, rig: Rig, labels: Labels, fps: float, frames: Frames = None) -> Numbers:
+    """What can be said without truth: distance to the labels of the cameras used, px, and `steadiness`.
+
+    A low distance is necessary, but not sufficient: labels err.
+    """
+    residual, seen = label_residuals_px(result, rig, labels, result.cameras, frames)
     errors = residual[seen]
     return {
         "label_residual_median_px": float(np.median(errors)) if len(errors) else None,
@@ -232,10 +240,13 @@ def evaluate_labels(
 
 
 def label_residuals_px(
-    result: Result, rig: Rig, labels: Labels, cameras: Sequence[str], frames: np.ndarray | None = None
-) -> tuple[Float[np.ndarray, "n cameras 21"], Bool[np.ndarray, "n cameras 21"], Int[np.ndarray, "n"]]:
-    """Distance of projected joints from labels, px (0 where there is no label), whether there is one, and the frame
-    numbers. Labels are indexed by frame number."""
+    result: Result, rig: Rig, labels: Labels, cameras: Sequence[str], frames: Frames = None
+) -> tuple[Float[np.ndarray, "n cameras 21"], Bool[np.ndarray, "n cameras 21"]]:
+    """Distance of projected joints from labels, px (0 where there is no label), and whether there is a label.
+
+    Raises:
+        UsthandError: If the labels are of the other hand, or end before the result.
+    """
     if labels.side != result.side:
         raise UsthandError(
             f"the labels are of the {labels.side} hand, the result of the {result.side} one",
@@ -255,15 +266,16 @@ def label_residuals_px(
     chosen = replace(metric, cameras=tuple(metric.cameras[view] for view in views))
     distance, in_front = reprojection_px(chosen, result.joints_world_m[rows], labels.uv_px[numbers])
     seen = labels.mask[numbers] & in_front
-    return np.where(seen, distance, 0.0), seen, numbers
+    return np.where(seen, distance, 0.0), seen
 
 
-def steadiness(result: Result, fps: float, frames: np.ndarray | None = None) -> dict[str, float | None]:
+def steadiness(result: Result, fps: float, frames: Frames = None) -> Numbers:
     """Bone-length spread and jitter, which need no truth.
 
-    ``*_spread_mm``: standard deviation over time of a bone's length, averaged over the palm's five bones, the fingers'
-    fifteen, and all. ``jitter_mm_s2``: root mean square of the joints' acceleration; ``jitter_mm``: mean length of the
-    second difference over one frame. Only three consecutive frame numbers make an acceleration; None without any."""
+    `*_spread_mm`: standard deviation over time of a bone's length, averaged over the palm's five bones, the fingers'
+    fifteen, and all. `jitter_mm_s2`: root mean square of the joints' acceleration; `jitter_mm`: mean length of the
+    second difference over one frame. Only three consecutive frame numbers make an acceleration; None without any.
+    """
     rows = select_frames(result, frames)
     joints = result.joints_world_m[rows]
     spread = MM_PER_M * bone_lengths(joints).std(axis=0)
@@ -284,33 +296,39 @@ def distance_mm(a_m: Float[np.ndarray, "*b 3"], b_m: Float[np.ndarray, "*b 3"]) 
 
 
 def procrustes(points_m: Points, target_m: Points) -> Points:
-    """``points_m`` turned, moved and scaled onto ``target_m``, each frame by itself, in the least-squares sense."""
+    """The points turned, moved and scaled onto the target, each frame by itself, in the least-squares sense."""
     source, target = (torch.from_numpy(np.ascontiguousarray(p, np.float64)) for p in (points_m, target_m))
     return align_similarity(source, target, scale=True).numpy()
 
 
 def scale_to(points_m: Points, target_m: Points) -> Points:
-    """``points_m`` times the one factor per frame that brings them closest to ``target_m`` (both already relative to
-    their wrist): sum(p . t) / sum(p . p)."""
+    """The points times the one factor per frame that brings them closest to the target: sum(p . t) / sum(p . p).
+
+    Both are relative to their wrist already.
+    """
     dot = (points_m * target_m).sum(axis=(1, 2), keepdims=True)
     square = (points_m**2).sum(axis=(1, 2), keepdims=True)
     return points_m * (dot / np.maximum(square, np.finfo(np.float64).tiny))
 
 
-def auc(errors_mm: np.ndarray, max_mm: float = AUC_MAX_MM) -> float:
-    """Area under the share-of-points-within-t curve, t from 0 to ``max_mm``, over its whole width: 0 to 1.
+def auc(errors_mm: Float[np.ndarray, "*b"], max_mm: float = AUC_MAX_MM) -> float:
+    """Area under the share-of-points-within-t curve, t from 0 to `max_mm`, over its whole width: 0 to 1.
 
-    Exact: a point at distance e is inside for the share 1 - e / max of the thresholds, so no thresholds are sampled."""
+    Exact: a point at distance e is inside for the share 1 - e / max of the thresholds, so no thresholds are sampled.
+    """
     return float(np.clip(1.0 - np.asarray(errors_mm) / max_mm, 0.0, None).mean())
 
 
 def f_scores(points_m: Points, target_m: Points, thresholds_mm: Sequence[float]) -> list[float]:
-    """For each threshold the mean over frames of the harmonic mean of precision (share of estimated points nearer than
-    it to some true one) and recall (of true points to some estimated one); Knapitsch et al. 2017, as in FreiHAND."""
+    """F-score of each threshold, mean over frames (Knapitsch et al. 2017, as in FreiHAND).
+
+    It is the harmonic mean of precision (share of estimated points nearer than the threshold to some true one) and
+    recall (of true points to some estimated one).
+    """
     scores = np.zeros((len(points_m), len(thresholds_mm)))
     limits, reach = np.asarray(thresholds_mm) / MM_PER_M, max(thresholds_mm) / MM_PER_M
     for row, points, target in zip(scores, points_m, target_m, strict=True):
-        ours, theirs = cKDTree(points), cKDTree(target)
+        ours, theirs = KDTree(points), KDTree(target)
         precision = (theirs.query(points, distance_upper_bound=reach)[0][:, None] < limits).mean(axis=0)
         recall = (ours.query(target, distance_upper_bound=reach)[0][:, None] < limits).mean(axis=0)
         row[:] = 2.0 * precision * recall / np.maximum(precision + recall, np.finfo(np.float64).tiny)
@@ -318,8 +336,10 @@ def f_scores(points_m: Points, target_m: Points, thresholds_mm: Sequence[float])
 
 
 def acceleration_error(points_m: Points, target_m: Points, frame: Int[np.ndarray, "T"], fps: float) -> float | None:
-    """Mean length of the difference between the accelerations of both tracks, mm/s^2, over consecutive frame numbers.
-    None if no three frames are consecutive."""
+    """Mean length of the difference between the accelerations of both tracks, mm/s^2.
+
+    Taken over consecutive frame numbers; None if no three frames are consecutive.
+    """
     difference = _second_difference(points_m - target_m, frame)
     return float(MM_PER_M * np.linalg.norm(difference, axis=-1).mean() * fps**2) if len(difference) else None
 
@@ -336,12 +356,15 @@ def joint_mahalanobis2(
 def coverages(error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"]) -> dict[str, float]:
     """Share of errors inside the 50 and the 90 % credible region of their own covariance."""
     square = joint_mahalanobis2(error_m, covariance_m2)
-    return {f"coverage{100 * level:.0f}": float((square <= limit).mean()) for level, limit in CHI2_3.items()}
+    return {f"coverage{100 * q:.0f}": float((square <= chi2.ppf(q, 3)).mean()) for q in COVERAGE_LEVELS}
 
 
-def _point_errors(kind: str, points: Points, target: Points, wrist: Points, true_wrist: Points) -> dict[str, float]:
+def _point_errors(
+    kind: str, points: Points, target: Points, joints: Float[np.ndarray, "T 21 3"], true: Float[np.ndarray, "T 21 3"]
+) -> dict[str, float]:
+    """Errors of points (kind j: joints, v: vertices) after each alignment; the joints are those of the same hands."""
     absolute = distance_mm(points, target)
-    relative, true_relative = points - wrist, target - true_wrist
+    relative, true_relative = points - joints[:, :1], target - true[:, :1]
     return {
         f"mp{kind}pe_mm": float(absolute.mean()),
         f"mp{kind}pe_wrist_mm": float(distance_mm(relative, true_relative).mean()),
@@ -357,9 +380,15 @@ def _second_difference(points: Points, frame: Int[np.ndarray, "T"]) -> Float[np.
     return points[middle - 1] - 2.0 * points[middle] + points[middle + 1]
 
 
-def _count_asked(result: Result, truth: Truth, frames: np.ndarray | None) -> int:
-    """How many frames were to be measured: those asked for (the result's own by default) that have truth."""
-    asked = result.frame if frames is None else np.asarray(frames)
-    asked = np.flatnonzero(asked) if asked.dtype == bool else asked
+def _frame_numbers(result: Result, frames: Frames) -> Int[np.ndarray, "n"]:
+    """The numbers of the frames asked for: the result's own by default."""
+    if frames is None:
+        return result.frame
+    return np.flatnonzero(frames) if frames.dtype == bool else frames
+
+
+def _count_asked(result: Result, truth: Truth, frames: Frames) -> int:
+    """How many frames were to be measured: those asked for that have truth, or that the truth does not reach."""
+    asked = _frame_numbers(result, frames)
     inside = asked[(asked >= 0) & (asked < len(truth.valid))]
     return int(truth.valid[inside].sum()) + len(asked) - len(inside)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from importlib import resources
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,22 +14,18 @@ if TYPE_CHECKING:
 
 ALIGNMENTS = {"": "absolute", "_wrist": "wrist-relative", "_scale": "wrist and scale", "_pa": "Procrustes"}
 """The ending of a number of `usthand.evaluation.metrics`, and what is aligned before it is taken."""
+_SUFFIXES = ("_mm", "_wrist_mm", "_scale_mm")
 OURS: dict[str, tuple[str, ...]] = {
-    "MPVPE": ("mpvpe_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm"),
-    "MPJPE": (
-        "mpjpe_mm",
-        "mpjpe_wrist_mm",
-        "mpjpe_scale_mm",
-        "mesh_mpjpe_mm",
-        "mesh_mpjpe_wrist_mm",
-        "mesh_mpjpe_scale_mm",
-    ),
+    "MPVPE": tuple(f"mpvpe{suffix}" for suffix in _SUFFIXES),
+    "MPJPE": tuple(f"{name}{suffix}" for name in ("mpjpe", "mesh_mpjpe") for suffix in _SUFFIXES),
     "PA-MPVPE": ("mpvpe_pa_mm",),
     "PA-MPJPE": ("mpjpe_pa_mm", "mesh_mpjpe_pa_mm"),
     "AUC-V": ("auc_v",),
 }
-"""Our numbers for a metric of the papers: several where the papers do not say how they aligned, and the mesh's own joints beside
-soft ones, for data sets' truth is the hand model's joints."""
+"""Our numbers for a metric of the papers.
+
+Several where the papers do not say how they aligned, and the mesh's own joints beside soft ones: the truth of data sets
+is the hand model's joints."""
 
 
 class Comparison(NamedTuple):
@@ -58,30 +55,29 @@ def published(dataset: str, protocol: str, split: str) -> list[dict]:
     ]
 
 
-def compare(numbers: dict, dataset: str, protocol: str, split: str) -> list[Comparison]:
+def compare(numbers: Mapping[str, object], dataset: str, protocol: str, split: str) -> list[Comparison]:
     """Every published figure beside each of our numbers that it may be compared with; none where we have no number."""
-    rows = []
-    for table in published(dataset, protocol, split):
-        for figure in table["figures"]:
-            for name in OURS[figure["metric"]]:
-                ours = numbers.get(name)
-                if ours is not None:
-                    rows.append(_row(table, figure, name, ours))
-    return rows
+    return [
+        _row(table, figure, name, ours)
+        for table in published(dataset, protocol, split)
+        for figure in table["figures"]
+        for name in OURS[figure["metric"]]
+        if isinstance(ours := numbers.get(name), int | float)
+    ]
 
 
 def _row(table: dict, figure: dict, name: str, ours: float) -> Comparison:
     return Comparison(
-        figure["method"],
-        figure["metric"],
-        figure["alignment"],
-        figure["value"],
-        ours,
-        _alignment(name),
-        ours - figure["value"],
-        table["views"],
-        table.get("supervised", False),
-        table["source"],
+        method=figure["method"],
+        metric=figure["metric"],
+        alignment=figure["alignment"],
+        paper=figure["value"],
+        ours=ours,
+        our_alignment=_alignment(name),
+        gap=ours - figure["value"],
+        views=table["views"],
+        supervised=table.get("supervised", False),
+        source=table["source"],
     )
 
 
@@ -98,8 +94,7 @@ def has_annotated_labels(capture: Capture) -> bool:
 
 def comparison_table(rows: list[Comparison], capture: Capture, recordings: str) -> str:
     """The comparison as text, with what must be known to read it."""
-    head = ("method", "metric", "alignment", "paper", "ours", "ours aligned", "gap")
-    lines = [head]
+    lines: list[tuple[str, ...]] = [("method", "metric", "alignment", "paper", "ours", "ours aligned", "gap")]
     for row in rows:
         digits = 3 if row.metric.startswith("AUC") else 2
         name = f"{row.method} (learns from 3D truth)" if row.supervised else row.method
@@ -107,21 +102,12 @@ def comparison_table(rows: list[Comparison], capture: Capture, recordings: str) 
         lines.append((name, row.metric, row.alignment, figures[0], figures[1], row.our_alignment, figures[2]))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    views = sorted({row.views for row in rows})
-    given = has_annotated_labels(capture)
-    return "\n".join(
-        [
-            f"{capture.dataset}, protocol {capture.protocol}, split {capture.split}; mm, AUC from 0 to 1",
-            f"paper: means over the whole split, {' or '.join(map(str, views))} views. "
-            f"ours: {recordings}, {len(capture.rig)} cameras.",
-            *(
-                [
-                    "NOT COMPARABLE: the labels here are the data set's own 2D truth (--annotated), which the papers' methods lack."
-                ]
-                if given
-                else []
-            ),
-            *text,
-            "sources: " + "; ".join(dict.fromkeys(row.source for row in rows)),
-        ]
-    )
+    views = " or ".join(map(str, sorted({row.views for row in rows})))
+    head = [
+        f"{capture.dataset}, protocol {capture.protocol}, split {capture.split}; mm, AUC from 0 to 1",
+        f"paper: means over the whole split, {views} views. ours: {recordings}, {len(capture.rig)} cameras.",
+    ]
+    if has_annotated_labels(capture):
+        own = "the labels here are the data set's own 2D truth (--annotated), which the papers' methods lack"
+        head.append(f"NOT COMPARABLE: {own}.")
+    return "\n".join([*head, *text, "sources: " + "; ".join(dict.fromkeys(row.source for row in rows))])

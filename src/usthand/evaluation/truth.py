@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from usthand.common.errors import UsthandError
 
@@ -14,44 +15,46 @@ from usthand.common.errors import UsthandError
 class Truth:
     """Ground truth of a synthetic capture or a data set: for metrics only. No network and no loss takes this type.
 
-    Some data sets have no meshes or no poses; those arrays are then empty. Frames without truth are zeros, not valid.
+    Where a data set has no meshes or no poses, those arrays have no rows. Frames without truth are zeros, not valid.
     """
 
-    joints_world_m: np.ndarray
-    """(T, 21, 3)"""
-    vertices_world_m: np.ndarray
-    """(T, 778, 3), or (0, 778, 3)"""
-    visible: np.ndarray
-    """(T, V, 21) bool"""
-    pose: np.ndarray
-    """(T, 48) axis-angle, radians, flat-hand mean; the first three are the wrist's; or (0, 48)"""
-    shape: np.ndarray
-    """(10,), or (0,)"""
-    translation_m: np.ndarray
-    """(T, 3), or (0, 3)"""
-    valid: np.ndarray | None = None
-    """(T,) bool: frames that have truth; None is turned into all of them."""
+    joints_world_m: Float[np.ndarray, "T 21 3"]
+    vertices_world_m: Float[np.ndarray, "mesh_T vertices 3"]
+    visible: Bool[np.ndarray, "T V 21"]
+    pose: Float[np.ndarray, "pose_T 48"]
+    """Axis-angle, radians, flat-hand mean; the first three numbers turn the whole hand."""
+    shape: Float[np.ndarray, "shape"]
+    """Ten coefficients, or none."""
+    translation_m: Float[np.ndarray, "pose_T 3"]
+    valid: Bool[np.ndarray, "T"] = field(default_factory=lambda: np.zeros(0, bool))
+    """Frames that have truth; an empty array is turned into all of them."""
 
     def __post_init__(self) -> None:
         count = len(self.joints_world_m)
-        valid = np.ones(count, bool) if self.valid is None else np.asarray(self.valid, bool)
+        valid = np.asarray(self.valid, bool) if len(self.valid) else np.ones(count, bool)
         object.__setattr__(self, "valid", valid)
         if valid.shape != (count,) or len(self.vertices_world_m) not in (0, count):
             raise UsthandError(
-                f"truth has {count} frames of joints, {len(self.vertices_world_m)} of vertices and {valid.shape} of valid",
+                f"truth has {count} frames of joints, {len(self.vertices_world_m)} of vertices, {valid.shape} of valid",
                 "the arrays belong to different captures",
                 "write them with a row for each frame",
             )
 
     @property
     def has_mesh(self) -> bool:
+        """Whether there are vertices."""
         return len(self.vertices_world_m) > 0
 
     @staticmethod
-    def of_joints(joints_world_m: np.ndarray, visible: np.ndarray, valid: np.ndarray | None = None) -> Truth:
-        """Truth without mesh and pose."""
-        nothing = np.zeros((0, 778, 3), np.float32), np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
-        return Truth(joints_world_m, nothing[0], visible, *nothing[1:], valid)
+    def of_joints(
+        joints_world_m: Float[np.ndarray, "T 21 3"],
+        visible: Bool[np.ndarray, "T V 21"],
+        valid: Bool[np.ndarray, "T"] | None = None,
+    ) -> Truth:
+        """Truth without mesh and pose; all frames are valid if not said otherwise."""
+        mesh, pose, shape, shift = np.zeros((0, 778, 3), np.float32), np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
+        valid = np.ones(len(joints_world_m), bool) if valid is None else valid
+        return Truth(joints_world_m, mesh, visible, pose, shape, shift, valid)
 
 
 def save_truth(path: str | Path, side: str, truth: Truth) -> None:

@@ -8,6 +8,7 @@ is what makes them smooth. No OpenGL.
 from __future__ import annotations
 
 import math
+from typing import no_type_check
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -25,10 +26,16 @@ FINGER_COLOURS = {
 WRIST_COLOUR = (240, 240, 240)
 MESH_COLOURS = {"right": (158, 197, 254), "left": (150, 236, 196)}
 OUTLINE = (10, 12, 16)
+Colour = tuple[int, int, int]
+"""RGB, 0 to 255."""
+Picture = Float[np.ndarray, "H W 3"]
+Point = Float[np.ndarray, "2"]
+"""x and y, px."""
 
 # Light from over the viewer's left shoulder, in camera axes (x right, y down, z forward), towards the light.
 _LIGHT = np.array([-0.40, -0.62, -0.67])
 _AMBIENT, _DIFFUSE, _GLOSS, _GLOSS_POWER = 0.34, 0.62, 0.16, 12.0
+_ELLIPSE_LINE_OPACITY = 0.9
 _SUPERSAMPLE = 2  # mesh edges only; everything else is antialiased by its own formula
 _NEAR_M = 0.02  # a triangle nearer to the camera than this is not drawn
 
@@ -38,13 +45,21 @@ def draw_mesh(
     xy_px: Float[np.ndarray, "N 2"],
     points_camera_m: Float[np.ndarray, "N 3"],
     faces: Int[np.ndarray, "F 3"],
-    colour: tuple[int, int, int] = MESH_COLOURS["right"],
+    colour: Colour = MESH_COLOURS["right"],
     opacity: float = 0.7,
 ) -> None:
-    """A smoothly shaded, half transparent mesh. ``xy_px`` are its vertices in the image (by the caller's projection, so
-    that lens distortion is respected), ``points_camera_m`` the same in camera axes, for depth and shading.
+    """A smoothly shaded, half transparent mesh.
 
-    Both sides of a face are shaded alike: the winding does not matter, so a mirrored hand needs no other faces."""
+    Both sides of a face are shaded alike: the winding does not matter, so a mirrored hand needs no other faces.
+
+    Args:
+        image: Drawn on in place.
+        xy_px: Vertices in the image, by the caller's projection, so that lens distortion is respected.
+        points_camera_m: The same in camera axes, for depth and shading.
+        faces: Triangles.
+        colour: RGB.
+        opacity: 0 shows nothing, 1 hides what is behind.
+    """
     xy, points = np.asarray(xy_px, np.float64), np.ascontiguousarray(points_camera_m, np.float64)
     faces = np.ascontiguousarray(faces, np.int64)
     box = _box(xy[points[:, 2] >= _NEAR_M], image.shape)
@@ -62,7 +77,7 @@ def draw_mesh(
     np.clip(part, 0.0, 255.0, out=part)
 
 
-def _box(xy: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+def _box(xy: Float[np.ndarray, "N 2"], shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
     """Left, top, right, bottom (exclusive) of the part of an image that holds all points; None if there is none."""
     xy = xy[np.isfinite(xy).all(axis=1)]
     if not len(xy):
@@ -73,74 +88,51 @@ def _box(xy: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int, int, int] | 
     return (*low.tolist(), *high.tolist()) if (high > low).all() else None
 
 
-def _shrink(array: np.ndarray, n: int) -> np.ndarray:
+def _shrink(array: Float[np.ndarray, "height width"], n: int) -> Float[np.ndarray, "low_height low_width"]:
     """Mean over blocks of n x n."""
-    return sum(array[i::n, j::n] for i in range(n) for j in range(n)) / n**2
+    return np.add.reduce([array[i::n, j::n] for i in range(n) for j in range(n)]) / n**2
 
 
-def mesh_coverage(
-    shape: tuple[int, int], xy_px: Float[np.ndarray, "N 2"], depth_m: Float[np.ndarray, "N"], faces: np.ndarray
-) -> np.ndarray:
-    """Which pixels of an image of ``shape`` (height, width) a mesh covers, bool (H, W)."""
-    nearness, shade = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    xy, depth = np.ascontiguousarray(xy_px, np.float64), np.ascontiguousarray(depth_m, np.float64)
-    _fill_mesh(xy, depth, np.ones(len(xy)), np.ascontiguousarray(faces, np.int64), nearness, shade)
-    return nearness > 0
-
-
-def draw_stroke(
-    image: np.ndarray, a: np.ndarray, b: np.ndarray, radius_px: float, colour, opacity: float = 1.0
-) -> None:
-    """A line from ``a`` to ``b`` (x, y in px) with round ends."""
+def draw_stroke(image: Picture, a: Point, b: Point, radius_px: float, colour: Colour, opacity: float = 1.0) -> None:
+    """A line between two points with round ends."""
     if np.isfinite([*a, *b]).all():
         _capsule(image, a[0], a[1], b[0], b[1], radius_px, np.asarray(colour, np.float32), opacity)
 
 
-def draw_disc(image: np.ndarray, centre: np.ndarray, radius_px: float, colour, opacity: float = 1.0) -> None:
+def draw_disc(image: Picture, centre: Point, radius_px: float, colour: Colour, opacity: float = 1.0) -> None:
     """A filled disc."""
     draw_stroke(image, centre, centre, radius_px, colour, opacity)
 
 
 def draw_ellipse(
-    image: np.ndarray,
-    centre: np.ndarray,
+    image: Picture,
+    centre: Point,
     covariance_px2: Float[np.ndarray, "2 2"],
     radius2: float,
-    colour,
+    colour: Colour,
     fill: float = 0.2,
     line_px: float = 1.3,
-    line_opacity: float = 0.9,
 ) -> None:
-    """The ellipse of points within squared Mahalanobis distance ``radius2`` of ``centre``: a faint fill and a line."""
+    """The ellipse of points within squared Mahalanobis distance `radius2` of the centre: a faint fill and a line."""
     inner = np.asarray(covariance_px2, np.float64) * radius2 + 0.05 * np.eye(2)  # never thinner than a fifth of a pixel
     if np.isfinite(inner).all() and np.isfinite(centre).all():
-        half_x, half_y = np.sqrt(inner[0, 0]) + line_px + 1, np.sqrt(inner[1, 1]) + line_px + 1
-        _ellipse(
-            image,
-            centre[0],
-            centre[1],
-            np.linalg.inv(inner),
-            half_x,
-            half_y,
-            np.asarray(colour, np.float32),
-            fill,
-            line_px,
-            line_opacity,
-        )
+        half = np.sqrt(np.diag(inner)) + line_px + 1
+        tint = np.asarray(colour, np.float32)
+        _ellipse(image, centre, np.linalg.inv(inner), half, tint, fill, line_px, _ELLIPSE_LINE_OPACITY)
 
 
-def draw_text(image: np.ndarray, text: str, at: tuple[int, int], size_px: int = 14, colour=(255, 255, 255)) -> None:
-    """A line of text with its top left corner at ``at``, on a dark edge, readable on anything."""
+def draw_text(image: Picture, text: str, at: tuple[int, int], size_px: int = 14) -> None:
+    """A line of white text with its top left corner at `at`, on a dark edge, readable on anything."""
     font, edge = ImageFont.load_default(size_px), max(1, size_px // 9)
     x, y = at
     part = image[y : y + 2 * size_px, x : x + int(font.getlength(text)) + 2 * edge + 2]
     if part.size:
         canvas = Image.fromarray(part.astype(np.uint8))
-        ImageDraw.Draw(canvas).text((edge, 0), text, colour, font, stroke_width=edge, stroke_fill=OUTLINE)
+        ImageDraw.Draw(canvas).text((edge, 0), text, (255, 255, 255), font, stroke_width=edge, stroke_fill=OUTLINE)
         part[:] = canvas
 
 
-def _shading(normals: np.ndarray) -> np.ndarray:
+def _shading(normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
     """Brightness of each vertex: ambient, Lambert and a little gloss, with the normal turned to the viewer."""
     facing = np.where(normals[:, 2:] > 0, -normals, normals)
     light = np.clip(facing @ (_LIGHT / np.linalg.norm(_LIGHT)), 0.0, 1.0)
@@ -194,7 +186,10 @@ def _fill_mesh(xy, depth, value, faces, nearness, shade):
 
 
 @njit(cache=True)
-def _capsule(image, ax, ay, bx, by, radius, colour, opacity):
+@no_type_check  # numba compiles it: nothing may be wrapped around it
+def _capsule(
+    image: Picture, ax: float, ay: float, bx: float, by: float, radius: float, colour: np.ndarray, opacity: float
+) -> None:
     height, width = image.shape[:2]
     reach = radius + 1.0
     left, right = max(math.floor(min(ax, bx) - reach), 0), min(math.ceil(max(ax, bx) + reach), width - 1)
@@ -212,7 +207,19 @@ def _capsule(image, ax, ay, bx, by, radius, colour, opacity):
 
 
 @njit(cache=True)
-def _ellipse(image, cx, cy, inverse, half_x, half_y, colour, fill, line, line_opacity):
+@no_type_check  # numba compiles it: nothing may be wrapped around it
+def _ellipse(
+    image: Picture,
+    centre: Point,
+    inverse: np.ndarray,
+    half: Point,
+    colour: np.ndarray,
+    fill: float,
+    line: float,
+    line_opacity: float,
+) -> None:
+    cx, cy = centre
+    half_x, half_y = half
     height, width = image.shape[:2]
     left, right = max(math.floor(cx - half_x), 0), min(math.ceil(cx + half_x), width - 1)
     top, bottom = max(math.floor(cy - half_y), 0), min(math.ceil(cy + half_y), height - 1)

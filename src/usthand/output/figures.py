@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, ParamSpec
 
 import matplotlib.ticker
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 
+from usthand.evaluation.glossary import Row, number_of
 from usthand.evaluation.reliability import Reliability, spearman
 from usthand.hand.skeleton import FINGERS, JOINTS
 
+Arguments = ParamSpec("Arguments")
 METHOD_COLOURS = {"raw": "#94a3b8", "smooth": "#64748b", "fit": "#e0912f", "network": "#14b8a6", "usthand": "#4f7df9"}
 _SPARE_COLOURS = ("#c65bcf", "#d9534f", "#7a9e2e")
 # A stand-in for the page's text colour: replaced by CSS's currentColor in the SVG.
 _INK = "#010203"
-_STYLE = {
+_STYLE: dict[Any, object] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "usthand",
     "font.family": "sans-serif",
@@ -58,15 +64,15 @@ _MANY_DECADES = 300.0
 _MAX_DOTS = 1500  # a scatter of more dots is a blot, and a heavy page
 
 
-def colour_of(method: str, methods: Sequence[str]) -> str:
+def colour_of(method: str, methods: Iterable[str]) -> str:
     """The colour of a method: fixed for ours, else by its place."""
     others = [name for name in methods if name not in METHOD_COLOURS]
     return METHOD_COLOURS.get(method) or _SPARE_COLOURS[others.index(method) % len(_SPARE_COLOURS)]
 
 
-def _figure(width: float, height: float, columns: int = 1):
+def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns, squeeze=False)[0]
+    return figure, list(figure.subplots(1, columns, squeeze=False)[0])
 
 
 def _svg(figure: Figure) -> str:
@@ -83,30 +89,28 @@ def _svg(figure: Figure) -> str:
     )
 
 
-def _drawn(draw):
+def _drawn(draw: Callable[Arguments, Figure]) -> Callable[Arguments, str]:
     """Run a drawing function in the report's style and return its SVG."""
 
-    def run(*args, **kwargs) -> str:
+    @wraps(draw)
+    def run(*args: Arguments.args, **kwargs: Arguments.kwargs) -> str:
         with matplotlib.rc_context(_STYLE):
             return _svg(draw(*args, **kwargs))
 
-    run.__doc__, run.__name__ = draw.__doc__, draw.__name__
     return run
 
 
 @_drawn
-def error_bars(rows: Mapping[str, Mapping], keys: Mapping[str, str], unit: str) -> Figure:
-    """Grouped bars: one group for each key (label in ``keys``), one bar for each method."""
+def error_bars(rows: Mapping[str, Row], keys: Mapping[str, str], unit: str) -> Figure:
+    """Grouped bars: one group for each key (with its label), one bar for each method."""
     figure, (axes,) = _figure(_WIDE, 3.3)
     width = 0.8 / len(rows)
     for place, (method, row) in enumerate(rows.items()):
-        at = np.array([i for i, key in enumerate(keys) if row.get(key) is not None])
-        values = [row[key] for key in keys if row.get(key) is not None]
-        bars = axes.bar(
-            at + (place - (len(rows) - 1) / 2) * width, values, 0.9 * width, color=colour_of(method, list(rows))
-        )
+        heights = {at: value for at, key in enumerate(keys) if (value := number_of(row, key)) is not None}
+        left = np.array([*heights]) + (place - (len(rows) - 1) / 2) * width
+        bars = axes.bar(left, list(heights.values()), 0.9 * width, color=colour_of(method, rows))
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8.5)
-    axes.set_xticks(range(len(keys)), keys.values())
+    axes.set_xticks(range(len(keys)), list(keys.values()))
     axes.set_ylabel(f"error ({unit})")
     axes.margins(y=0.15)
     axes.grid(axis="x", visible=False)
@@ -123,7 +127,7 @@ def reliability_plot(curves: Mapping[str, Reliability]) -> Figure:
     axes.text(96, 5, "too sure of itself", alpha=0.7, fontsize=9, ha="right")
     for method, curve in curves.items():
         expected, observed = np.r_[0, curve.expected, 1] * 100, np.r_[0, curve.observed, 1] * 100
-        axes.plot(expected, observed, color=colour_of(method, list(curves)), lw=2.2)
+        axes.plot(expected, observed, color=colour_of(method, curves), lw=2.2)
     axes.set(
         xlabel="promised: size of the region (%)",
         ylabel="measured: joints inside it (%)",
@@ -135,7 +139,7 @@ def reliability_plot(curves: Mapping[str, Reliability]) -> Figure:
 
 
 @_drawn
-def promise_scatter(promised_mm: Float[np.ndarray, "N"], error_mm: Float[np.ndarray, "N"], colour: str) -> Figure:
+def promise_scatter(promised_mm: Float[np.ndarray, "*n"], error_mm: Float[np.ndarray, "*n"], colour: str) -> Figure:
     """Expected against true error of every joint, with the mean error in ten groups of equal size."""
     promised, error = np.ravel(promised_mm), np.ravel(error_mm)
     figure, (axes,) = _figure(_HALF, 4.3)
@@ -167,7 +171,7 @@ def per_joint(errors_mm: Mapping[str, Float[np.ndarray, "N 21"]]) -> Figure:
     figure, (axes,) = _figure(_WIDE, 3.6)
     place = np.array([0.0] + [1.4 + 4.6 * f + step for f in range(5) for step in range(4)])
     for method, errors in errors_mm.items():
-        colour, mean = colour_of(method, list(errors_mm)), errors.mean(axis=0)
+        colour, mean = colour_of(method, errors_mm), errors.mean(axis=0)
         axes.plot(place[:1], mean[:1], "o", color=colour, ms=5.5)
         for ids in FINGERS.values():
             axes.plot(place[list(ids)], mean[list(ids)], "o-", color=colour, ms=5.5, lw=1.6, alpha=0.95)
@@ -182,38 +186,34 @@ def per_joint(errors_mm: Mapping[str, Float[np.ndarray, "N 21"]]) -> Figure:
 
 
 @_drawn
-def over_time(errors_mm: Mapping[str, tuple[np.ndarray, Float[np.ndarray, "N 21"]]], fps: float) -> Figure:
-    """Error of each frame (mean of the joints) over time; ``errors_mm`` gives (frame numbers, errors) for a method."""
+def over_time(errors_mm: Mapping[str, tuple[Float[np.ndarray, "N 21"], Int[np.ndarray, "N"]]], fps: float) -> Figure:
+    """Error of each frame (mean of the joints) over time, from each method's errors and frame numbers."""
     figure, (axes,) = _figure(_WIDE, 3.0)
-    for method, (frames, errors) in errors_mm.items():
+    for method, (errors, frames) in errors_mm.items():
         seconds, mean = frames / fps, errors.mean(axis=1)
         gap = np.flatnonzero(np.diff(frames) > 1) + 1  # a line across a gap would claim what was not measured
-        axes.plot(
-            np.insert(seconds.astype(float), gap, np.nan),
-            np.insert(mean, gap, np.nan),
-            lw=1.4,
-            alpha=0.95,
-            color=colour_of(method, list(errors_mm)),
-        )
+        x, y = np.insert(seconds.astype(float), gap, np.nan), np.insert(mean, gap, np.nan)
+        axes.plot(x, y, lw=1.4, alpha=0.95, color=colour_of(method, errors_mm))
     axes.set(xlabel="time (s)", ylabel="mean error (mm)")
-    top = max(np.percentile(errors.mean(axis=1), 99.5) for _, errors in errors_mm.values())
+    top = max(np.percentile(errors.mean(axis=1), 99.5) for errors, _ in errors_mm.values())
     axes.set_ylim(0, 1.15 * top)
     axes.margins(x=0.01)
     return figure
 
 
 @_drawn
-def confidence_plot(confidence: np.ndarray, error_percent: np.ndarray, colour: str) -> Figure:
+def confidence_plot(confidence: Float[np.ndarray, "N"], error_percent: Float[np.ndarray, "N"], colour: str) -> Figure:
     """Median and middle half of the 2D error in ten groups of equal size, by confidence."""
-    confidence, error = np.ravel(confidence), np.ravel(error_percent)
     figure, (axes,) = _figure(_WIDE, 3.2)
     groups = np.array_split(np.argsort(confidence, kind="stable"), min(10, len(confidence)))
     x = [confidence[g].mean() for g in groups]
-    low, middle, high = np.array([np.percentile(error[g], (25, 50, 75)) for g in groups]).T
+    low, middle, high = np.array([np.percentile(error_percent[g], (25, 50, 75)) for g in groups]).T
     axes.fill_between(x, low, high, color=colour, alpha=0.22, lw=0, label="middle half")
     axes.plot(x, middle, "o-", color=colour, ms=4.5, lw=1.8, label="median")
     axes.set(
-        xlabel="confidence of the network (0 to 1)", ylabel="2D error (% of the hand)", title=_rank(confidence, error)
+        xlabel="confidence of the network (0 to 1)",
+        ylabel="2D error (% of the hand)",
+        title=_rank(confidence, error_percent),
     )
     axes.set_ylim(bottom=0)
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
@@ -223,7 +223,7 @@ def confidence_plot(confidence: np.ndarray, error_percent: np.ndarray, colour: s
 @_drawn
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Loss terms (left) and errors in px or mm (right) over training, from the lines of metrics.jsonl."""
-    x_key = next((key for key in _PROGRESS if any(key in line for line in history)), None)
+    x_key = next((key for key in _PROGRESS if any(key in line for line in history)), "")
     keys = list(dict.fromkeys(k for line in history for k, v in line.items() if isinstance(v, int | float)))
     errors = [k for k in keys if k.endswith(("_px", "_mm"))]
     losses = [k for k in keys if k not in errors and k not in _PROGRESS]
@@ -254,11 +254,11 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
-def _rank(a: np.ndarray, b: np.ndarray) -> str:
+def _rank(a: Float[np.ndarray, "N"], b: Float[np.ndarray, "N"]) -> str:
     return f"rank correlation {spearman(a, b):.2f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _plain_log(*axes_lines) -> None:
+def _plain_log(*axes_lines: Axis) -> None:
     """1, 2, 5, 10, 20 rather than powers of ten; decades alone where there are many."""
     for axis in axes_lines:
         low, high = axis.get_view_interval()

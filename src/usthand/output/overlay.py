@@ -5,39 +5,38 @@ Everything is projected by `usthand.geometry.cameras.project`, lens included. Th
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from PIL import Image
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from scipy.stats import chi2
 
 from usthand.capture.capture import Capture
 from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
-from usthand.evaluation.reliability import chi2_radius2
+from usthand.common.files import refuse_existing
+from usthand.common.progress import Progress, silent
 from usthand.geometry.cameras import Cameras, project, to_camera
 from usthand.hand.result import Result
-from usthand.hand.skeleton import BONES, FINGERS, N_JOINTS
+from usthand.hand.skeleton import BONES, FINGERS, WRIST
 from usthand.output import draw
 
-BAR_AFTER_S = 2.0
 VIEWING_CRF = "23"  # for the eye, not for measuring: a third of the size of a capture's own videos
 # Step of the numerical derivative of the projection: 0.1 mm, far above rounding and far below any curvature.
 _STEP_M = 1e-4
 # The crop follows the hand, and its size, as slowly as this many frames (standard deviation): it must not tremble.
 _CROP_SMOOTH_FRAMES, _ZOOM_SMOOTH_FRAMES = 8.0, 25.0
 _MIN_CROP_PX = 32.0
-_JOINT_COLOUR = {joint: draw.FINGER_COLOURS[finger] for finger, ids in FINGERS.items() for joint in ids} | {
-    0: draw.WRIST_COLOUR
+_JOINT_COLOUR = {WRIST: draw.WRIST_COLOUR} | {
+    joint: draw.FINGER_COLOURS[finger] for finger, ids in FINGERS.items() for joint in ids
 }
+Image8 = UInt8[np.ndarray, "H W 3"]
+"""RGB."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,9 @@ class OverlayConfig:
     """Side of one picture on the contact sheet."""
 
 
+_DEFAULT = OverlayConfig()
+
+
 @dataclass(frozen=True)
 class _Track:
     """One result as one camera sees it, in px of the whole image."""
@@ -74,7 +76,6 @@ class _Track:
     joints_cov_px2: Float[np.ndarray, "T 21 2 2"]
     vertices_px: Float[np.ndarray, "T N 2"]
     vertices_camera_m: Float[np.ndarray, "T N 3"]
-    faces: Int[np.ndarray, "F 3"]
     row: dict[int, int]
     """Row of a frame number, valid frames only."""
 
@@ -82,8 +83,10 @@ class _Track:
 def project_covariance(
     cameras: Cameras, points_world_m: Float[np.ndarray, "T N 3"], covariance_m2: Float[np.ndarray, "T N 3 3"]
 ) -> tuple[Float[np.ndarray, "T V N 2"], Float[np.ndarray, "T V N 2 2"]]:
-    """Points and their covariances as every camera sees them (px, px^2): J C J' with J the projection's derivative by
-    central differences, lens included."""
+    """Points and their covariances as every camera sees them, px and px^2.
+
+    J C J' with J the projection's derivative by central differences, lens included.
+    """
     points = torch.from_numpy(np.asarray(points_world_m, np.float64))
     steps = _STEP_M * torch.eye(3, dtype=torch.float64)
     ahead, behind = (
@@ -94,7 +97,7 @@ def project_covariance(
     return project(cameras, points)[0].numpy(), cov
 
 
-def _track(capture: Capture, result: Result, camera: str, faces: np.ndarray) -> _Track:
+def _track(capture: Capture, result: Result, camera: str) -> _Track:
     view = capture.rig.index(camera)
     rig = capture.rig.in_metres(result.unit_m)
     cameras = Cameras(*(field[view : view + 1] for field in rig.tensors(torch.float64)))
@@ -106,7 +109,6 @@ def _track(capture: Capture, result: Result, camera: str, faces: np.ndarray) -> 
         cov[:, 0],
         project(cameras, vertices)[0][:, 0].numpy(),
         to_camera(cameras, vertices)[:, 0].numpy(),
-        faces,
         {int(frame): row for row, frame in enumerate(result.frame) if result.valid[row]},
     )
 
@@ -114,8 +116,13 @@ def _track(capture: Capture, result: Result, camera: str, faces: np.ndarray) -> 
 def crop_path(
     joints_px: Sequence[Float[np.ndarray, "n 2"]], width: int, height: int, margin: float
 ) -> tuple[Float[np.ndarray, "T 2"], Float[np.ndarray, "T"]]:
-    """A square that follows the hand: its top-left corner (px, pixel edges) and its side in each frame. Frames without
-    points (empty arrays) are bridged. The square stays inside the image."""
+    """A square that follows the hand: its top-left corner (px, pixel edges) and its side in each frame.
+
+    Frames without points (empty arrays) are bridged. The square stays inside the image.
+
+    Raises:
+        UsthandError: If no frame has a point.
+    """
     known = [t for t, points in enumerate(joints_px) if len(points)]
     if not known:
         raise UsthandError(
@@ -147,23 +154,32 @@ def overlay_frames(
     capture: Capture,
     results: Sequence[Result],
     camera: str,
-    config: OverlayConfig | None = None,
-    frames: Sequence[int] | None = None,
-    faces: Int[np.ndarray, "F 3"] | None = None,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(frame, drawn RGB uint8 image) of one camera for some increasing ``frames`` (default all), one by one, in
-    constant memory. Frames without a valid hand show the footage alone. ``faces`` default to the result's own, or to
-    the embedded hand's."""
-    config, frames = config or OverlayConfig(), range(capture.n_frames) if frames is None else frames
+    config: OverlayConfig = _DEFAULT,
+    frames: Sequence[int] | Int[np.ndarray, "n"] | None = None,
+) -> Iterator[tuple[int, Image8]]:
+    """One camera's drawn images, one by one, in constant memory; without a valid hand, the footage alone.
+
+    Args:
+        capture: The footage.
+        results: What to draw. A result without faces has those of the embedded hand.
+        camera: Name of the camera.
+        config: What is drawn.
+        frames: Numbers of some frames, increasing; all by default.
+
+    Yields:
+        Frame number and image.
+    """
+    frames = range(capture.n_frames) if frames is None else frames
     start, stop, wanted = int(frames[0]), int(frames[-1]) + 1, {int(frame) for frame in frames}
-    tracks = [_track(capture, r, camera, _faces(faces, r) if config.mesh else np.zeros((0, 3))) for r in results]
+    tracks = [_track(capture, result, camera) for result in results]
     windows = _windows(capture, tracks, camera, config, range(start, stop))
     for frame, footage in capture.read(camera, start, stop):
         if frame not in wanted:
             continue
         pictures = []
         for corners, sides, size in windows:
-            image, corner, zoom = _cut(footage, corners[frame - start], sides[frame - start], size)
+            corner, side = corners[frame - start], float(sides[frame - start])
+            image, zoom = _cut(footage, corner, side, size)
             for track in tracks:
                 if frame in track.row:
                     _draw_hand(image, track, track.row[frame], corner, zoom, config)
@@ -191,112 +207,118 @@ def _windows(
     return paths
 
 
-def _cut(footage: np.ndarray, corner: np.ndarray, side: float, size: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """A picture to draw on, its corner in the footage and its zoom."""
+def _cut(
+    footage: Image8, corner: draw.Point, side: float, size: int
+) -> tuple[Float[np.ndarray, "size_y size_x 3"], float]:
+    """A picture to draw on, and its zoom."""
     if not size:
-        return footage.astype(np.float32), corner, 1.0
-    box = (*corner, *np.minimum(corner + side, footage.shape[1::-1]))  # rounding must not leave the image
+        return footage.astype(np.float32), 1.0
+    right, bottom = np.minimum(corner + side, footage.shape[1::-1])  # rounding must not leave the image
+    box = (float(corner[0]), float(corner[1]), float(right), float(bottom))
     cut = Image.fromarray(footage).resize((size, size), Image.Resampling.BICUBIC, box)
-    return np.asarray(cut).astype(np.float32), corner, size / side
+    return np.asarray(cut).astype(np.float32), size / side
 
 
 def _draw_hand(
-    image: np.ndarray, track: _Track, row: int, corner: np.ndarray, zoom: float, config: OverlayConfig
+    image: draw.Picture, track: _Track, row: int, corner: draw.Point, zoom: float, config: OverlayConfig
 ) -> None:
-    def place(uv: np.ndarray) -> np.ndarray:  # pixel centres at integers in both images
+    def place(uv: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:  # pixel centres at integers in both images
         return (uv + 0.5 - corner) * zoom - 0.5
 
     line = max(image.shape[0] / 300.0, 1.0)
     if config.mesh and track.result.has_mesh:
-        draw.draw_mesh(
-            image,
-            place(track.vertices_px[row]),
-            track.vertices_camera_m[row],
-            track.faces,
-            draw.MESH_COLOURS[track.result.side],
-            config.opacity,
-        )
+        faces = track.result.faces if len(track.result.faces) else embedded_faces()
+        points, colour = track.vertices_camera_m[row], draw.MESH_COLOURS[track.result.side]
+        draw.draw_mesh(image, place(track.vertices_px[row]), points, faces, colour, config.opacity)
     joints, sure = place(track.joints_px[row]), track.result.joint_valid[row]
     if config.ellipses:
-        radius2 = float(chi2_radius2(config.level, dimensions=2))
-        for joint in range(N_JOINTS):
-            draw.draw_ellipse(
-                image,
-                joints[joint],
-                track.joints_cov_px2[row, joint] * zoom**2,
-                radius2,
-                _JOINT_COLOUR[joint],
-                line_px=0.9 * line,
-            )
+        radius2, covariance = float(chi2.ppf(config.level, 2)), track.joints_cov_px2[row] * zoom**2
+        for joint, colour in _JOINT_COLOUR.items():
+            draw.draw_ellipse(image, joints[joint], covariance[joint], radius2, colour, line_px=0.9 * line)
     if config.skeleton:
         for wider, tint in ((1.7, draw.OUTLINE), (1.0, None)):
             for parent, child in BONES:
                 opacity = (0.55 if tint else 0.95) * (1.0 if sure[parent] and sure[child] else 0.3)
-                draw.draw_stroke(
-                    image, joints[parent], joints[child], wider * line, tint or _JOINT_COLOUR[child], opacity
-                )
-        for joint in range(N_JOINTS):
+                ends, colour = (joints[parent], joints[child]), tint or _JOINT_COLOUR[child]
+                draw.draw_stroke(image, *ends, wider * line, colour, opacity)
+        for joint, colour in _JOINT_COLOUR.items():
             opacity = 1.0 if sure[joint] else 0.3
             draw.draw_disc(image, joints[joint], 2.1 * line, draw.OUTLINE, opacity)
-            draw.draw_disc(image, joints[joint], 1.5 * line, _JOINT_COLOUR[joint], opacity)
+            draw.draw_disc(image, joints[joint], 1.5 * line, colour, opacity)
 
 
 def write_overlays(
     capture: Capture,
     results: Sequence[Result],
     out: str | Path,
-    config: OverlayConfig | None = None,
+    config: OverlayConfig = _DEFAULT,
     overwrite: bool = False,
-    faces: Int[np.ndarray, "F 3"] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    progress: Progress = silent,
 ) -> list[Path]:
-    """One ``overlay_<camera>.mp4`` for each camera and one ``contact_sheet.png`` (cropped to the hand) in ``out``.
+    """Draw results over the footage: a video for each camera, and one contact sheet, cropped to the hand.
 
-    UsthandError if there is no result, one of them belongs to another rig or a longer capture, or a file is there already
-    and ``overwrite`` is not set: nothing is written then. ``on_progress(done, total)`` is called after every frame."""
-    config, out = config or OverlayConfig(), Path(out)
+    Example:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> result = usthand.load_result("fit.npz")
+        >>> paths = usthand.write_overlays(capture, [result], "clip/overlay")
+
+    Args:
+        capture: The footage that the results were made from.
+        results: One or more, for instance of both hands.
+        out: Folder to write overlay_CAMERA.mp4 and contact_sheet.png into.
+        config: What is drawn.
+        overwrite: Write over files that are there.
+        progress: Called after each frame.
+
+    Returns:
+        The files written.
+
+    Raises:
+        UsthandError: If there is no result, one of them belongs to another rig or a longer capture, or a file is there
+            already and `overwrite` is not set; nothing is written then.
+    """
     _check(capture, results)
-    videos = {name: out / f"overlay_{name}.mp4" for name in capture.rig.names}
-    sheet = out / "contact_sheet.png"
-    refuse_overwriting([*videos.values(), sheet], overwrite)
-    total, done = capture.n_frames * len(videos), 0
-    chosen, rows = sheet_frames(results, config.sheet_columns), []
+    videos = {name: Path(out) / f"overlay_{name}.mp4" for name in capture.rig.names}
+    sheet = Path(out) / "contact_sheet.png"
+    refuse_existing([*videos.values(), sheet], overwrite)
+    picture, total, done = contact_sheet(capture, results, config), capture.n_frames * len(videos), 0
 
-    def pictures(camera: str) -> Iterator[np.ndarray]:
+    def pictures(camera: str) -> Iterator[Image8]:
         nonlocal done
-        for _, image in overlay_frames(capture, results, camera, config, faces=faces):
+        for _, image in overlay_frames(capture, results, camera, config):
             yield _even(image)
             done += 1
-            if on_progress:
-                on_progress(done, total)
+            progress(done, total)
 
     for camera, path in videos.items():
-        rows.append(_sheet_row(capture, results, camera, config, chosen, faces))
         write_video(path, pictures(camera), capture.fps, VIEWING_CRF)
-    Image.fromarray(np.concatenate(rows)).save(sheet)
+    Image.fromarray(picture).save(sheet)
     return [*videos.values(), sheet]
 
 
-def _sheet_row(capture, results, camera, config, frames, faces) -> np.ndarray:
-    """One camera's part of the contact sheet: a row for each hand."""
-    side, small = config.sheet_px, replace(config, crop=True, size_px=config.sheet_px)
-    drawn = [image for _, image in overlay_frames(capture, results, camera, small, frames, faces)]
-    hands = [[image[:, n * side : (n + 1) * side] for image in drawn] for n in range(len(results))]
-    return np.concatenate([np.concatenate(row, axis=1) for row in hands])
+def contact_sheet(capture: Capture, results: Sequence[Result], config: OverlayConfig = _DEFAULT) -> Image8:
+    """Crops of some frames: cameras and hands down, time across.
 
-
-def contact_sheet(
-    capture: Capture, results: Sequence[Result], config: OverlayConfig | None = None, faces: np.ndarray | None = None
-) -> np.ndarray:
-    """Crops of some frames, cameras and hands down, time across: RGB uint8."""
-    config = config or OverlayConfig()
+    Raises:
+        UsthandError: If there is no result, one of them belongs to another rig or a longer capture, or none is valid.
+    """
     _check(capture, results)
-    chosen = sheet_frames(results, config.sheet_columns)
-    return np.concatenate([_sheet_row(capture, results, n, config, chosen, faces) for n in capture.rig.names])
+    side, small = config.sheet_px, replace(config, crop=True, size_px=config.sheet_px)
+    frames, rows = sheet_frames(results, config.sheet_columns), []
+    for camera in capture.rig.names:
+        drawn = [image for _, image in overlay_frames(capture, results, camera, small, frames)]
+        for hand in range(len(results)):
+            rows.append(np.concatenate([image[:, hand * side : (hand + 1) * side] for image in drawn], axis=1))
+    return np.concatenate(rows)
 
 
 def sheet_frames(results: Sequence[Result], columns: int) -> Int[np.ndarray, "n"]:
-    """Evenly spread frame numbers in which some hand is valid."""
+    """Evenly spread frame numbers in which some hand is valid.
+
+    Raises:
+        UsthandError: If there is none.
+    """
     valid = np.unique(np.concatenate([result.frame[result.valid] for result in results]))
     if not len(valid):
         raise UsthandError(
@@ -307,66 +329,19 @@ def sheet_frames(results: Sequence[Result], columns: int) -> Int[np.ndarray, "n"
     return valid[np.unique(np.linspace(0, len(valid) - 1, min(columns, len(valid))).round().astype(int))]
 
 
-def refuse_overwriting(paths: Sequence[Path], overwrite: bool) -> None:
-    """UsthandError naming the first of ``paths`` that exists, unless ``overwrite``."""
-    there = [path for path in paths if path.exists()]
-    if there and not overwrite:
-        raise UsthandError(
-            f"{there[0]} is there already",
-            "an earlier run wrote it",
-            "choose another folder with --out, or allow it with --overwrite",
-        )
-
-
-def progress_bar(label: str) -> Callable[[int, int], None]:
-    """A callback for ``on_progress`` that shows a bar on stderr once the work has taken two seconds, and only there
-    where a person looks at it."""
-    started, bar = time.monotonic(), None
-
-    def show(done: int, total: int, task: str = "", note: str = "") -> None:
-        nonlocal bar
-        if bar is None and time.monotonic() - started > BAR_AFTER_S and done < total and sys.stderr.isatty():
-            bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                TextColumn("{task.percentage:3.0f} %"),
-                TimeRemainingColumn(),
-                console=Console(stderr=True),
-                transient=True,
-            )
-            bar.add_task(label, total=total)
-            bar.start()
-        if bar is not None:
-            bar.update(bar.task_ids[0], completed=done)
-            if done >= total:
-                bar.stop()
-
-    return show
-
-
 def _check(capture: Capture, results: Sequence[Result]) -> None:
     if not results:
         raise UsthandError("there is no result to draw", "none was given", "give the file that usthand fit wrote")
     for result in results:
         strangers = [name for name in result.cameras if name not in capture.rig.names]
+        fact = ""
         if strangers:
-            raise UsthandError(
-                f"the result was made with camera {strangers[0]}, which {capture.path} does not have",
-                "it belongs to another capture",
-                "give the capture that the result was made from",
-            )
-        if len(result) and result.frame[-1] >= capture.n_frames:
-            raise UsthandError(
-                f"the result reaches frame {result.frame[-1]}, {capture.path} ends at {capture.n_frames - 1}",
-                "it belongs to another capture",
-                "give the capture that the result was made from",
-            )
-
-
-def _faces(faces: np.ndarray | None, result: Result) -> np.ndarray:
-    if faces is not None:
-        return np.asarray(faces)
-    return result.faces if len(result.faces) or not result.has_mesh else embedded_faces()
+            fact = f"the result was made with camera {strangers[0]}, which {capture.path} does not have"
+        elif len(result) and result.frame[-1] >= capture.n_frames:
+            fact = f"the result reaches frame {result.frame[-1]}, {capture.path} ends at {capture.n_frames - 1}"
+        if fact:
+            fix = "give the capture that the result was made from"
+            raise UsthandError(fact, "it belongs to another capture", fix)
 
 
 @cache
@@ -377,6 +352,6 @@ def embedded_faces() -> Int[np.ndarray, "1538 3"]:
     return np.asarray(load_hand().faces)
 
 
-def _even(image: np.ndarray) -> np.ndarray:
+def _even(image: Image8) -> UInt8[np.ndarray, "even_H even_W 3"]:
     """H.264 needs even sides: an odd last row or column is repeated."""
     return np.pad(image, ((0, image.shape[0] % 2), (0, image.shape[1] % 2), (0, 0)), mode="edge")
