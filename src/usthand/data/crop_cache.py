@@ -106,7 +106,7 @@ class ShardedCrops:
         out = np.zeros((at.size, *self.shape[1:]), np.uint8)
         shards = at.ravel() // self.per_shard
         for shard in np.unique(shards):
-            with (self.folder / shard_name(shard)).open("rb", buffering=0) as file:
+            with (self.folder / shard_name(int(shard))).open("rb", buffering=0) as file:
                 for row in np.flatnonzero(shards == shard):
                     self._read(file, int(at.flat[row]), out[row])
         return out.reshape(*at.shape, *self.shape[1:])
@@ -168,7 +168,7 @@ def _is_whole(shard: Path, pixels: int) -> bool:
     index = shard.with_suffix(".npy")
     if not (shard.is_file() and index.is_file()):
         return False
-    last = np.load(index).max(initial=-1)
+    last = int(np.load(index).max(initial=-1))
     return shard.stat().st_size >= (last + pixels if last >= 0 else 1)
 
 

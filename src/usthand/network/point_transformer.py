@@ -135,7 +135,7 @@ class PointTransformer(nn.Module):
         joint_features: Float[Tensor, "B T V J D"],
         evidence: ViewEvidence,
         anchor_keep: Bool[Tensor, "K"],
-    ) -> tuple[list[Tensor], Float[Tensor, "B T J D"], PalmFrame]:
+    ) -> tuple[list[Tensor], Float[Tensor, "B T J width"], PalmFrame]:
         """Refined query points after each block (world), their features, and the palm's frame.
 
         `anchor_keep` (K,) bool, on the CPU: the hypotheses that take part (dropout in training).

@@ -6,6 +6,7 @@ import dataclasses
 import json
 from functools import cache
 from hashlib import sha256
+from inspect import signature
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
@@ -33,7 +34,7 @@ class DataclassInstance(Protocol):
     __dataclass_fields__: ClassVar[dict[str, Any]]
 
 
-T = TypeVar("T", bound=DataclassInstance)
+T = TypeVar("T")
 
 
 def to_json(config: DataclassInstance) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def from_json(kind: type[T], data: dict[str, Any], where: str) -> T:
     Raises:
         UsthandError: On a key that the dataclass does not have.
     """
-    known = {f.name: f for f in dataclasses.fields(kind)}
+    known = signature(kind).parameters
     unknown = sorted(set(data) - set(known))
     if unknown:
         raise UsthandError(
