@@ -204,8 +204,8 @@ class Fitter:
 def joint_covariance(hand: Articulation, state: HandState, inverse: InverseBlocks) -> Float[np.ndarray, "T 21 3 3"]:
     """Covariance of every joint, world, m^2: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
 
-    This is Laplace's approximation. The labels' errors are modelled as correlated in time and their precision is learned
-    from the residuals, so the curvature of the cost is the inverse covariance.
+    This is Laplace's approximation. The labels' errors are modelled as correlated in time and their precision is
+    learned from the residuals, so the curvature of the cost is the inverse covariance.
     """
     posed = hand.posed(state)
     across = posed.by_frame @ inverse.shared[:, None] @ posed.by_shape.swapaxes(-1, -2)

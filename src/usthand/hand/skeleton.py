@@ -76,4 +76,4 @@ def median_bone_lengths(
 
 def palm_length(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b"]:
     """Distance from the wrist to the middle finger's knuckle, in the unit of the joints."""
-    return np.linalg.norm(joints[..., MIDDLE_MCP, :] - joints[..., WRIST, :], axis=-1)
+    return np.asarray(np.linalg.norm(joints[..., MIDDLE_MCP, :] - joints[..., WRIST, :], axis=-1))
