@@ -59,23 +59,6 @@ class ArrowSystem:
                 target = self.diagonal if early == late else self.below[late - early - 1]
                 target[early : early + n] += weighted @ jacobians[early]
 
-    def dense(self) -> tuple[np.ndarray, np.ndarray]:
-        """The whole matrix and right-hand side, for tests."""
-        n_frames, size, shared = self.arrow.shape
-        matrix = np.zeros((n_frames * size + shared,) * 2)
-        for t in range(n_frames):
-            here = slice(t * size, (t + 1) * size)
-            matrix[here, here] = self.diagonal[t]
-            matrix[here, n_frames * size :] = self.arrow[t]
-            matrix[n_frames * size :, here] = self.arrow[t].T
-            for k in range(COUPLED_FRAMES):
-                if t + k + 1 < n_frames:
-                    there = slice((t + k + 1) * size, (t + k + 2) * size)
-                    matrix[there, here] = self.below[k][t]
-                    matrix[here, there] = self.below[k][t].T
-        matrix[n_frames * size :, n_frames * size :] = self.corner
-        return matrix, np.concatenate([self.right.ravel(), self.right_shared])
-
 
 def _lower_band(system: ArrowSystem, damping: float) -> Float[np.ndarray, "bandwidth TD"]:
     """LAPACK's lower banded storage, `band[i - j, j] = K[i, j]`, with the diagonal grown by 1 + damping."""
@@ -111,15 +94,15 @@ class InverseBlocks:
     """Parts of the inverse of an `ArrowSystem`'s matrix: the covariances of the unknowns."""
 
     frame: Float[np.ndarray, "T D D"]
-    below: tuple[Float[np.ndarray, "T D D"], Float[np.ndarray, "T D D"]]
-    """Covariance of frame t+k+1 (rows) with frame t (columns), as in `ArrowSystem.below`."""
+    """Of the unknowns of each frame."""
     shared: Float[np.ndarray, "T D S"]
     """Of each frame with the shared unknowns."""
     corner: Float[np.ndarray, "S S"]
+    """Of the shared unknowns."""
 
 
 def inverse_blocks(system: ArrowSystem) -> InverseBlocks:
-    """Blocks of the inverse within the band, and all of the arrow, without forming the rest.
+    """Diagonal blocks of the inverse, and all of the arrow, without forming the rest.
 
     Frames are taken in pairs, which makes the matrix block-tridiagonal; the recursion is that of Takahashi et al.
     (1973), known from smoothing: inverse_i = L_i + G_i inverse_{i+1} G_i', G_i = -L_i C_i'.
@@ -135,25 +118,17 @@ def inverse_blocks(system: ArrowSystem) -> InverseBlocks:
     left[0] = cho_solve(cho_factor(main[0]), eye)
     for i in range(1, pairs):
         left[i] = cho_solve(cho_factor(main[i] - lower[i - 1] @ left[i - 1] @ lower[i - 1].T), eye)
-    inverse, beside = np.empty_like(main), np.zeros_like(lower)
-    inverse[-1] = left[-1]
+    inverse = left.copy()
     for i in range(pairs - 2, -1, -1):
         gain = -left[i] @ lower[i].T
-        beside[i] = inverse[i + 1] @ gain.T  # rows of pair i + 1, columns of pair i
-        inverse[i] = left[i] + gain @ beside[i]
-    frame, below = _unpaired(inverse, beside, n_frames, size)
+        inverse[i] += gain @ (inverse[i + 1] @ gain.T)
+    frame = np.stack([inverse[:, :size, :size], inverse[:, size:, size:]], 1).reshape(-1, size, size)[:n_frames]
 
     factor = cholesky_banded(_lower_band(system, 0.0), lower=True, overwrite_ab=True)
     arrow = system.arrow.reshape(n_frames * size, shared)
     solved = cho_solve_banded((factor, True), arrow).reshape(n_frames, size, shared)
     corner = cho_solve(cho_factor(system.corner - arrow.T @ solved.reshape(-1, shared)), np.eye(shared))
-    late = [np.zeros_like(solved), np.zeros_like(solved)]
-    for k in range(COUPLED_FRAMES):
-        late[k][: n_frames - k - 1] = solved[k + 1 :]
-    turned = (solved @ corner).swapaxes(-1, -2)
-    return InverseBlocks(
-        frame + solved @ turned, (below[0] + late[0] @ turned, below[1] + late[1] @ turned), -solved @ corner, corner
-    )
+    return InverseBlocks(frame + solved @ (solved @ corner).swapaxes(-1, -2), -solved @ corner, corner)
 
 
 def _paired(system: ArrowSystem, pairs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,17 +146,3 @@ def _paired(system: ArrowSystem, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     across = system.below[1][1::2][: pairs - 1]
     lower[: len(across), 1, :, 1] = across
     return main.reshape(pairs, 2 * size, 2 * size), lower.reshape(-1, 2 * size, 2 * size)
-
-
-def _unpaired(inverse: np.ndarray, beside: np.ndarray, n_frames: int, size: int) -> tuple[np.ndarray, tuple]:
-    pairs = len(inverse)
-    inverse = inverse.reshape(pairs, 2, size, 2, size)
-    beside = beside.reshape(-1, 2, size, 2, size)
-    frame = np.empty((2 * pairs, size, size))
-    frame[0::2], frame[1::2] = inverse[:, 0, :, 0], inverse[:, 1, :, 1]
-    next_one, next_two = np.zeros_like(frame), np.zeros_like(frame)
-    next_one[0::2] = inverse[:, 1, :, 0]
-    next_one[1:-1:2] = beside[:, 0, :, 1]
-    next_two[0:-2:2], next_two[1:-2:2] = beside[:, 0, :, 0], beside[:, 1, :, 1]
-    next_one[n_frames - 1 :], next_two[max(n_frames - 2, 0) :] = 0, 0
-    return frame[:n_frames], (next_one[:n_frames], next_two[:n_frames])

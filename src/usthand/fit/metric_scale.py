@@ -35,7 +35,7 @@ def scaled_by_hand(rig: Rig, observations: Observations, model: Articulation) ->
     )
     found = triangulate_robust(views)
     unit_m = rough * metres_per_unit(model, found.points_world.numpy(), found.seen.numpy())
-    words = f"metres if the hand is of mean size: the calibration's own unit is then {1000 * unit_m:.4g} mm"
+    words = f"the calibration has no scale; its own unit is {1000 * unit_m:.4g} mm if the hand is of mean size"
     return rig.in_metres(unit_m, words), unit_m
 
 

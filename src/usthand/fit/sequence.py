@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from usthand.common.progress import Progress, silent
-from usthand.fit.arrow_system import inverse_blocks
-from usthand.fit.covariance import joint_covariance
+from usthand.fit.arrow_system import InverseBlocks, inverse_blocks
 from usthand.fit.detector_offsets import DetectorOffsets, OffsetPrior, estimate_offsets
 from usthand.fit.initialisation import inverse_kinematics, median_shape
 from usthand.fit.kinematics import Articulation, HandState
@@ -200,6 +199,22 @@ class Fitter:
             offsets = self._offsets(state)
             joints, covariance = joints + offsets.mean_m, offsets.joint_covariance(covariance)
         return Fitted(state, joints, COVARIANCE_INFLATION * covariance, self.present.sum(1) >= MIN_VIEWS)
+
+
+def joint_covariance(hand: Articulation, state: HandState, inverse: InverseBlocks) -> Float[np.ndarray, "T 21 3 3"]:
+    """Covariance of every joint, world, m^2: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
+
+    This is Laplace's approximation. The labels' errors are modelled as correlated in time and their precision is
+    learned from the residuals, so the curvature of the cost is the inverse covariance.
+    """
+    posed = hand.posed(state)
+    across = posed.by_frame @ inverse.shared[:, None] @ posed.by_shape.swapaxes(-1, -2)
+    return (
+        posed.by_frame @ inverse.frame[:, None] @ posed.by_frame.swapaxes(-1, -2)
+        + across
+        + across.swapaxes(-1, -2)
+        + posed.by_shape @ inverse.corner @ posed.by_shape.swapaxes(-1, -2)
+    )
 
 
 def motion_prior(hand: Articulation, config: FitConfig, timeless: bool = False) -> Prior:

@@ -56,17 +56,6 @@ def inverse_order(order: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(inverse)
 
 
-def joint_index(name: str) -> int:
-    """The id of a joint by name.
-
-    Raises:
-        KeyError: if there is no such joint; the message lists the names.
-    """
-    if name not in JOINTS:
-        raise KeyError(f"no joint {name!r}; the joints are {', '.join(JOINTS)}")
-    return JOINTS.index(name)
-
-
 def bone_lengths(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b 20"]:
     """Lengths of `BONES`, in the unit of the joints."""
     parent, child = np.array(BONES).T
@@ -87,4 +76,4 @@ def median_bone_lengths(
 
 def palm_length(joints: Float[np.ndarray, "*b 21 3"]) -> Float[np.ndarray, "*b"]:
     """Distance from the wrist to the middle finger's knuckle, in the unit of the joints."""
-    return np.linalg.norm(joints[..., MIDDLE_MCP, :] - joints[..., WRIST, :], axis=-1)
+    return np.asarray(np.linalg.norm(joints[..., MIDDLE_MCP, :] - joints[..., WRIST, :], axis=-1))
