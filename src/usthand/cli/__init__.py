@@ -294,14 +294,13 @@ def check(capture: Positional[CapturePath], json: bool = False, fix: bool = Fals
         fix: Write what can be fixed into rig.fixed.toml, capture.fixed.toml and labels.fixed/ beside the old files.
     """
     from usthand.diagnostics.check import check_capture
-    from usthand.diagnostics.folder import read_facts
     from usthand.diagnostics.write import as_json, as_text, write_fixes
     from usthand.output.overlay import progress_bar
 
-    facts = read_facts(capture)
-    report = check_capture(facts, progress_bar("checking"))
-    todo = write_fixes(facts, report) if fix else []
-    print(as_json(report, todo) if json else as_text(facts, report))
+    bar = progress_bar("checking")
+    report = check_capture(capture, lambda done, total, task="", note="": bar(done, total))
+    todo = write_fixes(report) if fix else []
+    print(as_json(report, todo) if json else as_text(report))
     if todo and not json:
         print("Fixed files are beside the old ones; to use them:\n" + "\n".join(f"    {line}" for line in todo))
     if report.findings:
