@@ -94,7 +94,7 @@ def _cameras(
 def _sizes(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
     """The matrix or the labels are of another image size.
 
-    The principal point tells which of the two: it lies near the middle of the images that the matrix is of.
+    The principal point decides which of the two: it lies near the middle of the images that the matrix is of.
     """
     for factor in LABEL_SCALES:
         off, off_scaled = ([_off_centre(case.cameras[v], f) for v in group] for f in (1.0, factor))

@@ -42,7 +42,7 @@ class Finding:
             "cameras": list(self.cameras),
             "severity": self.severity,
             "sentence": self.sentence,
-            "mend": self.fix,  # the key of the first release, which users' scripts read
+            "mend": self.fix,  # named as in the first release, because users' scripts read it
             "evidence": rounded,
         }
 

@@ -35,7 +35,7 @@ UNITS = {
 }
 
 MIN_CHIRAL = 0.25
-"""Palm lengths by which the fingertips must lie off the palm's plane for a frame to say which hand it is."""
+"""Palm lengths by which the fingertips must lie off the palm's plane for a frame to show which hand it is."""
 
 MIN_CHIRAL_FRAMES, WRONG_SIDE_SHARE = 12, 0.85
 ORDER_CUT = 1.6
@@ -178,11 +178,11 @@ def unit_of(palm: float) -> tuple[str, float] | None:
 
 
 def wrong_side(hand: TriangulatedHand, side: str) -> tuple[float, int] | None:
-    """The share of the telling frames that are of the other side, and their number; None unless nearly all are."""
+    """The share of the conclusive frames that show the other side, and their number; None unless nearly all do."""
     complete = hand.seen.all(axis=1)
     value = chirality(hand.points[complete])
-    telling = value[np.abs(value) > MIN_CHIRAL]
-    if len(telling) < MIN_CHIRAL_FRAMES:
+    conclusive = value[np.abs(value) > MIN_CHIRAL]
+    if len(conclusive) < MIN_CHIRAL_FRAMES:
         return None
-    other = float(np.mean(telling < 0 if side == "right" else telling > 0))
-    return (other, len(telling)) if other >= WRONG_SIDE_SHARE else None
+    other = float(np.mean(conclusive < 0 if side == "right" else conclusive > 0))
+    return (other, len(conclusive)) if other >= WRONG_SIDE_SHARE else None

@@ -1,4 +1,4 @@
-"""What the videos' headers say, and how much of the hand there is."""
+"""Check the videos' headers, and how often and how large the cameras see the hand."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check_headers(diagnosis: Diagnosis) -> None:
 
 
 def _fix_sizes(diagnosis: Diagnosis, wrong: dict[int, VideoFacts]) -> None:
-    """Cameras whose videos have another size than the rig says. The labels tell what becomes of the matrix."""
+    """Cameras whose videos have another size than the rig says. The labels decide how the matrix must change."""
     case, options = diagnosis.current, []
     for kind in ("resized", "turned", "kept"):
         changed = {v: _to_size(case.cameras[v], video, kind) for v, video in wrong.items()}

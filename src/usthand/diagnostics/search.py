@@ -159,7 +159,7 @@ def search(case: Case, depth: int = DEPTH) -> list[FixedCase]:
             if done:
                 return [done[0], *seen[::-1]]
             fresh += options
-        # Where several views are wrong, the views left out say little yet, and the pairs alone are a better measure.
+        # Where several views are wrong, residuals of views left out mean little; those of pairs mean more.
         by_score = _distinct(sorted(fresh, key=lambda s: round(s.score, 3)))[: BEAM // 2]
         by_pairs = _distinct(sorted(fresh, key=lambda s: round(s.agreement.mean(), 3)))[: BEAM // 2]
         beam = _distinct([*by_score, *by_pairs])
