@@ -177,9 +177,9 @@ def ray_miss(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far two rays miss each other, in hand sizes and signed, and whether they meet behind a camera.
 
-    The epipolar constraint on unit rays, base . (a x b) = 0, over its own standard deviation for errors of one hand size
-    (Sampson's first-order distance). `base` (3, 1...) leads from a's centre to b's; rays are (3, ...). NaN where the
-    centres coincide.
+    The epipolar constraint on unit rays, base . (a x b) = 0, over its own standard deviation for errors of one hand
+    size (Sampson's first-order distance). `base` (3, 1...) leads from a's centre to b's; rays are (3, ...). NaN where
+    the centres coincide.
     """
     (x, y, z), (p, q, r) = base, rays_a
     triple = _dot((y * r - z * q, z * p - x * r, x * q - y * p), rays_b)

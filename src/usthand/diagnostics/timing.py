@@ -178,27 +178,23 @@ def _decorrelated(pairs: dict[tuple[int, int], PairResiduals]) -> dict[tuple[int
     A detector shifts whole hands and fingers. So what moves all joints alike says little about time; what turns the
     hand or bends a finger says much.
     """
-    pairs = {
-        pair: rows.changed(lambda values, known=rows.known: np.where(known, values, 0.0))
-        for pair, rows in pairs.items()
-    }
-    residual = np.concatenate([rows.residual.reshape(-1, N_JOINTS) for rows in pairs.values()])
-    known = np.concatenate([rows.known.reshape(-1, N_JOINTS) for rows in pairs.values()])
+
+    def hands(values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, N_JOINTS)
+
+    pairs = {p: rows.changed(lambda x, known=rows.known: np.where(known, x, 0.0)) for p, rows in pairs.items()}
+    residual, known = (np.concatenate([hands(rows[part]) for rows in pairs.values()]) for part in (0, 3))
     covariance = _joint_covariance(residual, known)
     result = {}
     for pair, rows in pairs.items():
         # Each row of 21 bits as a number: far faster than `np.unique` along an axis.
-        known = rows.known.reshape(-1, N_JOINTS)
+        known = hands(rows.known)
         _, first, which = np.unique(known @ (1 << np.arange(N_JOINTS)), return_index=True, return_inverse=True)
         patterns = known[first]
         both = patterns[:, :, None] & patterns[:, None, :]
         seen = np.where(both, covariance, 0.0) + np.eye(N_JOINTS) * ~patterns[:, None, :]
         white = np.linalg.inv(np.linalg.cholesky(seen))[which]
-        result[pair] = rows.changed(
-            lambda values, white=white: np.einsum("nab,nb->na", white, values.reshape(-1, N_JOINTS)).reshape(
-                values.shape
-            )
-        )
+        result[pair] = rows.changed(lambda x, white=white: np.einsum("nab,nb->na", white, hands(x)).reshape(x.shape))
     return result
 
 
@@ -220,13 +216,12 @@ def _normal_equations(
     total, count, sums = 0.0, 0, np.zeros(n)
     for (i, j), (z, slope_i, slope_j, known) in pairs.items():
         weight = np.where(known, (1 + (z / (CORE * scale)) ** 2) ** -2, 0.0)
-        parts = (slope_i, slope_j, slope_i * clock.part[:, None], slope_j * clock.part[:, None])
-        index = (i, j, n + i, n + j)
+        rows = np.stack((slope_i, slope_j, slope_i * clock.part[:, None], slope_j * clock.part[:, None]))
+        index = np.array((i, j, n + i, n + j))
         sums[[i, j]] += weight.sum()
-        for a, row in zip(index, parts, strict=True):
-            moment[:, a] += np.bincount(clock.block, (weight * row * z).sum(1), BLOCKS)
-            for b, column in zip(index, parts, strict=True):
-                normal[:, a, b] += np.bincount(clock.block, (weight * row * column).sum(1), BLOCKS)
+        weighted, block = weight * rows, clock.block[:, None]
+        np.add.at(moment, (block, index), np.einsum("atk,tk->ta", weighted, z))
+        np.add.at(normal, (block[..., None], index[:, None], index), np.einsum("atk,btk->tab", weighted, rows))
         total += np.minimum(np.abs(z[known]), 5 * scale).sum()
         count += known.sum()
     weight = np.maximum(sums, 1e-9)
