@@ -92,7 +92,7 @@ def test_too_few_views_and_a_camera_that_sees_nothing():
         return broken_labels(made, lambda one: replace(one, confidence=np.where(hidden, 0, one.confidence)))
 
     assert faults(check(blind(views == 1))) == [("hand_not_seen", ("cam1",))]
-    report = check(blind((views != frames % 3) & (frames > 40)))
+    report = check(blind((views != frames % 3) & (frames > FRAMES // 4)))
     assert "too_few_views" in [finding.fault for finding in report.findings]
 
 
