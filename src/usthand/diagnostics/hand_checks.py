@@ -91,7 +91,7 @@ def _check_sides(diagnosis: Diagnosis, hands: list[TriangulatedHand]) -> None:
             f"the {side} hand's labels look like a {other} hand: its fingers bend to the side of a {other} hand's palm "
             f"in {100 * share:.0f} % of {count} frames."
         )
-        fix = f"name them {other}; if the videos are mirrored (webcams often are), unmirror them and calibrate with those"
+        fix = f"name them {other}; if the videos are mirrored (as by webcams), unmirror them and use those to calibrate"
         numbers: Evidence = {"share": share, "frames": count, "side": side}
         diagnosis.add(Finding("wrong_side", diagnosis.names, sentence, fix, numbers))
     if sides != stated and len(set(sides)) == len(sides):
