@@ -195,7 +195,8 @@ def check(capture: CapturePath, json: bool = False, fix: bool = False) -> None:
     """
     from usthand.diagnostics.check import check_capture
     from usthand.diagnostics.folder import read_facts
-    from usthand.diagnostics.write import as_json, as_text, write_fixes
+    from usthand.diagnostics.write import as_text, write_fixes
+    from usthand.experiments.bench.tables import as_json
 
     facts = read_facts(capture)
     report = check_capture(facts, progress_bar("checking"))

@@ -1,8 +1,8 @@
 """How well the cameras agree on the hands that they see: the residual of a rig with labels, in sizes of the hand.
 
-A *case* is what is believed at the moment: cameras and labels, of which a fix makes another case. A *view* is one
-camera's part of it as rays in the world. Rays, not pixels, so that every lens is alike; the unit is the angle under which
-the camera sees the hand, because a detector's error is a fraction of that (docs/notes/label-noise.md).
+A `Case` holds the cameras and labels as they are assumed to be; a fix turns it into another case. `ViewRays` holds one
+camera's labels as rays in the world, so that every lens is treated alike. The unit is the angle under which the camera
+sees the hand, because a detector's error is a fraction of that (docs/notes/label-noise.md).
 
 Legend: T frames, V views, P points of a frame (21 for each hand), N = T P.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from usthand.capture.rig import Camera, Rig
 from usthand.geometry.cameras import undistort
@@ -22,33 +22,29 @@ from usthand.hand.skeleton import N_JOINTS
 from usthand.labels.labels import MIN_HAND_PX
 
 CAP = 1.0
-"""A joint missed by more than one hand size, or placed behind a camera, is simply wrong."""
+"""A residual of more than one hand size, or a joint behind a camera, counts as one hand size: it is simply wrong."""
 
 PLAUSIBLE = 0.06
-"""Largest median residual, hand sizes, of a sound pair of cameras. Labels err by .03 to .10, on two axes; a pair sees
-one, and its median is about .025 (docs/notes/label-noise.md)."""
+"""Largest median residual, hand sizes, of a sound pair of cameras. Labels err by .03 to .10 on two axes; a pair shows
+the error on one, whose median is about .025 (docs/notes/label-noise.md)."""
 
 PLAUSIBLE_LEFT_OUT = 0.2
 """The same for a view against the point that the others give, on two axes and with the others' own errors."""
 
 FLOOR = 0.004
-"""Residuals below this, hand sizes, are not told apart: half a pixel of a hand of 120 px."""
+"""Residuals below this, hand sizes, count as equal: half a pixel of a hand of 120 px."""
 
 MIN_POINTS = 40
-"""Joints that both of two cameras must have seen for their residual to count: two hands' worth."""
+"""Joints that two cameras must both have seen for their residual to count: about two hands."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Cameras and labels as they are believed to be."""
+    """Cameras and labels as they are assumed to be."""
 
     cameras: tuple[Camera, ...]
     uv_px: Float[np.ndarray, "T V P 2"]
     present: Bool[np.ndarray, "T V P"]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(camera.name for camera in self.cameras)
 
     def sampled(self, n_frames: int) -> Case:
         """At most `n_frames`, evenly spread over those in which most views have labels."""
@@ -82,20 +78,22 @@ class Agreement(NamedTuple):
     behind: Float[np.ndarray, "V V"]
     """Share of the points behind one of the two."""
     left_out: Float[np.ndarray, "V"]
-    """Median distance of each view's rays from the point that all others give, capped, hand sizes; NaN if fewer than two
-    others are there. Unlike a pair it also feels shifts along the epipolar lines, which is all that cameras of one height
-    would show."""
+    """Median distance of each view's rays from the point that all others give, capped, hand sizes; NaN if there are
+    fewer than two others. Unlike a pair it also shows shifts along the epipolar lines, the only ones of cameras at one
+    height."""
 
     def rows(self) -> Float[np.ndarray, "V"]:
         """Mean of each view's pairs; NaN for a view without any."""
         return _mean(self.error, axis=1)
 
     def mean(self) -> float:
-        return float(_mean(self.error))
+        """Mean of the pairs; NaN if there are none."""
+        return mean_over(self.error)
 
     def score(self) -> float:
         """One number for the whole: mean of the pairs plus mean of the views left out."""
-        return float(np.nansum([_mean(self.error), _mean(self.left_out)])) if np.isfinite(self.error).any() else np.nan
+        left_out = mean_over(self.left_out)
+        return float(np.nansum([self.mean(), left_out])) if np.isfinite(self.error).any() else np.nan
 
     def plausible(self) -> bool:
         """Whether label noise explains it all."""
@@ -109,18 +107,18 @@ class Agreement(NamedTuple):
         return np.isfinite(self.error) & (chosen[:, None] | chosen[None])
 
 
-def spread_frames(present: Bool[np.ndarray, "T V P"], n_frames: int) -> np.ndarray:
+def spread_frames(present: Bool[np.ndarray, "T V P"], n_frames: int) -> Int[np.ndarray, "F"]:
     """Ids of at most `n_frames` frames, evenly spread over those that at least two views see, in order."""
     views = present.any(2).sum(1)
     useful = np.flatnonzero(views >= 2)
     if len(useful) <= n_frames:
         return useful
-    # Of each stretch of equal length the frame that most views see: every part of the capture has its say.
+    # Of each stretch of equal length the frame that most views see: every part of the capture counts.
     return np.array([part[np.argmax(views[part])] for part in np.array_split(useful, n_frames)])
 
 
 def camera_rays(camera: Camera, uv_px: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 3"]:
-    """Unit rays of pixels in the camera's frame. Not finite where a (wrong) lens model has no answer."""
+    """Unit rays of pixels in the camera's frame; not finite where a (wrong) lens model has no solution."""
     cameras = Rig((camera,)).tensors(torch.float64)
     xy = undistort(cameras, torch.from_numpy(np.ascontiguousarray(uv_px, float))[None])[0].numpy()
     rays = np.concatenate([xy, np.ones((len(xy), 1))], axis=1)
@@ -137,7 +135,9 @@ def make_view(camera: Camera, uv_px: Float[np.ndarray, "T P 2"], present: Bool[n
     return ViewRays(centre, np.ascontiguousarray((rays @ camera.rotation).T), present.reshape(-1), size_rad, size_px)
 
 
-def _hand_sizes(uv: np.ndarray, rays: np.ndarray, present: np.ndarray) -> tuple[float, float]:
+def _hand_sizes(
+    uv: Float[np.ndarray, "N 2"], rays: Float[np.ndarray, "N 3"], present: Bool[np.ndarray, "N"]
+) -> tuple[float, float]:
     """Size of the hand in pixels (longer side of its box) and radians, medians over the hands that are mostly seen."""
     uv, rays, present = uv.reshape(-1, N_JOINTS, 2), rays.reshape(-1, N_JOINTS, 3), present.reshape(-1, N_JOINTS)
     seen = present.sum(1) > N_JOINTS // 2
@@ -152,20 +152,24 @@ def _hand_sizes(uv: np.ndarray, rays: np.ndarray, present: np.ndarray) -> tuple[
     return float(np.median(box)), radians if radians > 0 else np.inf
 
 
-def _spread(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Root mean square distance from the mean of the present ones, (N, J, D) -> (N,)."""
+def _spread(values: Float[np.ndarray, "N J D"], mask: Bool[np.ndarray, "N J 1"]) -> Float[np.ndarray, "N"]:
+    """Root mean square distance of the present joints from their mean."""
     count = mask.sum(1, keepdims=True)
     mean = np.where(mask, values, 0).sum(1, keepdims=True) / count
     return np.sqrt((np.where(mask, values - mean, 0) ** 2).sum((1, 2)) / count[:, 0, 0])
 
 
 def make_views(case: Case) -> list[ViewRays]:
+    """Rays of all cameras."""
     return [make_view(camera, case.uv_px[:, v], case.present[:, v]) for v, camera in enumerate(case.cameras)]
 
 
-def cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Cross product along axis 0; numpy's own spends its time on generality."""
-    return np.stack((a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]))
+Vectors = np.ndarray | tuple[np.ndarray, np.ndarray, np.ndarray]
+"""(3, ...)"""
+
+
+def _dot(a: Vectors, b: Vectors) -> np.ndarray:
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def ray_miss(
@@ -173,20 +177,22 @@ def ray_miss(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far two rays miss each other, in hand sizes and signed, and whether they meet behind a camera.
 
-    The epipolar constraint on unit rays, base . (a x b) = 0, over its own standard deviation for errors of one hand size
-    (Sampson's first-order distance). `base` (3, 1...) leads from a's centre to b's; rays are (3, ...). NaN where the
-    centres coincide.
+    The epipolar constraint on unit rays, base . (a x b) = 0, over its own standard deviation for errors of one hand
+    size (Sampson's first-order distance). `base` (3, 1...) leads from a's centre to b's; rays are (3, ...). NaN where
+    the centres coincide.
     """
-    normal_a, normal_b, across = cross(base, rays_a), cross(base, rays_b), cross(rays_a, rays_b)
+    (x, y, z), (p, q, r) = base, rays_a
+    triple = _dot((y * r - z * q, z * p - x * r, x * q - y * p), rays_b)
+    along_a, along_b, cosine = _dot(base, rays_a), _dot(base, rays_b), _dot(rays_a, rays_b)
+    square = _dot(base, base)
     with np.errstate(all="ignore"):
-        spread = np.sqrt(size_b**2 * (normal_a**2).sum(0) + size_a**2 * (normal_b**2).sum(0))
-        miss = (normal_a * rays_b).sum(0) / spread
-    behind = ((normal_b * across).sum(0) < 0) | ((normal_a * across).sum(0) < 0)
-    return miss, behind
+        miss = triple / np.sqrt(size_b**2 * (square - along_a**2) + size_a**2 * (square - along_b**2))
+    # The signs of (base x b) . (a x b) and of (base x a) . (a x b): the distances along either ray to the other.
+    return miss, (along_a < along_b * cosine) | (along_a * cosine < along_b)
 
 
 def pair_agreement(a: ViewRays, b: ViewRays) -> tuple[float, float, float]:
-    """(capped median, plain median, share behind) of a pair of views; NaN if they share too few joints."""
+    """Capped median, plain median and share behind a camera, of a pair of views; NaN if they share too few joints."""
     both = a.present & b.present
     if both.sum() < MIN_POINTS:
         return np.nan, np.nan, np.nan
@@ -199,17 +205,12 @@ def pair_agreement(a: ViewRays, b: ViewRays) -> tuple[float, float, float]:
 
 
 def left_out(views: list[ViewRays]) -> Float[np.ndarray, "V"]:
-    """See `Agreement.left_out`. The point is the one nearest to the others' rays (least squares)."""
+    """`Agreement.left_out`: distances from the point that is nearest to the others' rays (least squares)."""
     n = len(views)
     result = np.full(n, np.nan)
     if n < 3:
         return result
-    outer, right = np.zeros((n, 6, len(views[0].present))), np.zeros((n, 3, len(views[0].present)))
-    for v, view in enumerate(views):
-        d = np.where(view.present & np.isfinite(view.rays).all(0), view.rays, np.nan)
-        across = np.stack((1 - d[0] ** 2, -d[0] * d[1], -d[0] * d[2], 1 - d[1] ** 2, -d[1] * d[2], 1 - d[2] ** 2))
-        outer[v] = np.nan_to_num(across)
-        right[v] = np.nan_to_num(view.centre[:, None] - d * (view.centre @ d))
+    outer, right = (np.stack(parts) for parts in zip(*map(nearest_point_equations, views), strict=True))
     count = np.stack([view.present for view in views]).sum(0)
     for v, view in enumerate(views):
         known = view.present & (count >= 3)
@@ -222,6 +223,13 @@ def left_out(views: list[ViewRays]) -> Float[np.ndarray, "V"]:
             angle = np.arccos(np.clip(cosine, -1, 1)) / view.size_rad
         result[v] = np.median(np.minimum(np.where(np.isfinite(angle), angle, CAP), CAP))
     return result
+
+
+def nearest_point_equations(view: ViewRays) -> tuple[Float[np.ndarray, "6 N"], Float[np.ndarray, "3 N"]]:
+    """A view's part of the equations `solve_symmetric` solves for the points nearest to rays; 0 where it has no ray."""
+    d = np.where(view.present & np.isfinite(view.rays).all(0), view.rays, np.nan)
+    across = np.stack((1 - d[0] ** 2, -d[0] * d[1], -d[0] * d[2], 1 - d[1] ** 2, -d[1] * d[2], 1 - d[2] ** 2))
+    return np.nan_to_num(across), np.nan_to_num(view.centre[:, None] - d * (view.centre @ d))
 
 
 def solve_symmetric(m: Float[np.ndarray, "6 N"], right: Float[np.ndarray, "3 N"]) -> Float[np.ndarray, "3 N"]:
@@ -245,27 +253,24 @@ def agreement(
         for j in range(i + 1, n):
             if i in moved or j in moved:
                 result[:, i, j] = result[:, j, i] = pair_agreement(views[i], views[j])
-    return Agreement(*result, left_out(views))
-
-
-def evaluate(case: Case) -> Agreement:
-    return agreement(make_views(case))
+    error, plain, behind = result
+    return Agreement(error, plain, behind, left_out(views))
 
 
 def error_px(values: Float[np.ndarray, "V V"], views: list[ViewRays], chosen: Bool[np.ndarray, "V V"]) -> float:
     """Mean over the chosen pairs of a residual in pixels: hand sizes times the hand's size in the two views."""
     size = np.array([view.size_px for view in views])
     pixels = values * np.sqrt(size[:, None] * size[None])
-    return float(_mean(np.where(chosen, pixels, np.nan)))
+    return mean_over(pixels, chosen)
 
 
-def _mean(values: np.ndarray, axis: int | None = None):
-    with np.errstate(all="ignore"):
-        known = np.isfinite(values)
-        count = known.sum(axis)
-        return np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
+def _mean(values: np.ndarray, axis: int | None = None) -> np.ndarray:
+    """Mean of the finite values; NaN if there are none."""
+    known = np.isfinite(values)
+    count = known.sum(axis)
+    return np.where(count > 0, np.where(known, values, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
-def mean_over(values: np.ndarray, chosen: np.ndarray) -> float:
-    """Mean of the finite ones among the chosen; NaN if there are none."""
+def mean_over(values: np.ndarray, chosen: np.ndarray | bool = True) -> float:
+    """Mean of the finite values among the chosen; NaN if there are none."""
     return float(_mean(np.where(chosen, values, np.nan)))

@@ -1,12 +1,14 @@
-"""What may be wrong with cameras or labels, as a list to try: every known mistake, in all views alike and in each alone."""
+"""Candidate faults of cameras or labels: every known mistake, in all views alike and in each alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import combinations, permutations
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from usthand.capture.rig import Camera
 from usthand.diagnostics import corrections
@@ -31,10 +33,12 @@ class CandidateFault:
     """Which form of it; with `fault` it chooses the sentence."""
     views: tuple[int, ...]
     """Views that are wrong, by number."""
-    cameras: dict[int, Camera]
-    labels: dict[int, LabelCorrection]
-    value: float | tuple[int, ...] | str | None = None
-    """A factor, the order of a permutation, the name of a joint order."""
+    cameras: dict[int, Camera] = field(default_factory=dict)
+    """The fixed cameras, by view."""
+    labels: dict[int, LabelCorrection] = field(default_factory=dict)
+    """How to fix the labels, by view."""
+    value: float | tuple[float, ...] | str | None = None
+    """A factor, the coefficients of a lens, the order of a permutation or the name of a joint order."""
 
     def apply(self, case: Case) -> Case:
         """The case with the fault fixed."""
@@ -63,46 +67,45 @@ LABELS = {
 
 
 def candidate_faults(case: Case) -> Iterator[CandidateFault]:
-    """Everything to try on a case but exchanged cameras, the likelier first."""
+    """Everything to try on a case except exchanged cameras, the likelier first."""
     everything = tuple(range(len(case.cameras)))
-    groups = [everything, *((v,) for v in everything)]
-    for group in groups:
-        alone = len(group) == 1
-        for (fault, kind), fix in EXTRINSICS.items():
-            yield _cameras(case, fault, kind, group, fix)
+    for group in (everything, *((v,) for v in everything)):
+        for name, fix in EXTRINSICS.items():
+            yield _cameras(case, name, group, fix)
         for (fault, kind), fix in LABELS.items():
-            yield CandidateFault(fault, kind, group, {}, {v: fix(case.cameras[v]) for v in group})
+            yield CandidateFault(fault, kind, group, labels={v: fix(case.cameras[v]) for v in group})
         yield from _sizes(case, group)
         yield from lenses(case, group)
-        if alone:
+        if len(group) == 1:
             yield from _one_unlike_the_others(case, group)
 
 
-def _cameras(case: Case, fault: str, kind: str, group: tuple[int, ...], fix, value=None) -> CandidateFault:
-    return CandidateFault(fault, kind, group, {v: fix(case.cameras[v]) for v in group}, {}, value)
+def _cameras(
+    case: Case,
+    name: tuple[str, str],
+    group: tuple[int, ...],
+    fix: Callable[[Camera], Camera],
+    value: float | None = None,
+) -> CandidateFault:
+    """`name`: fault and kind."""
+    return CandidateFault(*name, group, {v: fix(case.cameras[v]) for v in group}, value=value)
 
 
 def _sizes(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
-    """The matrix or the labels are of another image size. Which of the two is told by the principal point: it lies near
-    the middle of the images that the matrix is of."""
+    """The matrix or the labels are of another image size.
+
+    The principal point decides which of the two: it lies near the middle of the images that the matrix is of.
+    """
     for factor in LABEL_SCALES:
-        off = [_off_centre(case.cameras[v], 1.0) for v in group]
-        off_scaled = [_off_centre(case.cameras[v], factor) for v in group]
+        off, off_scaled = ([_off_centre(case.cameras[v], f) for v in group] for f in (1.0, factor))
         if np.mean(off_scaled) < np.mean(off):
-            yield _cameras(
-                case, "wrong_size", "matrix", group, lambda c, f=factor: corrections.scaled_matrix(c, f), factor
-            )
+            scaled = partial(corrections.scaled_matrix, factor=factor)
+            yield _cameras(case, ("wrong_size", "matrix"), group, scaled, factor)
         else:
-            yield CandidateFault(
-                "wrong_size",
-                "labels",
-                group,
-                {},
-                dict.fromkeys(group, corrections.scaled_labels(1 / factor)),
-                1 / factor,
-            )
+            labels = dict.fromkeys(group, corrections.scaled_labels(1 / factor))
+            yield CandidateFault("wrong_size", "labels", group, labels=labels, value=1 / factor)
     if any(case.cameras[v].width != case.cameras[v].height for v in group):
-        yield _cameras(case, "wrong_size", "turned", group, corrections.turned_matrix)
+        yield _cameras(case, ("wrong_size", "turned"), group, corrections.turned_matrix)
 
 
 def _off_centre(camera: Camera, factor: float) -> float:
@@ -115,21 +118,22 @@ def lenses(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
     """The other lens model where it has as many numbers, and no distortion."""
     chosen = [case.cameras[v] for v in group]
     if all(c.model == "pinhole" and len(c.distortion) == 4 for c in chosen):
-        yield _cameras(case, "wrong_lens", "fisheye", group, corrections.as_fisheye)
+        yield _cameras(case, ("wrong_lens", "fisheye"), group, corrections.as_fisheye)
     elif all(c.model == "fisheye" for c in chosen):
-        yield _cameras(case, "wrong_lens", "pinhole", group, corrections.as_pinhole)
+        yield _cameras(case, ("wrong_lens", "pinhole"), group, corrections.as_pinhole)
     if any(c.distortion.any() for c in chosen):
-        yield _cameras(case, "wrong_lens", "undistorted", group, corrections.without_distortion)
+        yield _cameras(case, ("wrong_lens", "undistorted"), group, corrections.without_distortion)
 
 
 def _one_unlike_the_others(case: Case, group: tuple[int, ...]) -> Iterator[CandidateFault]:
-    """Mistakes that cannot be seen from the rays where all views make them, and so are tried on one alone."""
+    """Mistakes that rays do not show where all views make them, and that are therefore tried on one view alone."""
     for factor in LENGTH_UNITS:
-        yield _cameras(
-            case, "wrong_unit", "one", group, lambda c, f=factor: corrections.scaled_translation(c, f), factor
-        )
+        scaled = partial(corrections.scaled_translation, factor=factor)
+        yield _cameras(case, ("wrong_unit", "one"), group, scaled, factor)
     for name, order in corrections.ORDERS.items():
-        yield CandidateFault("joint_order", "one", group, {}, {group[0]: corrections.order_labels(order)}, name)
+        yield CandidateFault(
+            "joint_order", "one", group, labels={group[0]: corrections.order_labels(order)}, value=name
+        )
 
 
 # ---- exchanged cameras ---------------------------------------------------------------------------------------------
@@ -147,7 +151,7 @@ def exchanges(case: Case) -> Iterator[CandidateFault]:
             moved = tuple(v for v in range(n) if order[v] != v)
             if moved:
                 changed = {v: _exchanged(case.cameras[v], case.cameras[order[v]], kind) for v in moved}
-                yield CandidateFault("swapped_cameras", kind, moved, changed, {}, order)
+                yield CandidateFault("swapped_cameras", kind, moved, changed, value=order)
 
 
 def _exchanged(camera: Camera, other: Camera, kind: str) -> Camera:
@@ -157,8 +161,8 @@ def _exchanged(camera: Camera, other: Camera, kind: str) -> Camera:
     return replace(camera, rotation=other.rotation, translation=other.translation)
 
 
-def _table(case: Case, kind: str) -> np.ndarray:
-    """(V, V, V, V): error between view i under camera a and view j under camera b."""
+def _table(case: Case, kind: str) -> Float[np.ndarray, "V V V V"]:
+    """Error between view i under camera a and view j under camera b."""
     n = len(case.cameras)
     views: dict[tuple[int, int], ViewRays] = {
         (i, a): make_view(_exchanged(case.cameras[i], case.cameras[a], kind), case.uv_px[:, i], case.present[:, i])
@@ -173,7 +177,7 @@ def _table(case: Case, kind: str) -> np.ndarray:
     return table
 
 
-def _best_orders(table: np.ndarray, n: int) -> list[np.ndarray]:
+def _best_orders(table: Float[np.ndarray, "V V V V"], n: int) -> list[Int[np.ndarray, "V"]]:
     """Permutations of least total error: order[v] is the camera whose entry belongs to view v's labels."""
     if n <= ALL_PERMUTATIONS:
         candidates = np.array(list(permutations(range(n))))
@@ -187,14 +191,14 @@ def _best_orders(table: np.ndarray, n: int) -> list[np.ndarray]:
         order = best
 
 
-def _exchanges_of_two(n: int) -> Iterator[np.ndarray]:
+def _exchanges_of_two(n: int) -> Iterator[Int[np.ndarray, "V"]]:
     for pair in combinations(range(n), 2):
         order = np.arange(n)
         order[list(pair)] = pair[::-1]
         yield order
 
 
-def _short_cycles(order: np.ndarray) -> Iterator[np.ndarray]:
+def _short_cycles(order: Int[np.ndarray, "V"]) -> Iterator[Int[np.ndarray, "V"]]:
     for cycle in (*combinations(range(len(order)), 2), *permutations(range(len(order)), 3)):
         if len(cycle) == 3 and cycle[0] != min(cycle):
             continue
@@ -203,7 +207,7 @@ def _short_cycles(order: np.ndarray) -> Iterator[np.ndarray]:
         yield moved
 
 
-def _total(table: np.ndarray, orders: np.ndarray) -> np.ndarray:
-    """Sum of the errors of all pairs for each permutation (K, V); ties go to the one listed first."""
-    n = orders.shape[1]
-    return sum(table[i, orders[:, i], j, orders[:, j]] for i, j in combinations(range(n), 2))
+def _total(table: Float[np.ndarray, "V V V V"], orders: Int[np.ndarray, "K V"]) -> Float[np.ndarray, "K"]:
+    """Sum of the errors of all pairs for each permutation; ties go to the one listed first."""
+    pairs = combinations(range(orders.shape[1]), 2)
+    return np.sum([table[i, orders[:, i], j, orders[:, j]] for i, j in pairs], axis=0)

@@ -1,6 +1,6 @@
-"""Elementary fixes: what a camera or its labels would be if they had been written down wrongly in a known way.
+"""Elementary fixes of a camera or its labels that were written down wrongly in a known way.
 
-Each takes the thing as it is given and returns the thing as it should be. Pure functions.
+Each function takes the camera as it is given and returns it, or the correction of its labels, as it should be.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from jaxtyping import Bool, Float
 
 from usthand.capture.rig import Camera
 from usthand.hand.skeleton import INTERHAND_TO_OPENPOSE, MANO_TO_OPENPOSE, N_JOINTS
 
+Points = Float[np.ndarray, "*b P 2"]
 OPENGL_FROM_OPENCV = np.diag([1.0, -1.0, -1.0])
 
 
@@ -54,7 +56,7 @@ def scaled_translation(camera: Camera, factor: float) -> Camera:
 
 
 def resized(camera: Camera, width: int, height: int) -> Camera:
-    """The same camera with its images resized to width x height. Pixel centres stay at integers: c -> s (c + 1/2) - 1/2."""
+    """The same camera with resized images. Pixel centres stay at integers: c -> s (c + 1/2) - 1/2."""
     factor = np.array([width / camera.width, height / camera.height])
     matrix = camera.matrix.copy()
     matrix[:2] *= factor[:, None]
@@ -71,7 +73,7 @@ def scaled_matrix(camera: Camera, factor: float) -> Camera:
 
 
 def turned_matrix(camera: Camera) -> Camera:
-    """fx and fy, cx and cy exchanged: calibrated upright, recorded lying, or the other way round."""
+    """Exchange fx with fy and cx with cy: calibrated upright, recorded lying, or the other way round."""
     (fx, _, cx), (_, fy, cy), _ = camera.matrix
     return replace(camera, matrix=np.array([[fy, 0, cy], [0, fx, cx], [0, 0, 1.0]]))
 
@@ -99,13 +101,14 @@ def as_pinhole(camera: Camera) -> Camera:
 
 @dataclass(frozen=True)
 class LabelCorrection:
-    """A change of one view's labels: `points(uv (..., P, 2))` and, for an order, which joint comes from where."""
+    """A change of one view's labels."""
 
-    points: Callable[[np.ndarray], np.ndarray]
+    points: Callable[[Points], Points]
     order: tuple[int, ...] | None = None
+    """Which joint comes from where; None if the joints stay, and `points` says where they are."""
 
-    def apply(self, uv_px: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(..., P, 2) and (..., P), P a multiple of 21."""
+    def apply(self, uv_px: Points, present: Bool[np.ndarray, "*b P"]) -> tuple[Points, Bool[np.ndarray, "*b P"]]:
+        """Correct one view's labels; P is a multiple of 21."""
         if self.order is None:
             return self.points(uv_px), present
         return reordered(uv_px, self.order, -2), reordered(present, self.order, -1)
@@ -119,25 +122,30 @@ def reordered(values: np.ndarray, order: tuple[int, ...], axis: int) -> np.ndarr
 
 
 def mirrored_labels(camera: Camera) -> LabelCorrection:
+    """The images are mirrored left to right."""
     last = np.array([camera.width - 1.0, 0.0])
     return LabelCorrection(lambda uv: last + uv * [-1, 1])
 
 
 def upside_down_labels(camera: Camera) -> LabelCorrection:
+    """The images are turned by 180 degrees."""
     last = np.array([camera.width - 1.0, camera.height - 1.0])
     return LabelCorrection(lambda uv: last - uv)
 
 
 def bottom_up_labels(camera: Camera) -> LabelCorrection:
+    """The labels are counted from the lower edge of the image."""
     last = np.array([0.0, camera.height - 1.0])
     return LabelCorrection(lambda uv: last + uv * [1, -1])
 
 
 def scaled_labels(factor: float) -> LabelCorrection:
+    """The labels are of images of another size, 1 / `factor` times as large."""
     return LabelCorrection(lambda uv: (uv + 0.5) * factor - 0.5)
 
 
 def order_labels(order: tuple[int, ...]) -> LabelCorrection:
+    """The joints come in another order: joint k is the given joint `order[k]`."""
     return LabelCorrection(lambda uv: uv, order)
 
 
@@ -153,27 +161,8 @@ def _fingers(wrist: int, starts: tuple[int, ...], step: int, hop: int = 1) -> tu
 ORDERS: dict[str, tuple[int, ...]] = {
     "MANO's order, its 16 joints followed by the five tips": MANO_TO_OPENPOSE,
     "MANO's order with the tips in MANO's order of fingers": (
-        0,
-        13,
-        14,
-        15,
-        20,
-        1,
-        2,
-        3,
-        16,
-        4,
-        5,
-        6,
-        17,
-        10,
-        11,
-        12,
-        19,
-        7,
-        8,
-        9,
-        18,
+        *(0, *range(13, 16), 20, *range(1, 4), 16, *range(4, 7), 17),
+        *(*range(10, 13), 19, *range(7, 10), 18),
     ),
     "InterHand2.6M's order, each finger from tip to base and the wrist last": INTERHAND_TO_OPENPOSE,
     "the wrist first, then each finger from tip to base": _fingers(0, (1, 5, 9, 13, 17), -1),

@@ -7,12 +7,16 @@ from typing import Literal
 
 import numpy as np
 
-from usthand.diagnostics.camera_faults import Lens, Moved
+from usthand.diagnostics.camera_faults import LensFault, MovedCamera
 from usthand.diagnostics.candidate_faults import CandidateFault
-from usthand.diagnostics.hand_faults import Order
+from usthand.diagnostics.hand_faults import JointOrder
 from usthand.diagnostics.search import FaultEvidence, FoundFault
 
 Severity = Literal["error", "warning"]
+Evidence = dict[str, float | int | str | list[float]]
+"""By name. `before_px` and `after_px`: epipolar error before and after the fix; `before`, `after`: the same in hand
+sizes."""
+
 CALIBRATE = "calibrate again, or take the fixed rig that `--fix` writes"
 
 
@@ -26,27 +30,25 @@ class Finding:
     sentence: str
     fix: str
     """What to do, in words."""
-    evidence: dict[str, float | int | str] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=dict)
     severity: Severity = "error"
     """An error makes results wrong; a warning makes them poor."""
 
-    def as_json(self) -> dict:
+    def as_json(self) -> dict[str, object]:
+        """The finding for programs."""
+        rounded = {k: round(float(v), 4) if isinstance(v, float | np.floating) else v for k, v in self.evidence.items()}
         return {
             "fault": self.fault,
             "cameras": list(self.cameras),
             "severity": self.severity,
             "sentence": self.sentence,
-            "fix": self.fix,
-            "evidence": {key: _plain(value) for key, value in self.evidence.items()},
+            "mend": self.fix,  # named as in the first release, because users' scripts read it
+            "evidence": rounded,
         }
 
 
-def _plain(value):
-    return round(float(value), 4) if isinstance(value, float | np.floating) else value
-
-
 def who(names: tuple[str, ...], everything: bool) -> str:
-    """ "the cameras" or "camera 'a'" or "cameras 'a' and 'b'"."""
+    """Name some cameras: "all cameras", "camera a" or "cameras a and b"."""
     if everything:
         return "all cameras"
     if len(names) == 1:
@@ -56,16 +58,17 @@ def who(names: tuple[str, ...], everything: bool) -> str:
 
 def _cut(evidence: FaultEvidence, doing: str) -> str:
     """The evidence in words: the epipolar error, or where that hardly changes, what else does."""
+    before_px, after_px = f"{evidence.before_px:.3g}", f"{evidence.after_px:.2g}"
     if evidence.before_px > 1.5 * evidence.after_px and evidence.behind_before < 0.5:
-        return f"{doing} cuts the epipolar error from {evidence.before_px:.3g} to {evidence.after_px:.2g} px"
+        return f"{doing} cuts the epipolar error from {before_px} to {after_px} px"
     if evidence.behind_before > 0.1:
         return (
-            f"{doing} brings {100 * (evidence.behind_before - evidence.behind_after):.0f} % of the joints in front of the "
-            f"cameras that see them, and leaves an epipolar error of {evidence.after_px:.2g} px (before: {evidence.before_px:.3g} px)"
+            f"{doing} brings {100 * (evidence.behind_before - evidence.behind_after):.0f} % of the joints in front of "
+            f"the cameras that see them, and leaves an epipolar error of {after_px} px (before: {before_px} px)"
         )
     return (
-        f"{doing} cuts the distance between each camera's labels and what the others say from {100 * evidence.before:.0f} to "
-        f"{100 * evidence.after:.0f} % of the hand's size (epipolar error {evidence.before_px:.2g} to {evidence.after_px:.2g} px)"
+        f"{doing} cuts the distance between each camera's labels and the others' from {100 * evidence.before:.0f} "
+        f"to {100 * evidence.after:.0f} % of the hand's size (epipolar error {evidence.before_px:.2g} to {after_px} px)"
     )
 
 
@@ -103,7 +106,8 @@ SENTENCES: dict[tuple[str, str], tuple[str, str, str]] = {
     ("mirrored_labels", "mirrored"): (
         "the labels of {who} look mirrored left to right",
         "u' = width - 1 - u",
-        "detect again on images that are not mirrored (webcams often mirror), or unmirror the labels; if the video is mirrored, unmirror it too",
+        "detect again on images that are not mirrored (webcams often mirror), or unmirror the labels; "
+        "if the video is mirrored, unmirror it too",
     ),
     ("upside_down", "turned"): (
         "the images of {who} look turned upside down against the calibration",
@@ -170,15 +174,16 @@ SENTENCES: dict[tuple[str, str], tuple[str, str, str]] = {
 
 
 def describe(candidate: CandidateFault, names: tuple[str, ...]) -> tuple[str, str, str]:
-    """The three parts of a sentence on a candidate."""
+    """What seems wrong, the fix as a subject, and what to do, in words."""
     chosen = tuple(names[v] for v in candidate.views)
-    everything = len(chosen) == len(names) and candidate.fault not in ("swapped_cameras",)
-    exchange = "an exchange"
-    if candidate.fault == "swapped_cameras":
-        pairs = [f"{names[v]} <- {names[candidate.value[v]]}" for v in candidate.views]
-        exchange = "exchanging them" if len(chosen) == 2 else f"putting them back ({', '.join(pairs)})"
-    parts = SENTENCES[candidate.fault, candidate.kind]
-    return tuple(part.format(who=who(chosen, everything), value=candidate.value, exchange=exchange) for part in parts)
+    swapped = candidate.fault == "swapped_cameras"
+    exchange = "exchanging them"
+    if isinstance(candidate.value, tuple) and swapped and len(chosen) > 2:
+        pairs = [f"{names[v]} <- {names[int(candidate.value[v])]}" for v in candidate.views]
+        exchange = f"putting them back ({', '.join(pairs)})"
+    words = {"who": who(chosen, len(chosen) == len(names) and not swapped), "value": candidate.value}
+    wrong, doing, fix = SENTENCES[candidate.fault, candidate.kind]
+    return wrong.format(**words), doing.format(exchange=exchange, **words), fix
 
 
 def from_found(found: FoundFault, names: tuple[str, ...]) -> Finding:
@@ -187,25 +192,21 @@ def from_found(found: FoundFault, names: tuple[str, ...]) -> Finding:
     wrong, doing, fix = describe(candidate, names)
     sentence = f"{wrong}: {_cut(evidence, doing)}"
     if found.alternatives:
-        others = "; ".join(describe(other, names)[0] for other in found.alternatives)
-        sentence += f"; as well possible: {others}"
+        sentence += f"; also possible: {'; '.join(describe(other, names)[0] for other in found.alternatives)}"
     if len(names) == 2:
-        sentence += "; two cameras alone are little evidence, and another cause may do as well"
-    numbers = {
-        "before_px": evidence.before_px,
-        "after_px": evidence.after_px,
-        "before": evidence.before,
-        "after": evidence.after,
-        "behind_before": evidence.behind_before,
-        "behind_after": evidence.behind_after,
-        "kind": candidate.kind,
-    }
+        sentence += "; two cameras alone are little evidence, and another cause may explain it as well"
+    numbers = _errors(evidence, evidence.before, evidence.after)
+    numbers |= {"behind_before": evidence.behind_before, "behind_after": evidence.behind_after, "kind": candidate.kind}
     if candidate.value is not None:
         numbers["value"] = list(candidate.value) if isinstance(candidate.value, tuple) else candidate.value
     return Finding(candidate.fault, tuple(names[v] for v in candidate.views), sentence + ".", fix, numbers)
 
 
-def from_moved(moved: Moved, evidence: FaultEvidence, names: tuple[str, ...], metric: bool) -> Finding:
+def _errors(evidence: FaultEvidence, before: float, after: float) -> Evidence:
+    return {"before_px": evidence.before_px, "after_px": evidence.after_px, "before": before, "after": after}
+
+
+def from_moved(moved: MovedCamera, evidence: FaultEvidence, names: tuple[str, ...], metric: bool) -> Finding:
     """A camera that was turned or shifted."""
     name = names[moved.candidate.views[0]]
     what = f"turning it by {moved.angle_deg:.1f} degrees"
@@ -213,85 +214,74 @@ def from_moved(moved: Moved, evidence: FaultEvidence, names: tuple[str, ...], me
         length = f"{100 * moved.shift:.1f} cm" if metric else f"{moved.shift:.3g} units"
         what += f" and shifting it by {length}"
     sentence = (
-        f"camera {name} disagrees with the others, as if it had been moved since the calibration: {what} cuts the distance of its "
-        f"labels from what the others say from {100 * moved.before:.0f} to {100 * moved.after:.0f} % of the hand's size "
-        f"(epipolar error {evidence.before_px:.3g} to {evidence.after_px:.2g} px)."
+        f"camera {name} disagrees with the others, as if it had been moved since the calibration: {what} cuts the "
+        f"distance of its labels from the other cameras' from {100 * moved.before:.0f} to {100 * moved.after:.0f} % of "
+        f"the hand's size (epipolar error {evidence.before_px:.3g} to {evidence.after_px:.2g} px)."
     )
-    numbers = {
-        "before_px": evidence.before_px,
-        "after_px": evidence.after_px,
-        "before": moved.before,
-        "after": moved.after,
-        "angle_deg": moved.angle_deg,
-        "shift": moved.shift,
-    }
+    numbers = _errors(evidence, moved.before, moved.after) | {"angle_deg": moved.angle_deg, "shift": moved.shift}
     return Finding("moved_camera", (name,), sentence, f"{CALIBRATE}; or leave it out (`--leave-out {name}`)", numbers)
 
 
-def from_lens(lens: Lens, evidence: FaultEvidence, names: tuple[str, ...]) -> Finding:
+def from_lens(lens: LensFault, evidence: FaultEvidence, names: tuple[str, ...]) -> Finding:
     """A lens model that explains the outer labels better."""
     wrong, doing, fix = describe(lens.candidate, names)
     sentence = (
-        f"{wrong}: towards the edge of the image the residual is {lens.growth:.1f} times that near its centre, and {doing} cuts it "
-        f"from {100 * lens.before:.1f} to {100 * lens.after:.1f} % of the hand's size "
+        f"{wrong}: towards the edge of the image the residual is {lens.growth:.1f} times that near its centre, and "
+        f"{doing} cuts it from {100 * lens.before:.1f} to {100 * lens.after:.1f} % of the hand's size "
         f"(epipolar error {evidence.before_px:.3g} to {evidence.after_px:.2g} px)."
     )
-    numbers = {
-        "before_px": evidence.before_px,
-        "after_px": evidence.after_px,
-        "before": lens.before,
-        "after": lens.after,
-        "growth": lens.growth,
-        "kind": lens.candidate.kind,
-    }
-    chosen = tuple(names[v] for v in lens.candidate.views)
-    return Finding("wrong_lens", chosen, sentence, fix, numbers)
+    numbers = _errors(evidence, lens.before, lens.after) | {"growth": lens.growth, "kind": lens.candidate.kind}
+    return Finding("wrong_lens", tuple(names[v] for v in lens.candidate.views), sentence, fix, numbers)
 
 
 def from_timing(
-    name: str, late: float, error: float, drift: float, fps: float, evidence: FaultEvidence, reference: str
+    name: str, late: tuple[float, float], drift: float, fps: float, evidence: FaultEvidence, reference: str
 ) -> Finding:
-    """A video out of step. `late`: frames by which the camera started later than the reference, at the middle; `drift`:
-    frames per frame by which its frames run ahead."""
-    ppm = 1e6 * drift
-    per_minute = 60 * fps * drift
-    running = ""
+    """A video out of step.
+
+    Args:
+        name: The camera.
+        late: Frames by which it started later than the reference, at the middle of the capture; their standard error.
+        drift: Frames per frame by which its frames run ahead; 0 if they do not.
+        fps: Of the capture.
+        evidence: What putting it in step does.
+        reference: The cameras it is compared with, in words.
+    """
+    frames, error = late
+    ppm, per_minute = 1e6 * drift, 60 * fps * drift
+    amount = f"{abs(frames):.1f} +- {error:.1f} frames ({abs(frames) / fps:.2f} s)"
     if drift:
-        running = f", and it runs {'fast' if drift > 0 else 'slow'} by {abs(ppm):.0f} ppm ({abs(per_minute):.2g} frames a minute)"
+        where = f"in the middle of the capture it is {amount} {'behind' if frames > 0 else 'ahead of'} {reference}, "
+        speed = "fast" if drift > 0 else "slow"
+        where += f"and it runs {speed} by {abs(ppm):.0f} ppm ({abs(per_minute):.2g} frames a minute)"
+        fix = (
+            f"bring it to the others' speed, for instance with `ffmpeg -i {name}.mp4 -vf setpts=PTS/{1 + drift:.6f} "
+            f"-r {fps:g} {name}_fixed.mp4`, and check again"
+        )
+    else:
+        where = f"it started {amount} {'later' if frames > 0 else 'earlier'} than {reference}"
+        fix = f'state it in capture.toml, [offset] "{name}" = {round(frames)}, as `--fix` does, and label again'
     sentence = (
-        f"the video of camera {name} is out of step: it started {abs(late):.1f} +- {error:.1f} frames ({abs(late) / fps:.2f} s) "
-        f"{'later' if late > 0 else 'earlier'} than {reference}{running}; putting it in step cuts the epipolar error from "
+        f"the video of camera {name} is out of step: {where}; putting it in step cuts the epipolar error from "
         f"{evidence.before_px:.3g} to {evidence.after_px:.2g} px."
     )
-    if drift:
-        sentence = (
-            sentence.replace("it started", "in the middle of the capture it is")
-            .replace("later than", "behind")
-            .replace("earlier than", "ahead of")
-        )
-    fix = f'state it in capture.toml, [offset] "{name}" = {round(late)}, as `--fix` does, and label again'
-    if drift:
-        fix = (
-            f"bring it to the others' speed, for instance with `ffmpeg -i {name}.mp4 -vf setpts=PTS/{1 + drift:.6f} -r {fps:g} "
-            f"{name}_mended.mp4`, and check again"
-        )
-    numbers = {
+    numbers: Evidence = {
         "before_px": evidence.before_px,
         "after_px": evidence.after_px,
-        "offset_frames": late,
+        "offset_frames": frames,
         "offset_error_frames": error,
-        "offset_s": late / fps,
+        "offset_s": frames / fps,
         "drift_ppm": ppm,
         "drift_frames_per_minute": per_minute,
     }
     return Finding("out_of_step", (name,), sentence, fix, numbers)
 
 
-def from_order(order: Order, names: tuple[str, ...]) -> Finding:
+def from_order(order: JointOrder, names: tuple[str, ...]) -> Finding:
     """All labels in another joint order."""
     sentence = (
         f"the joints look to be in another order, {order.name}: in OpenPose's order the lengths of the bones are "
         f"{100 * order.after:.0f} % off an average hand's instead of {100 * order.before:.0f} %."
     )
-    numbers = {"before": order.before, "after": order.after, "order": order.name}
+    numbers: Evidence = {"before": order.before, "after": order.after, "order": order.name}
     return Finding("joint_order", names, sentence, "write OpenPose's order, as `--fix` does", numbers)

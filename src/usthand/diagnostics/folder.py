@@ -1,4 +1,4 @@
-"""A capture folder opened for diagnosis: what `open_capture` would refuse is noted here instead."""
+"""A capture folder read for diagnosis. What `open_capture` would refuse is noted here instead."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from usthand.labels.labels import Labels, load_npz
 
 @dataclass(frozen=True)
 class CaptureFacts:
-    """Everything that is looked at."""
+    """Everything that is checked."""
 
     path: Path
     rig: Rig
@@ -29,14 +29,14 @@ class CaptureFacts:
     offsets: dict[str, int]
     """By camera: how many frames later than the others it started, as capture.toml says."""
     origin: dict[str, str]
-    """What capture.toml says of a data set, its protocol and split."""
+    """The other keys of capture.toml: data set, protocol and split."""
 
 
 def read_facts(path: str | Path) -> CaptureFacts:
     """Read a capture's rig, labels and the headers of its videos.
 
     Raises:
-        UsthandError: if there is no folder, no rig or no labels, or one of these files cannot be read.
+        UsthandError: If there is no folder, no rig or no labels, or one of these files cannot be read.
     """
     path = Path(path)
     check_folder(path)
@@ -46,7 +46,7 @@ def read_facts(path: str | Path) -> CaptureFacts:
     if not labels:
         raise UsthandError(
             f"{path} has no labels",
-            "no detector has been run on it, and they are what is checked",
+            "no detector has been run on it, and the labels are what is checked",
             f"run `usthand label {path}`",
         )
     videos = {camera.name: _video(path, camera) for camera in rig.cameras}

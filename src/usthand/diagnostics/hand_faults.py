@@ -1,13 +1,14 @@
-"""Faults that show in the hand once the cameras agree: its unit of length, the order of its joints, its side, its size in
-the image, and how often it is seen at all."""
+"""Faults that the hand shows once the cameras agree: its unit of length, the order of its joints and its side."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 
 from usthand.capture.rig import Rig
 from usthand.diagnostics.agreement import Case, ViewRays, make_views
@@ -18,7 +19,7 @@ from usthand.hand.skeleton import MIDDLE_MCP, N_JOINTS, WRIST
 from usthand.labels.association.associate import chirality
 
 HAND_FRAMES = 40
-DISTANCE_M = 0.6  # to which a rig of unknown unit is scaled, since triangulation has steps in metres
+DISTANCE_M = 0.6  # a rig of unknown unit is scaled to this, because triangulation has steps in metres
 
 PALM_M = (0.055, 0.125)
 """Wrist to middle knuckle, from a small child's to a very large man's."""
@@ -35,7 +36,7 @@ UNITS = {
 }
 
 MIN_CHIRAL = 0.25
-"""Palm lengths by which the fingertips must lie off the palm's plane for a frame to say which hand it is."""
+"""Palm lengths by which the fingertips must lie off the palm's plane for a frame to show which hand it is."""
 
 MIN_CHIRAL_FRAMES, WRONG_SIDE_SHARE = 12, 0.85
 ORDER_CUT = 1.6
@@ -47,20 +48,19 @@ MIN_HAND_PX = 24.0
 
 MIN_TWO_VIEWS, MIN_SEEN = 1 / 3, 0.05
 MIN_SHARE_OF_OTHER_HAND = 0.1
-"""A side with fewer labels than this share of the other's is a detector's slip, not a hand."""
+"""A side with fewer labels than this share of the other's is a detector's mistake, not a hand."""
 
 
 @dataclass(frozen=True)
-class Hand:
+class TriangulatedHand:
     """One hand in space, from some frames."""
 
-    points: np.ndarray
-    """(T, 21, 3), the rig's unit."""
-    seen: np.ndarray
-    """(T, 21)"""
+    points: Float[np.ndarray, "T 21 3"]
+    """In the rig's unit."""
+    seen: Bool[np.ndarray, "T 21"]
 
 
-def hands_in_space(case: Case) -> list[Hand]:
+def hands_in_space(case: Case) -> list[TriangulatedHand]:
     """Robust triangulation of each hand of the case, in the rig's own unit whatever that is."""
     sample = case.sampled(HAND_FRAMES)
     unit = _distance(make_views(sample)) / DISTANCE_M
@@ -71,29 +71,25 @@ def hands_in_space(case: Case) -> list[Hand]:
         part = slice(start, start + N_JOINTS)
         uv, present = sample.uv_px[:, :, part], sample.present[:, :, part]
         sizes = np.array([view.size_px for view in make_views(replace(sample, uv_px=uv, present=present))])
-        precision = (
-            np.where(present, 1.0, 0.0)[..., None, None] * np.eye(2) / (0.04 * sizes[None, :, None, None, None]) ** 2
-        )
+        sigma_px = 0.04 * sizes[None, :, None, None, None]
+        precision = np.where(present, 1.0, 0.0)[..., None, None] * np.eye(2) / sigma_px**2
         views = undistorted_views(tensors, torch.from_numpy(uv), torch.from_numpy(precision))
         found = triangulate_robust(views)
-        hands.append(Hand(found.points_world.numpy() * unit, found.seen.numpy()))
+        hands.append(TriangulatedHand(found.points_world.numpy() * unit, found.seen.numpy()))
     return hands
 
 
 def _distance(views: list[ViewRays]) -> float:
     """Median distance of the joints from the cameras, in the rig's unit, from pairs of views."""
     distances = []
-    for i in range(len(views)):
-        for j in range(i + 1, len(views)):
-            a, b = views[i], views[j]
-            both = a.present & b.present & np.isfinite(a.rays).all(0) & np.isfinite(b.rays).all(0)
-            if both.sum() < N_JOINTS:
-                continue
-            base = b.centre - a.centre
-            across = np.cross(a.rays[:, both].T, b.rays[:, both].T)
-            square = np.maximum((across**2).sum(1), 1e-12)
-            along = (np.cross(base, b.rays[:, both].T) * across).sum(1) / square
-            distances.append(np.median(np.abs(along)))
+    for a, b in combinations(views, 2):
+        both = a.present & b.present & np.isfinite(a.rays).all(0) & np.isfinite(b.rays).all(0)
+        if both.sum() < N_JOINTS:
+            continue
+        rays_a, rays_b = a.rays[:, both].T, b.rays[:, both].T
+        across = np.cross(rays_a, rays_b)
+        along = (np.cross(b.centre - a.centre, rays_b) * across).sum(1) / np.maximum((across**2).sum(1), 1e-12)
+        distances.append(np.median(np.abs(along)))
     return float(max(np.median(distances), 1e-9)) if distances else DISTANCE_M
 
 
@@ -114,9 +110,8 @@ def _mean_bones() -> np.ndarray:
     return bone_lengths(joints, np.ones((1, N_JOINTS), bool))
 
 
-def unlikeness(hand: Hand) -> float:
-    """How unlike a hand's the bones are: root mean square log ratio of their lengths to the mean hand's, scale taken out,
-    plus how much they change over time, which a bone does not."""
+def unlikeness(hand: TriangulatedHand) -> float:
+    """How unlike a hand the bones are: root mean square log ratio of their lengths to the mean hand's, up to scale."""
     lengths = bone_lengths(hand.points, hand.seen)
     ratio = np.log(np.maximum(lengths, 1e-12) / _mean_bones())
     ratio = ratio[np.isfinite(ratio)]
@@ -126,7 +121,7 @@ def unlikeness(hand: Hand) -> float:
 
 
 @dataclass(frozen=True)
-class Order:
+class JointOrder:
     """A joint order that makes a hand of the points."""
 
     name: str
@@ -134,29 +129,29 @@ class Order:
     after: float
 
 
-def joint_order(hands: list[Hand]) -> Order | None:
-    """The known order, if any, in which the joints make a hand, where as they are they do not."""
+def joint_order(hands: list[TriangulatedHand]) -> JointOrder | None:
+    """The known order in which the joints make a hand, if they do not make one in the given order."""
     before = _mean_unlikeness(hands)
     if not np.isfinite(before):
         return None
     tried = {name: _mean_unlikeness([in_order(h, name) for h in hands]) for name in ORDERS}
     name = min(tried, key=lambda n: tried[n])
     if tried[name] * ORDER_CUT < before and tried[name] < ORDER_PLAUSIBLE:
-        return Order(name, before, tried[name])
+        return JointOrder(name, before, tried[name])
     return None
 
 
-def in_order(hand: Hand, name: str) -> Hand:
+def in_order(hand: TriangulatedHand, name: str) -> TriangulatedHand:
     """The hand with its joints taken in another order."""
-    return Hand(reordered(hand.points, ORDERS[name], 1), reordered(hand.seen, ORDERS[name], 1))
+    return TriangulatedHand(reordered(hand.points, ORDERS[name], 1), reordered(hand.seen, ORDERS[name], 1))
 
 
-def _mean_unlikeness(hands: list[Hand]) -> float:
+def _mean_unlikeness(hands: list[TriangulatedHand]) -> float:
     values = [u for u in map(unlikeness, hands) if np.isfinite(u)]
     return float(np.mean(values)) if values else np.nan
 
 
-def palm_length(hands: list[Hand]) -> float:
+def palm_length(hands: list[TriangulatedHand]) -> float:
     """Wrist to middle knuckle, median over frames and hands, in the rig's unit; NaN if never seen."""
     found = [skeleton.palm_length(h.points)[h.seen[:, WRIST] & h.seen[:, MIDDLE_MCP]] for h in hands]
     found = np.concatenate(found) if found else np.zeros(0)
@@ -173,12 +168,12 @@ def unit_of(palm: float) -> tuple[str, float] | None:
     return None
 
 
-def wrong_side(hand: Hand, side: str) -> tuple[float, int] | None:
-    """(share of the telling frames that say the other side, their number) if they nearly all do."""
+def wrong_side(hand: TriangulatedHand, side: str) -> tuple[float, int] | None:
+    """The share of the conclusive frames that show the other side, and their number; None unless nearly all do."""
     complete = hand.seen.all(axis=1)
     value = chirality(hand.points[complete])
-    telling = value[np.abs(value) > MIN_CHIRAL]
-    if len(telling) < MIN_CHIRAL_FRAMES:
+    conclusive = value[np.abs(value) > MIN_CHIRAL]
+    if len(conclusive) < MIN_CHIRAL_FRAMES:
         return None
-    other = float(np.mean(telling < 0)) if side == "right" else float(np.mean(telling > 0))
-    return (other, len(telling)) if other >= WRONG_SIDE_SHARE else None
+    other = float(np.mean(conclusive < 0 if side == "right" else conclusive > 0))
+    return (other, len(conclusive)) if other >= WRONG_SIDE_SHARE else None

@@ -5,20 +5,32 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from usthand.diagnostics.agreement import CAP, Case, ViewRays, make_views, ray_miss
 from usthand.hand.skeleton import N_JOINTS
 
-JOINTS = (0, 4, 5, 8, 9, 13, 17, 20)  # that are looked at first: the palm and some tips
-COARSE_JOINTS = (0, 5, 8, 17)  # in the search over whole frames: wrist, index knuckle and tip, little knuckle
-MAX_FRAMES = 2000  # of longer captures only some stretches are looked at
+JOINTS = (0, 4, 5, 8, 9, 13, 17, 20)  # the first to be used: the palm and some tips
+COARSE_JOINTS = (0, 5, 8, 17)  # for the search over whole frames: wrist, index knuckle and tip, little knuckle
+MAX_FRAMES = 2000  # only some stretches of longer captures are used
 STRETCHES, STRETCH_CORE = 6, 80
 
 
 class RayTracks:
-    """Rays of every view over time, (V, 3, T, K), with gaps, and what the pairs need to know."""
+    """Rays of every view over time, with gaps, and what the residuals of pairs need."""
 
-    def __init__(self, case: Case, reach: int):
+    rays: Float[np.ndarray, "V 3 T P"]
+    present: Bool[np.ndarray, "V T P"]
+    some: Int[np.ndarray, "K"]
+    """The points of `JOINTS`, of all hands."""
+    coarse: Int[np.ndarray, "L"]
+    """The points of `COARSE_JOINTS`."""
+    core: Int[np.ndarray, "C"]
+    """Frames that have `reach` loaded frames around them."""
+    seen: Int[np.ndarray, "S"]
+    """Those of them that two views or more see."""
+
+    def __init__(self, case: Case, reach: int) -> None:
         n_frames, n_points = case.uv_px.shape[0], case.uv_px.shape[2]
         self.some, self.coarse = (
             np.array([h + j for h in range(0, n_points, N_JOINTS) for j in joints])
@@ -35,8 +47,10 @@ class RayTracks:
             self.rays[v][:, used] = np.where(self.present[v, used], rays, 0.0)
         self.seen = self.core[(self.present[..., self.some].any(2).sum(0) >= 2)[self.core]]
 
-    def at(self, view: int, time: np.ndarray, points: np.ndarray | slice) -> tuple[np.ndarray, np.ndarray]:
-        """Rays (3, T, K) of the points at fractional frames (T,), and where there are any (T, K)."""
+    def at(
+        self, view: int, time: Float[np.ndarray, "N"], points: Int[np.ndarray, "K"] | slice
+    ) -> tuple[Float[np.ndarray, "3 N M"], Bool[np.ndarray, "N M"]]:
+        """Rays of the points at fractional frames, and where there are any."""
         all_rays, all_present = self.rays[view][..., points], self.present[view][:, points]
         low = np.floor(time).astype(int)
         part = time - low
@@ -50,15 +64,15 @@ class RayTracks:
         return rays / np.maximum(length, 1e-9), known
 
     def miss(self, i: int, j: int, rays_i: np.ndarray, rays_j: np.ndarray) -> np.ndarray:
-        """Signed residual in hand sizes, +-CAP where the rays do not meet in front."""
+        """Signed residual in hand sizes, +-CAP where the rays, (3, ...) each, do not meet in front of the cameras."""
         a, b = self.views[i], self.views[j]
         base = (b.centre - a.centre).reshape(3, *([1] * (rays_j.ndim - 1)))
         miss, behind = ray_miss(base, rays_i, rays_j, a.size_rad, b.size_rad)
         return np.where(behind | ~np.isfinite(miss), CAP, np.clip(miss, -CAP, CAP))
 
 
-def _stretches(n_frames: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames to load, and those of them that have `reach` loaded frames around: all, or of long captures some stretches."""
+def _stretches(n_frames: int, reach: int) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "C"]]:
+    """Frames to load, and those of them with `reach` loaded frames around: all, or some stretches of a long capture."""
     if n_frames <= MAX_FRAMES:
         return np.arange(n_frames), np.arange(n_frames)
     half = STRETCH_CORE // 2
@@ -68,6 +82,6 @@ def _stretches(n_frames: int, reach: int) -> tuple[np.ndarray, np.ndarray]:
     return used[(used >= 0) & (used < n_frames)], core
 
 
-def spread(frames: np.ndarray, count: int) -> np.ndarray:
-    """At most `count` of the frames, evenly."""
+def spread(frames: Int[np.ndarray, "N"], count: int) -> Int[np.ndarray, "M"]:
+    """Choose at most `count` of the frames, evenly."""
     return np.unique(frames[np.linspace(0, len(frames) - 1, min(count, len(frames))).round().astype(int)])

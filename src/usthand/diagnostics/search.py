@@ -1,13 +1,13 @@
 """The greedy search for gross faults: try every candidate, keep the few best, look again.
 
-A fix is believed if it cuts the residual of the pairs of cameras that it touches by `CUT` and the result is what label
-noise explains. Where several faults come together no single fix gets that far, so the best few attempts, the unfixed
-case among them, are carried on; what is not plausible in the end is not reported.
+A fix is accepted if it cuts the residual of the pairs of cameras that it touches by `CUT` and label noise explains the
+rest. Where several faults come together no single fix gets that far. So the best few attempts are carried on, the
+unfixed case among them. What is not plausible in the end is not reported.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,8 +31,8 @@ STEP_CUT = 1.35
 """... or by this, for a fix to be carried on as the first of several."""
 
 SUSPICIOUS, SUSPICIOUS_LEFT_OUT = 0.045, 0.12
-"""A case in which no view's residual with the others, pairwise and left out, exceeds these (hand sizes) is not searched:
-what a gross fault does is larger, and larger than what label noise does."""
+"""A case in which no view's residual with the others, pairwise and left out, exceeds these (hand sizes) is not
+searched: what a gross fault does is larger, and larger than what label noise does."""
 
 BEAM, DEPTH = 4, 3
 SEARCH_FRAMES = 16
@@ -56,7 +56,7 @@ class FaultEvidence:
 
 @dataclass(frozen=True)
 class FoundFault:
-    """A believed fault."""
+    """A fault that was found."""
 
     candidate: CandidateFault
     evidence: FaultEvidence
@@ -64,7 +64,7 @@ class FoundFault:
 
 
 @dataclass(frozen=True)
-class State:
+class FixedCase:
     """A case after some fixes."""
 
     case: Case
@@ -74,42 +74,38 @@ class State:
 
     @property
     def score(self) -> float:
+        """See `Agreement.score`."""
         return self.agreement.score()
 
     @property
     def plausible(self) -> bool:
+        """Whether label noise explains the residuals."""
         return self.agreement.plausible()
 
     @property
     def suspicious(self) -> bool:
+        """Whether a residual is larger than a sound capture's."""
         pairs, left_out = self.agreement.rows(), self.agreement.left_out
-        return bool(
-            np.nanmax(pairs, initial=0.0) > SUSPICIOUS or np.nanmax(left_out, initial=0.0) > SUSPICIOUS_LEFT_OUT
-        )
+        return bool(np.nanmax(pairs, initial=0) > SUSPICIOUS or np.nanmax(left_out, initial=0) > SUSPICIOUS_LEFT_OUT)
 
 
-def begin(case: Case) -> State:
-    """A state without fixes."""
+def begin(case: Case) -> FixedCase:
+    """A case without fixes, with its residuals."""
     views = make_views(case)
-    return State(case, (), views, agreement(views))
+    return FixedCase(case, (), views, agreement(views))
 
 
-def measure(
-    before: Agreement,
-    after: Agreement,
-    views_before: list[ViewRays],
-    views_after: list[ViewRays],
-    touched: tuple[int, ...],
-) -> FaultEvidence:
-    """FaultEvidence for a fix of the views `touched`."""
-    chosen = before.touching(touched)
+def measure(before: FixedCase, after: FixedCase, touched: tuple[int, ...]) -> FaultEvidence:
+    """What a fix of the views `touched` does."""
+    was, now = before.agreement, after.agreement
+    chosen = was.touching(touched)
     return FaultEvidence(
-        _residual(before, chosen, touched),
-        _residual(after, chosen, touched),
-        error_px(before.plain, views_before, chosen),
-        error_px(after.plain, views_after, chosen),
-        mean_over(before.behind, chosen),
-        mean_over(after.behind, chosen),
+        _residual(was, chosen, touched),
+        _residual(now, chosen, touched),
+        error_px(was.plain, before.views, chosen),
+        error_px(now.plain, after.views, chosen),
+        mean_over(was.behind, chosen),
+        mean_over(now.behind, chosen),
     )
 
 
@@ -123,21 +119,19 @@ def cut(evidence: FaultEvidence) -> float:
     return max(evidence.before, FLOOR) / max(evidence.after, FLOOR)
 
 
-def attempt(state: State, candidate: CandidateFault) -> State:
-    """The state after one more fix, with its evidence."""
-    case = candidate.apply(state.case)
-    changed = candidate.views
-    views = list(state.views)
-    for v in changed:
+def attempt(state: FixedCase, candidate: CandidateFault) -> FixedCase:
+    """The case after one more fix, with its evidence."""
+    case, views = candidate.apply(state.case), list(state.views)
+    for v in candidate.views:
         views[v] = make_view(case.cameras[v], case.uv_px[:, v], case.present[:, v])
-    after = agreement(views, state.agreement, changed)
-    evidence = measure(state.agreement, after, state.views, views, changed)
-    return State(case, (*state.found, FoundFault(candidate, evidence)), views, after)
+    after = FixedCase(case, state.found, views, agreement(views, state.agreement, candidate.views))
+    evidence = measure(state, after, candidate.views)
+    return replace(after, found=(*state.found, FoundFault(candidate, evidence)))
 
 
-def expand(state: State) -> list[State]:
+def expand(state: FixedCase) -> list[FixedCase]:
     """Every fix that helps, best first."""
-    tried = [attempt(state, h) for h in (*exchanges(state.case), *candidate_faults(state.case))]
+    tried = [attempt(state, candidate) for candidate in (*exchanges(state.case), *candidate_faults(state.case))]
     helped = [
         s for s in tried if np.isfinite(s.score) and cut(s.found[-1].evidence) > STEP_CUT and s.score < state.score
     ]
@@ -145,14 +139,14 @@ def expand(state: State) -> list[State]:
     return sorted(helped, key=lambda s: round(s.score, 3))
 
 
-def search(case: Case, depth: int = DEPTH) -> list[State]:
-    """States after up to `depth` fixes, and the case as it was; the best first. A sound case comes back alone.
+def search(case: Case, depth: int = DEPTH) -> list[FixedCase]:
+    """The case after up to `depth` fixes, in several ways, and as it was; best first. A sound case comes back alone.
 
-    Only a plausible one may be taken for fixed; the others are there for who looks for further kinds of faults.
+    Only a plausible one may be taken as fixed. The others are starting points for a search for further faults.
     """
     start = begin(case.sampled(SEARCH_FRAMES))
     beam, seen = [start], [start]
-    if len(case.cameras) == 2:  # whose one residual some sequence of fixes would always bring down
+    if len(case.cameras) == 2:  # some long sequence of fixes would always bring down their single residual
         depth = min(depth, 2)
     if not start.suspicious:
         return [start]
@@ -160,12 +154,12 @@ def search(case: Case, depth: int = DEPTH) -> list[State]:
         fresh = []
         for state in beam:
             options = expand(state)
-            options = [_with_alternatives(state, option, options) for option in options[:BEAM]]
+            options = [_with_alternatives(option, options) for option in options[:BEAM]]
             done = [option for option in options if option.plausible and cut(option.found[-1].evidence) >= CUT]
             if done:
                 return [done[0], *seen[::-1]]
             fresh += options
-        # Where several views are wrong, the views left out say little yet, and the pairs alone know better.
+        # Where several views are wrong, residuals of views left out mean little; those of pairs mean more.
         by_score = _distinct(sorted(fresh, key=lambda s: round(s.score, 3)))[: BEAM // 2]
         by_pairs = _distinct(sorted(fresh, key=lambda s: round(s.agreement.mean(), 3)))[: BEAM // 2]
         beam = _distinct([*by_score, *by_pairs])
@@ -175,34 +169,24 @@ def search(case: Case, depth: int = DEPTH) -> list[State]:
     return sorted(seen, key=lambda s: s.score)
 
 
-def _with_alternatives(before: State, chosen: State, options: list[State]) -> State:
+def _with_alternatives(chosen: FixedCase, options: list[FixedCase]) -> FixedCase:
     """Note other fixes that do as well by a different fault or in other views."""
     last = chosen.found[-1]
-    limit = max(last.evidence.after, FLOOR) * ALTERNATIVE
-    others = tuple(
-        option.found[-1].candidate
-        for option in options
-        if option is not chosen
-        and option.plausible
-        and option.score <= max(chosen.score, FLOOR) * ALTERNATIVE
-        and option.found[-1].evidence.after <= limit
-        and (option.found[-1].candidate.fault, option.found[-1].candidate.views)
-        != (last.candidate.fault, last.candidate.views)
-    )
-    return State(
-        chosen.case,
-        (*chosen.found[:-1], FoundFault(last.candidate, last.evidence, others)),
-        chosen.views,
-        chosen.agreement,
-    )
+    most_score, most_after = max(chosen.score, FLOOR) * ALTERNATIVE, max(last.evidence.after, FLOOR) * ALTERNATIVE
+    others = []
+    for option in options:
+        candidate, evidence = option.found[-1].candidate, option.found[-1].evidence
+        other = (candidate.fault, candidate.views) != (last.candidate.fault, last.candidate.views)
+        if other and option.plausible and option.score <= most_score and evidence.after <= most_after:
+            others.append(candidate)
+    return replace(chosen, found=(*chosen.found[:-1], replace(last, alternatives=tuple(others))))
 
 
-def _distinct(states: list[State]) -> list[State]:
+def _distinct(states: list[FixedCase]) -> list[FixedCase]:
     """Without those that reach the same errors by another order of the same fixes."""
-    kept: list[State] = []
+    kept: list[FixedCase] = []
     for state in states:
-        if not any(
-            np.allclose(state.agreement.error, other.agreement.error, atol=1e-6, equal_nan=True) for other in kept
-        ):
+        error = state.agreement.error
+        if not any(np.allclose(error, other.agreement.error, atol=1e-6, equal_nan=True) for other in kept):
             kept.append(state)
     return kept
