@@ -9,7 +9,6 @@ import pytest
 
 from support.check_captures import FRAMES, broken_rig, check, labelled_rig, only, wide_rig
 from usthand.diagnostics import corrections
-from usthand.diagnostics.folder import VideoFacts
 
 
 def test_videos_of_another_size_than_calibrated():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.check_captures import make
 from usthand.capture.capture import open_capture
 from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.datasets.synthetic.noise import HEAVY, LIGHT

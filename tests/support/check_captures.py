@@ -20,7 +20,7 @@ from usthand.datasets.synthetic.scene import sample_rig
 from usthand.datasets.synthetic.write import pose_hand, project
 from usthand.diagnostics.check import CheckReport, check_facts
 from usthand.diagnostics.findings import Finding
-from usthand.diagnostics.folder import CaptureFacts, VideoFacts
+from usthand.diagnostics.folder import CaptureFacts
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.labels.labels import Labels

@@ -8,11 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from usthand.capture.probe import VideoHeader
+from usthand.capture.rig import Camera
 from usthand.diagnostics import corrections
 from usthand.diagnostics.agreement import FLOOR
 from usthand.diagnostics.candidate_faults import CandidateFault
-
-from usthand.capture.rig import Camera
 from usthand.diagnostics.diagnosis import Diagnosis, on_evidence
 from usthand.diagnostics.findings import Evidence, Finding, who
 from usthand.diagnostics.hand_faults import MIN_HAND_PX, MIN_SEEN, MIN_TWO_VIEWS
@@ -84,7 +83,6 @@ def _fix_sizes(diagnosis: Diagnosis, wrong: dict[int, VideoHeader]) -> None:
     diagnosis.apply(candidate)
 
 
-def _to_size(camera, video: VideoHeader, kind: str):
 def _to_size(camera: Camera, video: VideoHeader, kind: str) -> Camera:
     if kind == "resized":
         return corrections.resized(camera, video.width, video.height)
