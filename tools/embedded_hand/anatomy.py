@@ -55,7 +55,7 @@ RADII_MM = {  # at the three joints and at the centre of the tip's sphere
 WRIST_MM = (91.5, 1.5, 1.0)  # the wrist in MANO's axes
 
 
-def from_hand(distal_radial_dorsal_mm) -> np.ndarray:
+def from_hand(distal_radial_dorsal_mm: npt.ArrayLike) -> np.ndarray:
     """(distal, radial, dorsal) from the wrist in mm to MANO's axes in metres."""
     d = np.asarray(distal_radial_dorsal_mm, np.float64)
     return MM * (np.stack((-d[..., 0], d[..., 2], d[..., 1]), -1) + np.array(WRIST_MM))
@@ -112,7 +112,15 @@ def round_cone(p: np.ndarray, a: np.ndarray, b: np.ndarray, ra: float, rb: float
     return np.sqrt(_dot(gap, gap)) - (ra + (rb - ra) * t)
 
 
-def oval_cone(p, a, b, ra, rb, flat_axis, flatness) -> np.ndarray:
+def oval_cone(
+    p: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    ra: float,
+    rb: float,
+    flat_axis: np.ndarray,
+    flatness: tuple[float, float],
+) -> np.ndarray:
     """A round cone squeezed along `flat_axis` (unit) by `flatness` < 1 about the segment; distance approximate."""
     ab = b - a
     t = np.clip(_dot(p - a, ab) / _dot(ab, ab), 0.0, 1.0)
@@ -128,13 +136,13 @@ def oval_cone(p, a, b, ra, rb, flat_axis, flatness) -> np.ndarray:
     return (plain - radius) / np.maximum(slope, 1.0)
 
 
-def round_triangle(p, a, b, c, r) -> np.ndarray:
+def round_triangle(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, r: float) -> np.ndarray:
     """Distance to a triangle thickened by r (Quilez, "udTriangle")."""
     ba, cb, ac = b - a, c - b, a - c
     pa, pb, pc = p - a, p - b, p - c
     n = np.cross(ba, ac)
 
-    def edge(e, q):
+    def edge(e: np.ndarray, q: np.ndarray) -> np.ndarray:
         t = np.clip(_dot(e, q) / _dot(e, e), 0, 1)[..., None]
         gap = e * t - q
         return _dot(gap, gap)

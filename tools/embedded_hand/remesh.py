@@ -52,7 +52,7 @@ def surface_net(distance: Distance, low: np.ndarray, high: np.ndarray, step: flo
     return vertices, _split(vertices, quads)
 
 
-def _quads(axis, where, inside, index, shape) -> np.ndarray:
+def _quads(axis: int, where: np.ndarray, inside: np.ndarray, index: np.ndarray, shape: np.ndarray) -> np.ndarray:
     u, v = (axis + 1) % 3, (axis + 2) % 3
     corners = []
     for du, dv in ((0, 0), (1, 0), (1, 1), (0, 1)):
@@ -66,7 +66,7 @@ def _quads(axis, where, inside, index, shape) -> np.ndarray:
     return quad[(quad >= 0).all(1)]
 
 
-def _split(vertices, quads) -> np.ndarray:
+def _split(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
     p = vertices[quads]
     first = ((p[:, 0] - p[:, 2]) ** 2).sum(-1) <= ((p[:, 1] - p[:, 3]) ** 2).sum(-1)
     one = np.where(first[:, None], quads[:, [0, 1, 2]], quads[:, [0, 1, 3]])
@@ -77,7 +77,7 @@ def _split(vertices, quads) -> np.ndarray:
 class Mesh:
     """A triangle mesh that can be collapsed and flipped; vertex ids stay, removed ones are left empty."""
 
-    def __init__(self, points: np.ndarray, faces: np.ndarray):
+    def __init__(self, points: np.ndarray, faces: np.ndarray) -> None:
         self.points = points.copy()
         self.faces: dict[int, tuple[int, int, int]] = {i: tuple(int(k) for k in f) for i, f in enumerate(faces)}
         self.around: list[set[int]] = [set() for _ in points]
@@ -173,7 +173,7 @@ def collapse_to(
     Vertices in `fixed` neither move nor vanish. New points are put back on the surface now and then, all at once.
     """
 
-    def cost(a, b):
+    def cost(a: int, b: int) -> float:
         (ax, ay, az), (bx, by, bz) = mesh.points[a].tolist(), mesh.points[b].tolist()
         x, y, z = ax - bx, ay - by, az - bz
         return (x * x + y * y + z * z) / float(size[a] * size[b])
@@ -251,7 +251,15 @@ def _cotangent(points: np.ndarray, at: int, u: int, v: int) -> float:
     return _inner(e, f) / max(math.sqrt(_inner(cross, cross)), 1e-18)
 
 
-def relax(points, faces, size, fixed: np.ndarray, project, rounds: int, rate: float = 0.5) -> np.ndarray:
+def relax(
+    points: np.ndarray,
+    faces: np.ndarray,
+    size: np.ndarray,
+    fixed: np.ndarray,
+    project: Projection,
+    rounds: int,
+    rate: float = 0.5,
+) -> np.ndarray:
     """Move vertices to the weighted centres of their triangles, along the surface; `size`: wanted edge length per vertex."""
     points = points.copy()
     free = np.setdiff1d(np.arange(len(points)), fixed)

@@ -111,7 +111,9 @@ SHAPE_NAMES = (
 """The ten directions; each unit is about one standard deviation of adults, where published."""
 
 
-def shape_directions(points, weights, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shape_directions(
+    points: np.ndarray, weights: np.ndarray, skeleton: Skeleton
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Offsets of vertices (n, 3, 10), joints (16, 3, 10) and tips (5, 3, 10) for one unit of each direction, metres.
 
     Standard deviations: hand length 5 %, breadth 5 %, both beyond size (Greiner 1991; men and women together: length
@@ -136,7 +138,9 @@ STRETCH = {  # direction: (factor of finger bones per finger, factor of their th
 SPREAD_DEG = {"index": 2.0, "middle": 0.5, "ring": -1.0, "little": -2.5, "thumb": 3.0}
 
 
-def _direction(k: int, points, weights, skeleton: Skeleton):
+def _direction(
+    k: int, points: np.ndarray, weights: np.ndarray, skeleton: Skeleton
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each bone carries a linear displacement field; the vertices blend the fields with their skinning weights."""
     name = SHAPE_NAMES[k]
     lengths, thick, palm = STRETCH[name]
@@ -156,7 +160,14 @@ def _direction(k: int, points, weights, skeleton: Skeleton):
             axis = (c[i + 1] - c[i]) / np.linalg.norm(c[i + 1] - c[i])
             long = lengths[f] * (0.5 if f == 4 and i == 0 and name == "finger length" else 1.0)
 
-            def bone(p, start=c[i], axis=axis, base=base, long=long, spin=spin):
+            def bone(
+                p: np.ndarray,
+                start: np.ndarray = c[i],
+                axis: np.ndarray = axis,
+                base: np.ndarray = base,
+                long: float = long,
+                spin: np.ndarray = spin,
+            ) -> np.ndarray:
                 q = p - start
                 along = (q @ axis)[:, None] * axis
                 return base + long * along + thick * (q - along) + np.cross(np.broadcast_to(spin, q.shape), q)
@@ -171,7 +182,9 @@ def _direction(k: int, points, weights, skeleton: Skeleton):
 # ---- joints --------------------------------------------------------------------------------------------------------
 
 
-def joint_regressor(points, shapedirs, weights, skeleton: Skeleton, joint_dirs) -> np.ndarray:
+def joint_regressor(
+    points: np.ndarray, shapedirs: np.ndarray, weights: np.ndarray, skeleton: Skeleton, joint_dirs: np.ndarray
+) -> np.ndarray:
     """(16, n): each joint from a ring of vertices around it, so that it stays the joint's centre under every shape.
 
     Least squares with exact constraints: of all weights on the nearest vertices that sum to one and reproduce the joint
@@ -206,7 +219,9 @@ def _parent(j: int) -> int:
 # ---- meaning -------------------------------------------------------------------------------------------------------
 
 
-def vertex_fields(points, faces, weights, skeleton: Skeleton, palmar: np.ndarray) -> dict[str, np.ndarray]:
+def vertex_fields(
+    points: np.ndarray, faces: np.ndarray, weights: np.ndarray, skeleton: Skeleton, palmar: np.ndarray
+) -> dict[str, np.ndarray]:
     """What a renderer wants to know: `nail` and `palmar` in [0, 1] and `finger` (0 palm, 1 thumb ... 5 little).
 
     `palmar` argument: (16, 3), the direction in which each bone's palmar side faces.

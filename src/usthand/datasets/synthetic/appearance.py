@@ -10,9 +10,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .render import texel_corners
-from .shade import CHANNELS, TEXELS
-from .surface import HandSurface
+from usthand.datasets.synthetic.render import texel_corners
+from usthand.datasets.synthetic.shade import CHANNELS, TEXELS
+from usthand.datasets.synthetic.surface import HandSurface
+from usthand.geometry.meshes import vertex_normals
 
 # Diffuse albedo of skin, linear RGB, from very light to very dark.
 SKIN_TONES = np.array(
@@ -240,16 +241,6 @@ def _albedo(place: _Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
     colour = colour * np.exp(-0.45 * border[..., None] * np.array([0.8, 1.1, 1.1]) * (1 - nail[..., None]))
     gloss = gloss * (1 - nail) + 2.0 * nail
     return np.clip(colour, 0.02, 0.95), np.clip(gloss, 0.1, 4.0)
-
-
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (N, 3)."""
-    corner = vertices[faces]
-    cross = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    out = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(out, faces[:, k], cross)
-    return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-20)
 
 
 def _on_grid(values: np.ndarray, faces: np.ndarray) -> np.ndarray:

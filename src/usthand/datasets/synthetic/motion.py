@@ -164,7 +164,14 @@ def minimum_jerk(u: np.ndarray) -> np.ndarray:
     return u**3 * (10 - 15 * u + 6 * u * u)
 
 
-def _next_stroke(kin, poses, name, here, rng, held) -> Stroke:
+def _next_stroke(
+    kin: Kinematics,
+    poses: dict[str, np.ndarray],
+    name: str,
+    here: np.ndarray,
+    rng: np.random.Generator,
+    held: np.ndarray | None,
+) -> Stroke:
     """A stroke to another pose on which no finger runs through another; if none is found, towards the open hand."""
     best, least = None, np.inf
     for attempt in range(TRIES):

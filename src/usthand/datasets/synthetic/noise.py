@@ -309,7 +309,9 @@ def _level(level: str | NoiseLevel) -> NoiseLevel | None:
     return LEVELS[level]
 
 
-def _labels(uv_px: np.ndarray, confidence: np.ndarray, found: np.ndarray, cameras, side: str) -> Labels:
+def _labels(
+    uv_px: np.ndarray, confidence: np.ndarray, found: np.ndarray, cameras: tuple[str, ...], side: str
+) -> Labels:
     """Labels of the view-frames in `found` (T, V); the others are zero."""
     uv = np.where(found[..., None, None], uv_px, 0.0).astype(np.float32)
     conf = np.where(found[..., None], confidence, 0.0).astype(np.float32)

@@ -156,7 +156,15 @@ def grasp(kin: Kinematics, points_m: np.ndarray) -> np.ndarray:
     return np.clip(angles, low, high)
 
 
-def _close(kin, points, angles, shut, finger, moving, steps: int = 48) -> np.ndarray:
+def _close(
+    kin: Kinematics,
+    points: np.ndarray,
+    angles: np.ndarray,
+    shut: np.ndarray,
+    finger: int,
+    moving: list[int],
+    steps: int = 48,
+) -> np.ndarray:
     """Move some joints of one finger towards `shut` up to the last step before the finger enters the thing."""
     way = np.repeat(angles[None], steps, 0)
     part = np.linspace(0, 1, steps)[:, None, None]
@@ -231,7 +239,9 @@ def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Callable[[np.nd
     return residual
 
 
-def _least_squares(residual, start, free, low, high, iterations: int = 40) -> np.ndarray:
+def _least_squares(
+    residual: Residual, start: np.ndarray, free: np.ndarray, low: np.ndarray, high: np.ndarray, iterations: int = 40
+) -> np.ndarray:
     """Levenberg-Marquardt over the free angles, clipped to their limits; derivatives by differences, batched."""
     step = 1e-5
     angles, damping = start.copy(), 1e-2

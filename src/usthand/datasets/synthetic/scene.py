@@ -23,11 +23,10 @@ import numpy as np
 
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
-
-from . import render, shapes
-from .appearance import hand_texels, noise_texels, sample_skin
-from .background import sample_background, sample_palette
-from .surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
+from usthand.datasets.synthetic import render, shapes
+from usthand.datasets.synthetic.appearance import hand_texels, noise_texels, sample_skin
+from usthand.datasets.synthetic.background import sample_background, sample_palette
+from usthand.datasets.synthetic.surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")

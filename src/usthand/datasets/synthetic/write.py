@@ -221,7 +221,7 @@ def mirrored_truth(truth: Truth) -> Truth:
 class VideoFan:
     """One encoder thread per camera, each fed through a short queue, so that memory stays constant."""
 
-    def __init__(self, folder: Path, rig: Rig, fps: float):
+    def __init__(self, folder: Path, rig: Rig, fps: float) -> None:
         self._pool = ThreadPoolExecutor(len(rig))
         self._queues: list[queue.Queue] = [queue.Queue(QUEUED) for _ in rig.cameras]
         self._jobs: list[Future] = [
