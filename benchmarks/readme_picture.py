@@ -49,7 +49,7 @@ def main(out: Path, quality: int = 85) -> None:
     """
     with TemporaryDirectory() as folder:
         capture = open_capture(
-            make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"), progress=False)
+            make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"))
         )
         smoothed = raw_triangulation(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)
         strips = [

@@ -163,12 +163,12 @@ def test_whatever_changes_the_pixels_changes_the_folder(crops, images, tmp_path)
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("captures") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_footage_from_shards_is_footage_from_memory(side, tmp_path):
-    path = make_capture(tmp_path / "made", SynthConfig(views=2, frames=6, size=128, seed=4, side=side), progress=False)
+    path = make_capture(tmp_path / "made", SynthConfig(views=2, frames=6, size=128, seed=4, side=side))
     capture = open_capture(path)
     hand = load_hand_2d(capture, side)
     fit = fit_hand(hand, capture.fps)

@@ -94,9 +94,7 @@ def test_in_training_the_middle_is_drawn_from_the_gate_itself():
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    path = make_capture(
-        tmp_path_factory.mktemp("gate") / "c", SynthConfig(views=3, frames=8, seed=3, size=128), progress=False
-    )
+    path = make_capture(tmp_path_factory.mktemp("gate") / "c", SynthConfig(views=3, frames=8, seed=3, size=128))
     capture = open_capture(path)
     hand = load_hand_2d(capture, "right")
     fit = fit_hand(hand, capture.fps)

@@ -333,8 +333,8 @@ CONFIG = SynthConfig(views=8, frames=2, seed=11, size=192)
 def written(tmp_path_factory):
     """The data set, and the capture that its test sequence was cut from."""
     folder = tmp_path_factory.mktemp("synthetic")
-    root = write_hanco(folder / "hanco", CONFIG, 1, progress=False)
-    source = make_capture(folder / "source", SynthConfig(views=8, frames=2, seed=12, size=192), progress=False)
+    root = write_hanco(folder / "hanco", CONFIG, 1)
+    source = make_capture(folder / "source", SynthConfig(views=8, frames=2, seed=12, size=192))
     return root, source
 
 

@@ -167,7 +167,7 @@ def test_missing_views_change_nothing_but_the_estimate(scene):
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     path = tmp_path_factory.mktemp("hamuco") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3))
 
 
 def preset(**changes) -> Preset:

@@ -28,7 +28,7 @@ def inputs():
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     config = SynthConfig(views=3, frames=8, size=128, seed=6, labels="exact")
-    return open_capture(make_capture(tmp_path_factory.mktemp("capture") / "c", config, progress=False))
+    return open_capture(make_capture(tmp_path_factory.mktemp("capture") / "c", config))
 
 
 @pytest.mark.parametrize("change", [name for name in CHANGES if "hypothes" not in name])

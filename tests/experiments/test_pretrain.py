@@ -38,7 +38,7 @@ MOST_BYTES = 15e6
 def unseen(tmp_path_factory):
     """A rig, subject, room and motion of a seed that no pretraining uses."""
     path = tmp_path_factory.mktemp("pretrain") / "unseen"
-    return make_capture(path, SynthConfig(views=4, frames=24, labels="exact", seed=77), progress=False)
+    return make_capture(path, SynthConfig(views=4, frames=24, labels="exact", seed=77))
 
 
 def test_seeds_are_far_from_those_of_demos_and_benchmarks():

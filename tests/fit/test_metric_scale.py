@@ -41,7 +41,7 @@ def rig_in_unit(rig: Rig, unit_m: float) -> Rig:
 def metric(tmp_path_factory):
     """Three cameras, twelve frames, a rig in metres."""
     path = tmp_path_factory.mktemp("units") / "metric"
-    return make_capture(path, SynthConfig(views=3, frames=12, labels="light", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=12, labels="light", size=128, seed=3))
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ def test_hearing_the_network_helps_with_good_labels_too(tmp_path):
     errors = []
     for seed in (78, 79, 80):
         config = SynthConfig(views=4, frames=40, labels="light", seed=seed)
-        capture = open_capture(make_capture(tmp_path / str(seed), config, progress=False))
+        capture = open_capture(make_capture(tmp_path / str(seed), config))
         truth = load_truth(capture.path, "right")
         final = reconstruct_both(capture, SHIPPED, "right").final
         alone = fit_hand(load_hand_2d(capture, "right"), capture.fps)

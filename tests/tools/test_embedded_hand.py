@@ -13,7 +13,8 @@ import torch
 
 from embedded_hand import generate
 from embedded_hand.anatomy import FINGER_ORDER, PHALANGES_MM, rest_skeleton
-from embedded_hand.skinning import SHAPE_NAMES, vertex_normals
+from embedded_hand.skinning import SHAPE_NAMES
+from usthand.geometry.meshes import vertex_normals
 from usthand.hand.io import embedded_arrays, load_hand
 from usthand.hand.limits import FLEXION, anatomical_axes, angles_to_pose
 from usthand.hand.skeleton import BONES, FINGERS, JOINTS

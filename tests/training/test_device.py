@@ -42,7 +42,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     path = tmp_path_factory.mktemp("captures") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=12, labels="heavy", size=128, seed=4), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=12, labels="heavy", size=128, seed=4))
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from usthand.training.loop import learning_rate, train
 def small(tmp_path_factory):
     """Three cameras, 24 frames, exact labels."""
     path = tmp_path_factory.mktemp("captures") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3))
 
 
 @pytest.fixture(scope="session")

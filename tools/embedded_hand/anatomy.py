@@ -3,8 +3,8 @@
 Axes are those of MANO's right hand at rest: the origin near the middle knuckle, fingers along -x, the back of the hand
 towards +y, the thumb towards +z; metres. (A right hand lying palm down on a table with the fingers pointing to -x.)
 
-Bone lengths: means of Buryanov and Kotiuk, "Proportions of Hand Segments", Int. J. Morphol. 28(3), 2010 (66 radiographs):
-metacarpals and phalanges I to V and the soft tissue at the tips. Positions of the knuckles across the palm follow the hand
+Bone lengths: means of Buryanov and Kotiuk, "Proportions of Hand Segments", Int. J. Morphol. 28(3), 2010 (66
+radiographs): metacarpals, phalanges and the soft tissue at the tips. Positions of the knuckles follow the hand
 breadth of Greiner, "Hand Anthropometry of U.S. Army Personnel", 1991 (means of men and women: length 187, breadth
 84.5 mm), as do the breadths of the finger joints (index 20/18, middle 20/18, ring 19/17, little 17/15, thumb 22 mm).
 """
@@ -14,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 MM = 1e-3
 FINGER_ORDER = ("index", "middle", "little", "ring", "thumb")
 """MANO's order of fingers."""
 
-PHALANGES_MM = {  # proximal, middle, distal bone, soft tissue beyond it; thumb: metacarpal, proximal, distal, soft tissue
+# Proximal, middle and distal bone, and the soft tissue beyond; thumb: metacarpal, proximal, distal, soft tissue.
+PHALANGES_MM = {
     "index": (39.78, 22.38, 15.82, 3.84),
     "middle": (44.63, 26.33, 17.40, 3.95),
     "ring": (41.37, 25.65, 17.30, 3.95),

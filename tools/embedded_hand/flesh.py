@@ -106,7 +106,7 @@ class Flesh:
     def value_and_gradient(
         self, p: np.ndarray, rotations: np.ndarray | None = None, shifts: np.ndarray | None = None, step: float = 2e-5
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Distance (n,) and outward direction (n, 3), not normalised, from four evaluations at a tetrahedron's corners."""
+        """Distance (n,) and outward direction (n, 3), not normalised; four evaluations at a tetrahedron's corners."""
         value, gradient = np.zeros(len(p)), np.zeros_like(p)
         for corner in ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0)):
             corner = np.array(corner)
@@ -153,7 +153,7 @@ def _finger(f: int, joints: np.ndarray, tips: np.ndarray, dorsal: np.ndarray) ->
             (ids[i], ids[i]),
             (radii[i], radii[i + 1]),
             dorsal[ids[i]],
-            FINGER_FLATNESS[i : i + 2],
+            (FINGER_FLATNESS[i], FINGER_FLATNESS[i + 1]),
         )
         for i in range(3)
     )
@@ -170,7 +170,7 @@ def _thumb_base(joints: np.ndarray) -> list[Primitive]:
 
 
 def _webs(joints: np.ndarray) -> list[Primitive]:
-    """The skin between neighbouring fingers: it reaches a third of the proximal phalanges, nearer to the palm's side."""
+    """The skin between neighbouring fingers: it reaches a third of the proximal phalanges, towards the palm's side."""
     webs = []
     palmar = np.array((0.0, -2.0 * MM, 0.0))
     for one, other in ((1, 4), (4, 10), (10, 7)):

@@ -92,7 +92,7 @@ def _way_to_flesh(
 def natural_poses(axes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n, 45) finger poses drawn from a few synergies: closing, spreading, single fingers, the thumb's opposition.
 
-    After Santello, Flanders, Soechting, "Postural hand synergies for tool use", J. Neurosci. 18(23), 1998: closing of all
+    After Santello, Flanders, Soechting, "Postural hand synergies for tool use", J. Neurosci. 18(23), 1998: closing all
     fingers together is the first synergy, and the two outer joints of a finger bend together (about two to three).
     """
     low, high = LIMITS_RAD[..., 0].numpy(), LIMITS_RAD[..., 1].numpy()

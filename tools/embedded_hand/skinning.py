@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from embedded_hand.anatomy import FINGER_ORDER, MM, RADII_MM, Skeleton
+from usthand.geometry.meshes import vertex_normals
 
 SMOOTHING_ROUNDS = 2
 
@@ -64,8 +65,11 @@ def finger_membership(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def skinning_weights(points: np.ndarray, faces: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(n, 16) weights. Along a finger each joint hands over by a smooth step across it; around the knuckles the
-    neighbours share; a little smoothing over the mesh removes what is left of steps."""
+    """Weights (n, 16).
+
+    Along a finger each joint hands over to the next by a smooth step; around the knuckles neighbouring fingers share; a
+    little smoothing over the mesh removes the steps that remain.
+    """
     member = finger_membership(points, skeleton)
     weights = np.zeros((len(points), 16))
     for f in range(5):
@@ -120,7 +124,8 @@ def shape_directions(
     187 +- 11 mm, breadth 84 +- 6 mm); lengths of single fingers about 3 % beyond the others'.
     """
     everything = [_direction(k, points, weights, skeleton) for k in range(10)]
-    return tuple(np.stack([e[i] for e in everything], -1) for i in range(3))
+    vertices, joints, tips = zip(*everything, strict=True)
+    return np.stack(vertices, -1), np.stack(joints, -1), np.stack(tips, -1)
 
 
 STRETCH = {  # direction: (factor of finger bones per finger, factor of their thickness, palm scale along, across, deep)
@@ -241,13 +246,3 @@ def vertex_fields(
     share = np.stack([weights[:, 1 + 3 * f : 4 + 3 * f].sum(-1) for f in range(5)], -1)
     finger = np.where(share.max(-1) > 0.5, order[share.argmax(-1)], 0)
     return {"nail": nail, "palmar": np.clip(0.5 + 0.5 * facing, 0, 1), "finger": finger}
-
-
-def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (n, 3)."""
-    p = points[faces]
-    cross = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
-    total = np.zeros_like(points)
-    for k in range(3):
-        np.add.at(total, faces[:, k], cross)
-    return total / np.linalg.norm(total, axis=-1, keepdims=True)

@@ -77,7 +77,7 @@ def make_captures(config: PretrainConfig) -> list[Path]:
     paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
     bar = progress_bar("captures")
     for index, path in enumerate(paths):
-        made_capture(path, capture_config(index, config), progress=False)
+        made_capture(path, capture_config(index, config))
         bar(index + 1, len(paths))
     return paths
 

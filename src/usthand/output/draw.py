@@ -47,18 +47,15 @@ def draw_mesh(
     that lens distortion is respected), ``points_camera_m`` the same in camera axes, for depth and shading.
 
     Both sides of a face are shaded alike: the winding does not matter, so a mirrored hand needs no other faces."""
-    xy, points, faces = (
-        np.asarray(xy_px, np.float64),
-        np.asarray(points_camera_m, np.float64),
-        np.asarray(faces, np.int32),
-    )
+    xy, points = np.asarray(xy_px, np.float64), np.asarray(points_camera_m, np.float64)
+    faces = np.ascontiguousarray(faces, np.int32)
     box = _box(xy[points[:, 2] >= NEAR_M], image.shape)
     if box is None:
         return
     left, top, right, bottom = box
     buffer = _mesh_samples((bottom - top, right - left), xy - (left, top), points[:, 2], faces, _SUPERSAMPLE)
     shade = np.zeros(buffer.face_id.shape, np.float32)
-    interpolate(buffer, np.ascontiguousarray(faces), _shading(vertex_normals(points, faces)), shade)
+    interpolate(buffer, faces, _shading(vertex_normals(points, faces)), shade)
     cover = _shrink((buffer.face_id >= 0).astype(np.float32), _SUPERSAMPLE)[..., None]
     part = image[top:bottom, left:right]
     part *= 1.0 - opacity * cover
@@ -73,7 +70,7 @@ def _mesh_samples(
     seen = (depth_m >= NEAR_M) & np.isfinite(xy_px).all(axis=-1)
     screen = np.column_stack([np.where(seen[:, None], xy_px, 0.0), np.where(seen, depth_m, -1.0)])
     buffer = empty_buffer(shape[0] * samples, shape[1] * samples)
-    rasterise(screen, np.ascontiguousarray(faces), buffer, samples)
+    rasterise(screen, faces, buffer, samples)
     return buffer
 
 
@@ -97,7 +94,8 @@ def mesh_coverage(
     shape: tuple[int, int], xy_px: Float[np.ndarray, "N 2"], depth_m: Float[np.ndarray, "N"], faces: np.ndarray
 ) -> np.ndarray:
     """Which pixels of an image of ``shape`` (height, width) a mesh covers, bool (H, W)."""
-    return _mesh_samples(shape, np.asarray(xy_px), np.asarray(depth_m), np.asarray(faces, np.int32), 1).face_id >= 0
+    faces = np.ascontiguousarray(faces, np.int32)
+    return _mesh_samples(shape, np.asarray(xy_px), np.asarray(depth_m), faces, 1).face_id >= 0
 
 
 def draw_stroke(

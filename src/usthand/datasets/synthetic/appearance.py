@@ -274,14 +274,14 @@ def noise_texels(
     rng: np.random.Generator,
     strength: float = 0.1,
     gloss: float = 1.0,
-    stripe_m: float = 0.0,
-    stripe_colour: np.ndarray | None = None,
+    stripes: tuple[float, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Texture of a plain thing: one colour with blotches, optionally striped along z."""
+    """Texture of a plain thing: one colour with blotches, optionally with stripes along z, (period in m, colour)."""
     point = _on_grid(vertices, faces)
     blotch = strength * (waves(point, 0.04, rng) + 0.6 * waves(point, 0.009, rng))
     base = np.broadcast_to(colour, point.shape)
-    if stripe_m > 0 and stripe_colour is not None:
-        base = np.where((np.sin(2 * np.pi * point[..., 2] / stripe_m) > 0)[..., None], base, stripe_colour)
+    if stripes:
+        period_m, other = stripes
+        base = np.where((np.sin(2 * np.pi * point[..., 2] / period_m) > 0)[..., None], base, other)
     colours = np.clip(base * np.exp(blotch)[..., None], 0.01, 0.95)
     return _cells(colours, np.full(blotch.shape, gloss), np.zeros(blotch.shape))

@@ -1,14 +1,19 @@
 """Rooms without geometry: what a camera sees behind the hand, as layered procedural pictures in linear light.
 
-A background must not be told from the hand by structure alone, so it is made of what photographs have: walls with a
+Structure alone must not separate the hand from its background, so a background has what photographs have: walls with a
 gradient of light, a table or floor with grain, furniture-like blocks, shelves, windows, posters, skin-coloured wood,
 round blobs, cables, noise at all scales, and the blur of a lens focused in front of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
+
+Pick = Callable[[], np.ndarray]
+"""Draws a colour (3,) from the room's palette."""
 
 
 def octaves(rng: np.random.Generator, height: int, width: int, roughness: float = 0.55) -> np.ndarray:
@@ -40,7 +45,10 @@ def sample_background(rng: np.random.Generator, height: int, width: int, palette
     turn = rng.normal(0, 0.12)
     u, v = u - 0.5, v - 0.5
     u, v = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)
-    pick = lambda: palette[rng.integers(len(palette))]  # noqa: E731
+
+    def pick() -> np.ndarray:
+        return palette[rng.integers(len(palette))]
+
     image = np.broadcast_to(pick(), (height, width, 3)).copy()
     slope = rng.normal(0, 0.5, 2)
     image *= np.exp(slope[0] * u + slope[1] * v)[..., None]

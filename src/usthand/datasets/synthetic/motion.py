@@ -75,13 +75,13 @@ def sample_motion(
     """Draw a motion of a right hand.
 
     Args:
-        hand: the hand model; a right one.
+        hand: The hand model; a right one.
         n_frames: T.
-        fps: frames per second.
-        rng: source of randomness.
-        grasp: (N, 3) the surface of a thing held, metres in the palm's frame (radial, distal, palmar from the wrist):
-            the fingers close around it and stay there, instead of walking through all poses.
-        shape: (10,) the subject; drawn if not given.
+        fps: Frames per second.
+        rng: Source of randomness.
+        grasp: Surface of a held object, (N, 3) m in the palm's frame (radial, distal, palmar from the wrist): the
+            fingers close around it and stay there, instead of walking through all poses.
+        shape: The subject, (10,); drawn if not given.
     """
     shape = sample_shape(rng) if shape is None else np.asarray(shape, float)
     kin = kinematics(hand, shape)
@@ -151,6 +151,7 @@ class Stroke:
 
     @property
     def slack(self) -> float:
+        """The longest lag, seconds."""
         return float(self.lag.max())
 
     def progress(self, time: np.ndarray) -> np.ndarray:

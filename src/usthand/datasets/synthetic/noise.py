@@ -15,10 +15,10 @@ The model, per camera and frame, with ``s`` the hand's size in pixels (longest s
 - Two neighbouring fingers are exchanged for several frames, more often where the hand hides itself.
 - A whole hand is missed in bursts, more often the more of it is hidden, and always when most of it is out of the image.
 - Now and then a detection is filed under the other side.
-- Confidence falls with the amplitude of the error that was to be expected (hidden, hard joint, burst), but knows not
-  the error itself, nor swaps, and is too high: informative, not honest.
+- Confidence falls with the expected amplitude of the error (hidden, hard joint, burst). It does not depend on the error
+  itself or on swaps, and it is too high: informative, not calibrated.
 
-Truth is an argument here and nowhere in what is returned.
+Truth is an argument here; nothing returned contains it.
 """
 
 from __future__ import annotations
@@ -50,31 +50,14 @@ SWAP_HIDDEN_GAIN = 4.0  # how many times likelier a swap starts with every joint
 NEIGHBOURS = (("index", "middle"), ("middle", "ring"), ("ring", "little"))
 
 # Which joints are hard: relative error, wrist and thumb worst; measured.
-_HARD = np.array(
-    [
-        1.62,
-        1.83,
-        1.60,
-        1.14,
-        1.09,
-        0.97,
-        0.85,
-        0.82,
-        0.86,
-        0.84,
-        0.74,
-        0.73,
-        0.80,
-        0.76,
-        0.67,
-        0.73,
-        0.84,
-        0.76,
-        0.68,
-        0.74,
-        0.81,
-    ]
-)
+_HARD_FINGERS = {
+    "thumb": (1.83, 1.60, 1.14, 1.09),
+    "index": (0.97, 0.85, 0.82, 0.86),
+    "middle": (0.84, 0.74, 0.73, 0.80),
+    "ring": (0.76, 0.67, 0.73, 0.84),
+    "little": (0.76, 0.68, 0.74, 0.81),
+}
+_HARD = np.array([1.62, *np.ravel(list(_HARD_FINGERS.values()))])
 JOINT_FACTOR = _HARD / np.sqrt(np.mean(_HARD**2))
 
 CONFIDENCE_TOP = 0.97
@@ -138,19 +121,19 @@ def noisy_labels(
     """Labels as a detector would give them for projections that are known exactly.
 
     Args:
-        uv_exact_px: projected joints, shape (T, V, 21, 2), pixels. Must be finite.
-        visible: which joints are seen, not hidden by anything, shape (T, V, 21).
-        in_image: which joints project into the image, shape (T, V, 21).
-        rng: source of all randomness but the detector's systematic error, which is always the same.
+        uv_exact_px: Projected joints, (T, V, 21, 2) px, finite.
+        visible: Which joints are seen, (T, V, 21).
+        in_image: Which joints project into the image, (T, V, 21).
+        rng: Source of all randomness except the detector's systematic error, which is always the same.
         level: "heavy", "light", "exact", or parameters of your own.
         cameras: V names.
-        side: the hand's true side.
+        side: The hand's true side.
 
     Returns:
         Labels by side. The other side is present only if some detection was filed under it.
 
     Raises:
-        UsthandError: if the level is unknown.
+        UsthandError: If the level is unknown.
     """
     level = _level(level)
     uv_exact_px = np.asarray(uv_exact_px, np.float64)
@@ -183,7 +166,7 @@ def hand_size_px(uv_px: np.ndarray) -> np.ndarray:
 def label_error(
     uv_px: np.ndarray, size_px: np.ndarray, hiddenness: np.ndarray, rng: np.random.Generator, level: NoiseLevel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Errors (T, V, 21, 2) in pixels, and the amplitude that was to be expected of them (T, V, 21) in hand sizes."""
+    """Errors (T, V, 21, 2) in px, and their expected amplitude (T, V, 21) in hand sizes."""
     difficulty, direction = np.split(_mixture(uv_px, size_px, rng, level), [1], axis=-1)
     burst = np.sqrt((level.tail_dof - 2) / chi2.ppf(ndtr(-difficulty[..., 0]), level.tail_dof))
     variance = (1 - hiddenness) * level.seen_std**2 + hiddenness * level.hidden_std**2
@@ -200,7 +183,8 @@ def _mixture(uv_px: np.ndarray, size_px: np.ndarray, rng: np.random.Generator, l
     fine = systematic_field(layout, FINE_SCALE, DETECTOR_SEED + 1)
     fresh = _mix(*(autoregressive(rng, (*size_px.shape, n, 3), level.correlation) for n in (1, 6, N_JOINTS)))
     shares = level.coarse_share, level.fine_share, 1 - level.coarse_share - level.fine_share
-    return sum(np.sqrt(share) * part for share, part in zip(shares, (coarse, fine, fresh), strict=True))
+    scaled = [np.sqrt(share) * part for share, part in zip(shares, (coarse, fine, fresh), strict=True)]
+    return scaled[0] + scaled[1] + scaled[2]
 
 
 def systematic_field(layout: np.ndarray, scale: float, seed: int) -> np.ndarray:
@@ -303,9 +287,8 @@ def _level(level: str | NoiseLevel) -> NoiseLevel | None:
     if isinstance(level, NoiseLevel):
         return level
     if level not in LEVELS:
-        raise UsthandError(
-            f"no label level is called {level!r}", "a typing error", f"choose one of {', '.join(LEVELS)}"
-        )
+        known = ", ".join(LEVELS)
+        raise UsthandError(f"no label level is called {level!r}", "a typing error", f"choose one of {known}")
     return LEVELS[level]
 
 

@@ -21,6 +21,10 @@ CONVERGED = 1e-3  # relative decrease of the sum of squares at which a pose is g
 TOLERANCE_M = 0.004  # overlap of softened capsules that still looks like flesh pressed together
 
 
+Residual = Callable[[np.ndarray], np.ndarray]
+"""Angles (n, 15, 3) -> residuals (n, m)."""
+
+
 class Thumb(NamedTuple):
     """Where the thumb points from its base, (radial, distal, palmar), and how its two outer joints bend, in degrees."""
 
@@ -71,7 +75,7 @@ def _all(mcp: float, pip: float, dip: float | None = None, leans: tuple = (3, 0,
 _FIST = {name: _curled(lean) for name, lean in zip(FOUR, (0, 0, 1, 2), strict=True)}
 
 
-def _only(*names: str, thumb: str, **other) -> Pose:
+def _only(*names: str, thumb: str, **other: tuple) -> Pose:
     """A fist from which the named fingers stand out."""
     straight = {"index": (4, 6, 4, 5), "middle": (4, 6, 4, 0), "ring": (6, 8, 5, -5), "little": (6, 10, 6, -14)}
     fingers = _FIST | {name: straight[name] for name in names}
@@ -204,7 +208,7 @@ def _finger_angles(pose: Pose, kin: Kinematics) -> np.ndarray:
     return angles
 
 
-def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Residual:
     """Residuals (n, m) of candidate angles (n, 15, 3): what the thumb should do, no collision, little effort."""
     thumb = FINGER_OF["thumb"]
     aim = kin.frame.T @ np.array(pose.thumb.direction) / np.linalg.norm(pose.thumb.direction)

@@ -57,7 +57,7 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """See the module's text."""
+    """All that a sequence's images depend on besides the hand's motion."""
 
     rig: Rig
     model: render.SceneModel
@@ -133,7 +133,7 @@ def sample_rig(
     desk. An adult's open hand, seen flat, is about HAND_SHARE of the image's width long. Lenses are mildly distorted.
 
     Raises:
-        UsthandError: for a layout that does not exist or fewer than one view.
+        UsthandError: If the layout does not exist or there is no view.
     """
     if layout not in LAYOUTS or n_views < 1:
         raise UsthandError(
@@ -193,8 +193,10 @@ def sample_sensor(rng: np.random.Generator, size: int) -> render.Sensor:
     """One camera's exposure, white balance, sharpness and noise."""
     exposure = np.exp(rng.normal(0, 0.16))
     balance = np.exp(rng.normal(0, 0.05, 3))
-    gain = tuple(float(g) for g in exposure * balance)
-    return render.Sensor(gain, rng.uniform(0.25, 0.6), rng.uniform(0.002, 0.008), rng.uniform(0.005, 0.025))
+    red, green, blue = (exposure * balance).tolist()
+    return render.Sensor(
+        (red, green, blue), rng.uniform(0.25, 0.6), rng.uniform(0.002, 0.008), rng.uniform(0.005, 0.025)
+    )
 
 
 def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thing, np.ndarray, np.ndarray]:
@@ -217,8 +219,8 @@ def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thi
     else:
         vertices, faces = shapes.sphere(radius if grasped else 1.25 * radius)
     colours = sample_palette(rng, 2)
-    stripe = rng.uniform(0.01, 0.05) if rng.uniform() < 0.5 else 0.0
-    texels = noise_texels(vertices, faces, colours[0], rng, rng.uniform(0.03, 0.2), 1.0, stripe, colours[1])
+    stripes = (rng.uniform(0.01, 0.05), colours[1]) if rng.uniform() < 0.5 else None
+    texels = noise_texels(vertices, faces, colours[0], rng, rng.uniform(0.03, 0.2), stripes=stripes)
     return Thing(vertices @ render.frame_towards(axis), centre, grasped), faces, texels
 
 
@@ -231,7 +233,7 @@ def sample_scene(
     `sphere`, held in the palm.
 
     Raises:
-        UsthandError: for an occluder that does not exist.
+        UsthandError: If an occluder does not exist.
     """
     for occluder in occluders:
         if occluder not in OCCLUDERS:
