@@ -159,7 +159,7 @@ def test_tip_ids_lie_on_the_tips_of_their_fingers(hand, mesh):
     fields = {k: v.numpy() for k, v in hand.fields.items()}
     for number, (finger, ids) in enumerate(TIPS.items(), start=1):
         base = (
-            hand.with_shape(torch.zeros(1, dtype=torch.float64))
+            hand.with_shape(torch.zeros(10, dtype=torch.float64))
             .with_pose(hand.rotations(torch.zeros(48, dtype=torch.float64), True))
             .joints
         )

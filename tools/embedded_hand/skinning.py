@@ -180,7 +180,9 @@ def _direction(
             fields.append(bone)
             base = bone(c[i + 1][None])[0]
         d_tips[f] = base
-    moved = sum(weights[:, j : j + 1] * fields[j](points) for j in range(16))
+    moved = np.zeros_like(points)
+    for weight, field in zip(weights.T, fields, strict=True):
+        moved += weight[:, None] * field(points)
     return moved, d_joints, d_tips
 
 

@@ -21,7 +21,7 @@ def octaves(rng: np.random.Generator, height: int, width: int, roughness: float 
     total, weight, norm, cells = np.zeros((height, width)), 1.0, 0.0, 3
     while cells < max(height, width):
         rough = rng.normal(size=(cells + 2, cells + 2))
-        fine = zoom(rough, (height / cells, width / cells), order=1)[:height, :width]
+        fine = np.asarray(zoom(rough, (height / cells, width / cells), order=1))[:height, :width]
         fine = np.pad(fine, ((0, height - fine.shape[0]), (0, width - fine.shape[1])), mode="edge")
         total += weight * fine
         norm += weight * weight

@@ -174,7 +174,7 @@ def _next_stroke(
     held: np.ndarray | None,
 ) -> Stroke:
     """A stroke to another pose on which no finger runs through another; if none is found, towards the open hand."""
-    best, least = None, np.inf
+    tried = []
     for attempt in range(TRIES):
         target_name, target = _draw(poses, rng, held)
         if attempt == TRIES - 1 and held is None:
@@ -185,9 +185,8 @@ def _next_stroke(
         overlap = kin.penetration_m(way).max()
         if overlap < MAX_OVERLAP_M:
             return stroke
-        if overlap < least:
-            best, least = stroke, overlap
-    return best
+        tried.append((overlap, stroke))
+    return min(tried, key=lambda one: one[0])[1]
 
 
 def _stroke(name: str, here: np.ndarray, target_name: str, target: np.ndarray, rng: np.random.Generator) -> Stroke:
@@ -230,7 +229,7 @@ def turning(time: np.ndarray, distal: np.ndarray, rng: np.random.Generator) -> n
     def elbow_height(key: Rotation) -> float:
         return -float(key.apply(distal)[2])
 
-    keys, times = [min((Rotation.random(random_state=rng) for _ in range(8)), key=elbow_height)], [-0.5]
+    keys, times = [min((Rotation.random(None, rng) for _ in range(8)), key=elbow_height)], [-0.5]
     while times[-1] < time[-1] + 0.5 or len(keys) < 3:
         axis = rng.normal(size=(16, 3))
         turn = axis / np.linalg.norm(axis, axis=1, keepdims=True) * rng.uniform(*TURN_RAD, size=(16, 1))
@@ -248,7 +247,7 @@ def wandering(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     points, times = [_in_ball(rng)], [-0.5]
     while times[-1] < time[-1] + 0.5 or len(points) < 3:
         points.append(_in_ball(rng))
-        distance = np.linalg.norm(points[-1] - points[-2])
+        distance = float(np.linalg.norm(points[-1] - points[-2]))
         times.append(times[-1] + max(0.5, distance / CARRY_M_S * rng.uniform(0.8, 1.5)))
     return CubicSpline(times, np.array(points))(time)
 

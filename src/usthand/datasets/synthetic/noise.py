@@ -135,22 +135,22 @@ def noisy_labels(
     Raises:
         UsthandError: If the level is unknown.
     """
-    level = _level(level)
+    noise = _level(level)
     uv_exact_px = np.asarray(uv_exact_px, np.float64)
-    if level is None:
+    if noise is None:
         exact = np.ones(uv_exact_px.shape[:-1], np.float32)
         return {side: Labels(uv_exact_px.astype(np.float32), exact, tuple(cameras), side, "synthetic-exact")}
 
     size = hand_size_px(uv_exact_px)
     hiddenness = soften(1.0 - (visible & in_image))
     hidden_share = hiddenness.mean(-1)
-    error, amplitude = label_error(uv_exact_px, size, hiddenness, rng, level)
-    uv = swap_fingers(uv_exact_px + error, hidden_share, rng, level)
-    confidence = label_confidence(amplitude, rng, level)
+    error, amplitude = label_error(uv_exact_px, size, hiddenness, rng, noise)
+    uv = swap_fingers(uv_exact_px + error, hidden_share, rng, noise)
+    confidence = label_confidence(amplitude, rng, noise)
 
-    missed = bursts(miss_probability(hidden_share, level), level.miss_frames, rng)
+    missed = bursts(miss_probability(hidden_share, noise), noise.miss_frames, rng)
     missed |= in_image.mean(-1) < MIN_INSIDE
-    elsewhere = bursts(np.full(size.shape, level.wrong_side_rate), level.wrong_side_frames, rng) & ~missed
+    elsewhere = bursts(np.full(size.shape, noise.wrong_side_rate), noise.wrong_side_frames, rng) & ~missed
     other = "left" if side == "right" else "right"
     labels = {side: _labels(uv, confidence, ~missed & ~elsewhere, cameras, side)}
     if elsewhere.any():
@@ -218,7 +218,7 @@ def swap_fingers(
     gain = 1 + (SWAP_HIDDEN_GAIN - 1) * hidden_share
     swapped = bursts(np.minimum(level.swap_rate * gain / gain.mean(), 0.5), level.swap_frames, rng)
     starts = swapped & ~np.concatenate([np.zeros_like(swapped[:1]), swapped[:-1]])
-    event = np.cumsum(starts, axis=0)
+    event = np.cumsum(starts, axis=0, dtype=int)
     draw = rng.integers(len(NEIGHBOURS), size=(event.max() + 1, event.shape[1]))
     pair = np.take_along_axis(draw, event, axis=0)
     out = uv_px.copy()
@@ -232,7 +232,7 @@ def swap_fingers(
 
 def miss_probability(hidden_share: np.ndarray, level: NoiseLevel) -> np.ndarray:
     """Probability of a miss (T, V): logistic in the hidden share, shifted so that its mean is the level's rate."""
-    low, high = -30.0, 30.0
+    low, middle, high = -30.0, 0.0, 30.0
     for _ in range(60):
         middle = 0.5 * (low + high)
         mean = expit(middle + level.miss_hidden_gain * hidden_share).mean()
@@ -264,7 +264,7 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, ...], correlation
     """Stationary unit Gaussian AR(1) series along axis 0."""
     noise = rng.normal(size=shape)
     noise[1:] *= np.sqrt(1 - correlation**2)
-    return lfilter([1.0], [1.0, -correlation], noise, axis=0)
+    return np.asarray(lfilter([1.0], [1.0, -correlation], noise, axis=0))
 
 
 def _mix(hand: np.ndarray, finger: np.ndarray, joint: np.ndarray) -> np.ndarray:

@@ -193,8 +193,9 @@ def shade_image(
 ) -> None:
     """Resolve the samples of every touched pixel: shade each distinct surface once, weight it by its samples.
 
-    out: image, mask and depth. image (H, W, 3) arrives holding the background's radiance and is overwritten; mask (H, W) receives the label that
-    covers at least half of the pixel (or 0); depth (H, W) the nearest depth of that label, m, else infinity.
+    out: image, mask and depth. image (H, W, 3) arrives holding the background's radiance and is overwritten; mask
+    (H, W) receives the label that covers at least half of the pixel (or 0); depth (H, W) the nearest depth of that
+    label, m, else infinity.
     """
     row0, row1, column0, column1 = window
     image, mask, depth = out
