@@ -1,6 +1,7 @@
 """Triangles to depth: camera projection with lens distortion, a perspective-correct z-buffer, orthographic depth maps.
 
-Everything here is numba, holds no state and releases the GIL, so images can be drawn by several threads at once.
+Numba compiles the functions (`no_type_check` keeps run-time type checks from wrapping them). They hold no state and
+release the GIL, so several threads can draw images at once.
 Pixel centres lie at integer coordinates, as in OpenCV.
 """
 
@@ -43,7 +44,7 @@ def empty_buffer(height: int, width: int) -> ZBuffer:
     return buffer
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def _pinhole_limit(k: np.ndarray) -> float:
     """Largest undistorted radius up to which OpenCV's radial polynomial still grows; beyond it, images fold back."""
@@ -58,7 +59,7 @@ def _pinhole_limit(k: np.ndarray) -> float:
     return 4.0
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def _bend(x: float, y: float, k: np.ndarray, lens: int) -> tuple[float, float]:
     """`usthand.geometry.lenses.distort` for one point: `lens` and the twelve coefficients `k` are as in `Cameras`."""
@@ -85,7 +86,7 @@ def _bend(x: float, y: float, k: np.ndarray, lens: int) -> tuple[float, float]:
     return xd, yd
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def project_vertices(
     points: np.ndarray,
@@ -124,7 +125,7 @@ def project_vertices(
         out[i, 2] = z
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def rasterise(screen: np.ndarray, faces: np.ndarray, buffer: ZBuffer, samples: int) -> tuple[int, int, int, int]:
     """Draw triangles into a z-buffer of samples x samples to a pixel, which the caller passes cleared.
@@ -185,7 +186,7 @@ def rasterise(screen: np.ndarray, faces: np.ndarray, buffer: ZBuffer, samples: i
     return row_lo, row_hi + 1, column_lo, column_hi + 1
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def interpolate(buffer: ZBuffer, faces: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
     """Carry one value per vertex, values (N,), to the covered samples of `out` (h, w), perspective-correct."""
@@ -197,7 +198,7 @@ def interpolate(buffer: ZBuffer, faces: np.ndarray, values: np.ndarray, out: np.
                 out[r, s] = (1.0 - b - c) * values[faces[f, 0]] + b * values[faces[f, 1]] + c * values[faces[f, 2]]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def light_map(
     points: np.ndarray, faces: np.ndarray, frame: np.ndarray, low: np.ndarray, texel_m: float, out: np.ndarray

@@ -16,16 +16,8 @@ from usthand.datasets.synthetic.surface import HandSurface
 from usthand.geometry.meshes import vertex_normals
 
 # Diffuse albedo of skin, linear RGB, from very light to very dark.
-SKIN_TONES = np.array(
-    [
-        [0.72, 0.47, 0.36],
-        [0.66, 0.41, 0.29],
-        [0.56, 0.33, 0.22],
-        [0.44, 0.25, 0.16],
-        [0.30, 0.165, 0.105],
-        [0.17, 0.09, 0.06],
-    ]
-)
+_TONES = (0.72, 0.47, 0.36), (0.66, 0.41, 0.29), (0.56, 0.33, 0.22), (0.44, 0.25, 0.16), (0.30, 0.165, 0.105)
+SKIN_TONES = np.array([*_TONES, (0.17, 0.09, 0.06)])
 _NAIL_HALF_WIDTH_M = np.array([0.0058, 0.0047, 0.0048, 0.0047, 0.0039])  # thumb to little finger
 
 
@@ -50,9 +42,8 @@ def sample_skin(rng: np.random.Generator) -> Skin:
     tone = tone * rng.uniform(0.92, 1.08) * np.array([1.0, rng.uniform(0.94, 1.05), rng.uniform(0.9, 1.1)])
     pink = np.array([0.70, 0.42, 0.33])
     palm = tone + (0.25 + 0.07 * level) * (pink - tone)
-    return Skin(
-        tone, palm, rng.uniform(0.7, 1.3), rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.5), int(rng.integers(2**31))
-    )
+    relief, mottle, gloss = rng.uniform((0.7, 0.6, 0.6), (1.3, 1.4, 1.5))
+    return Skin(tone, palm, relief, mottle, gloss, int(rng.integers(2**31)))
 
 
 def waves(points: np.ndarray, wavelength_m: float, rng: np.random.Generator, n: int = 14) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from usthand.datasets.synthetic.kinematics import FINGER_OF, Kinematics, hand_dtype, kinematics, limits_rad
+from usthand.datasets.synthetic.kinematics import FINGER_OF, Kinematics, kinematics, limits_rad
 from usthand.datasets.synthetic.poses import LIBRARY, library
 from usthand.datasets.synthetic.poses import grasp as close_around
 from usthand.hand.model import HandModel
@@ -102,7 +102,7 @@ def finger_pose(kin: Kinematics, angles: np.ndarray) -> np.ndarray:
 
 def hand_centre(hand: HandModel, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """Mean of the 21 joints (T, 3) of a hand with translation zero."""
-    dtype = hand_dtype(hand)
+    dtype = hand.v_template.dtype
     with torch.no_grad():
         rotations = hand.rotations(torch.as_tensor(pose, dtype=dtype), flat_hand_mean=True)
         shaped = hand.skeleton_model().with_shape(torch.as_tensor(shape, dtype=dtype))

@@ -136,11 +136,8 @@ def sample_rig(
         UsthandError: If the layout does not exist or there is no view.
     """
     if layout not in LAYOUTS or n_views < 1:
-        raise UsthandError(
-            f"no rig has layout {layout!r} with {n_views} views",
-            f"the layouts are {' and '.join(LAYOUTS)}, with one view or more",
-            "choose one of these",
-        )
+        cause = f"the layouts are {' and '.join(LAYOUTS)}, with one view or more"
+        raise UsthandError(f"no rig has layout {layout!r} with {n_views} views", cause, "choose one of these")
     start = rng.uniform(0, 2 * np.pi)
     spread = 2 * np.pi if layout == "dome" else np.radians(110) * n_views / max(1, n_views - 1)
     cameras = []
@@ -237,9 +234,8 @@ def sample_scene(
     """
     for occluder in occluders:
         if occluder not in OCCLUDERS:
-            raise UsthandError(
-                f"there is no occluder {occluder!r}", f"they are {', '.join(OCCLUDERS)}", "choose one of these"
-            )
+            known = ", ".join(OCCLUDERS)
+            raise UsthandError(f"there is no occluder {occluder!r}", f"they are {known}", "choose one of these")
     skin = sample_skin(rng)
     parts = [render.Part(surface.faces, render.HAND, hand_texels(surface, skin), render.SKIN)]
     palette = sample_palette(rng)
@@ -253,23 +249,11 @@ def sample_scene(
         things.append(thing)
     backgrounds = tuple(sample_background(rng, c.height, c.width, palette) for c in rig.cameras)
     sensors = tuple(sample_sensor(rng, c.width) for c in rig.cameras)
-    sway = np.stack(
-        [rng.uniform([0.1, 0.05], [0.45, 0.2]), rng.uniform(0.05, 0.25, 2), rng.uniform(0, 2 * np.pi, 2)], -1
-    )
-    return Scene(
-        rig,
-        render.merge(parts),
-        sample_lights(rng),
-        backgrounds,
-        sensors,
-        surface.wrist_loop,
-        swell,
-        width,
-        sway,
-        tuple(things),
-        int(rng.integers(2**31)),
-        fps,
-    )
+    amplitude, frequency = rng.uniform([0.1, 0.05], [0.45, 0.2]), rng.uniform(0.05, 0.25, 2)
+    sway = np.stack([amplitude, frequency, rng.uniform(0, 2 * np.pi, 2)], -1)
+    arm = surface.wrist_loop, swell, width, sway
+    lights, seed = sample_lights(rng), int(rng.integers(2**31))
+    return Scene(rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things), seed, fps)
 
 
 def _sample_forearm(

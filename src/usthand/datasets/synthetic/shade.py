@@ -3,6 +3,8 @@
 The light model is small on purpose: wrapped diffuse light whose wrap is widest in red (light that has travelled under
 the skin), a Blinn-Phong highlight with Schlick's Fresnel term, a hemisphere of ambient light dimmed by the occlusion of
 each vertex, and soft shadows from one depth map a light. All radiance is linear; only the sensor applies a tone curve.
+
+The functions are compiled by numba; `no_type_check` keeps run-time type checks from wrapping them.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Lit(NamedTuple):
     ground: np.ndarray  # (3,)
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def sky_openness(
     vertices: np.ndarray,
@@ -93,7 +95,7 @@ def sky_openness(
         out[i] /= everything[i]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def _lit_fraction(lit: Lit, light: int, x: float, y: float, z: float) -> float:
     """Part of a light that reaches a point: nine taps around it in the light's depth map."""
@@ -112,7 +114,7 @@ def _lit_fraction(lit: Lit, light: int, x: float, y: float, z: float) -> float:
     return count / 9.0
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True, fastmath=True)
 def shade_point(f: int, b1: float, b2: float, model: SceneModel, lit: Lit, centre: np.ndarray, out: np.ndarray) -> None:
     """Radiance leaving one surface point towards the camera, into `out` (3,)."""
@@ -181,7 +183,7 @@ def shade_point(f: int, b1: float, b2: float, model: SceneModel, lit: Lit, centr
                 out[k] += shine * lit.colour[m, k]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def shade_image(
     window: tuple[int, int, int, int],
@@ -255,7 +257,7 @@ def shade_image(
                 image[r, s, k] = total[k]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def _scramble(state: np.uint64) -> np.uint64:
     """One splitmix64 step: a well-mixed 64-bit word from a counter (Steele, Lea and Flood 2014)."""
@@ -265,7 +267,7 @@ def _scramble(state: np.uint64) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def blur(image: np.ndarray, sigma_px: float, scratch: np.ndarray) -> None:
     """Three-tap separable blur of standard deviation at most 0.7 px, in place; edges repeat."""
@@ -284,7 +286,7 @@ def blur(image: np.ndarray, sigma_px: float, scratch: np.ndarray) -> None:
                 image[r, s, k] = middle * scratch[r, s, k] + side * (scratch[above, s, k] + scratch[below, s, k])
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True, fastmath=True)
 def develop(
     image: np.ndarray,
