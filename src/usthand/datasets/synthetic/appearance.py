@@ -42,7 +42,7 @@ def sample_skin(rng: np.random.Generator) -> Skin:
     tone = tone * rng.uniform(0.92, 1.08) * np.array([1.0, rng.uniform(0.94, 1.05), rng.uniform(0.9, 1.1)])
     pink = np.array([0.70, 0.42, 0.33])
     palm = tone + (0.25 + 0.07 * level) * (pink - tone)
-    relief, mottle, gloss = rng.uniform((0.7, 0.6, 0.6), (1.3, 1.4, 1.5))
+    relief, mottle, gloss = rng.uniform(0.7, 1.3), rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.5)
     return Skin(tone, palm, relief, mottle, gloss, int(rng.integers(2**31)))
 
 
