@@ -15,8 +15,9 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
+from support.stand_in import make_capture
 from usthand.capture.capture import Capture, open_capture
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
 from usthand.fit.fit import triangulate
@@ -50,7 +51,7 @@ def main(out: Path, quality: int = 85) -> None:
     """
     with TemporaryDirectory() as folder:
         capture = open_capture(
-            make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"), progress=False)
+            make_capture(Path(folder) / "capture", SynthConfig(frames=FRAMES, seed=SEED, objects="any"))
         )
         smoothed = triangulate(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)
         strips = [

@@ -8,7 +8,8 @@ It leaves a folder `clip`, which the other examples use.
 from pathlib import Path
 
 import usthand
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from support.stand_in import make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 
 CLIP = Path("clip")
 

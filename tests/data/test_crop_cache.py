@@ -12,6 +12,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 
+from support.stand_in import make_capture
 from support.trainings import SHORT, state_of
 from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
@@ -20,7 +21,7 @@ from usthand.data import footage as footage_module
 from usthand.data.crop_cache import CropSet, ShardedCrops, sharded
 from usthand.data.footage import footage_of
 from usthand.data.prepare import fit_hand, load_hand_2d
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.labels.labels import load_labels
 from usthand.training.config import TrainConfig
 from usthand.training.loop import train
@@ -166,12 +167,12 @@ def test_whatever_changes_the_pixels_changes_the_folder(crops, images, tmp_path)
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     path = tmp_path_factory.mktemp("captures") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3))
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_footage_from_shards_is_footage_from_memory(side, tmp_path):
-    path = make_capture(tmp_path / "made", SynthConfig(views=2, frames=6, size=128, seed=4, side=side), progress=False)
+    path = make_capture(tmp_path / "made", SynthConfig(views=2, frames=6, size=128, seed=4, side=side))
     capture = open_capture(path)
     hand = load_hand_2d(capture, side)
     fit = fit_hand(hand, capture.fps)

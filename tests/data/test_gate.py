@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from support.networks import make_inputs, make_model, run
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.data.batches import GATE_DROPOUT, make_batch, make_gate
 from usthand.data.crops import CropConfig
 from usthand.data.footage import footage_of
 from usthand.data.prepare import fit_hand, load_hand_2d
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project
 from usthand.network.heatmaps import NO_PEAK, Gate, HeatmapHead, cell_centres, soft_argmax
@@ -96,9 +97,7 @@ def test_in_training_the_middle_is_drawn_from_the_gate_itself():
 
 @pytest.fixture(scope="module")
 def footage(tmp_path_factory):
-    path = make_capture(
-        tmp_path_factory.mktemp("gate") / "c", SynthConfig(views=3, frames=8, seed=3, size=128), progress=False
-    )
+    path = make_capture(tmp_path_factory.mktemp("gate") / "c", SynthConfig(views=3, frames=8, seed=3, size=128))
     capture = open_capture(path)
     hand = load_hand_2d(capture, "right")
     fit = fit_hand(hand, capture.fps)

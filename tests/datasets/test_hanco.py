@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
 from usthand.datasets import hanco, reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.datasets.hanco_write import HAND_PX, crop_matrices, cut_undistorted, write_hanco
 from usthand.datasets.importing import DatasetConfig, import_recordings, report_lines
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.evaluation.truth import load_truth
 from usthand.geometry.cameras import project
 from usthand.hand.io import hand_from_arrays, load_hand, mano_layout
@@ -332,8 +333,8 @@ CONFIG = SynthConfig(views=8, frames=2, seed=11, size=192)
 def written(tmp_path_factory):
     """The data set, and the capture that its test sequence was cut from."""
     folder = tmp_path_factory.mktemp("synthetic")
-    root = write_hanco(folder / "hanco", CONFIG, 1, progress=False)
-    source = make_capture(folder / "source", SynthConfig(views=8, frames=2, seed=12, size=192), progress=False)
+    root = write_hanco(folder / "hanco", CONFIG, 1)
+    source = make_capture(folder / "source", SynthConfig(views=8, frames=2, seed=12, size=192))
     return root, source
 
 

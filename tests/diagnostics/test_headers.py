@@ -14,7 +14,7 @@ from usthand.diagnostics import corrections
 def test_videos_of_another_size_than_calibrated():
     made = labelled_rig(9, 3, "heavy")
     rig = broken_rig(made.rig, lambda c: corrections.resized(c, 512, 512))
-    videos = {name: VideoFacts(256, 256, FRAMES, 30.0) for name in rig.names}
+    videos = {name: VideoHeader(256, 256, FRAMES, 30.0) for name in rig.names}
     report = check(made, rig, videos)
     finding = only(report)
     assert finding.fault == "wrong_size" and finding.evidence["kind"] == "resized"
@@ -28,7 +28,7 @@ def test_width_and_height_exchanged(matrix_too):
     rig = broken_rig(
         made.rig, lambda c: replace(corrections.turned_matrix(c) if matrix_too else c, width=480, height=640)
     )
-    videos = {name: VideoFacts(640, 480, FRAMES, 30.0) for name in rig.names}
+    videos = {name: VideoHeader(640, 480, FRAMES, 30.0) for name in rig.names}
     report = check(made, rig, videos)
     assert only(report).evidence["kind"] == ("turned" if matrix_too else "kept")
     for fixed, true in zip(report.rig.cameras, made.rig.cameras, strict=True):
@@ -37,5 +37,5 @@ def test_width_and_height_exchanged(matrix_too):
 
 def test_different_lengths_and_rates():
     made = labelled_rig(9, 3, "heavy")
-    videos = {name: VideoFacts(256, 256, FRAMES + v, 30.0 - v) for v, name in enumerate(made.rig.names)}
+    videos = {name: VideoHeader(256, 256, FRAMES + v, 30.0 - v) for v, name in enumerate(made.rig.names)}
     assert [f.fault for f in check(made, videos=videos).findings] == ["different_lengths", "different_rates"]

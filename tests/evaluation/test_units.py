@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from support.fit_scene import rig_in_unit
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import save_rig
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.evaluation.evaluate import evaluate
 from usthand.fit.fit import fit_labels
 from usthand.fit.sequence import FitConfig

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from support.networks import make_inputs, run
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.experiments.bench.changed_network import CHANGES, reconstruct_changed
 from usthand.hand.io import load_hand
 from usthand.network.config import TINY
@@ -29,7 +30,7 @@ def inputs():
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     config = SynthConfig(views=3, frames=8, size=128, seed=6, labels="exact")
-    return open_capture(make_capture(tmp_path_factory.mktemp("capture") / "c", config, progress=False))
+    return open_capture(make_capture(tmp_path_factory.mktemp("capture") / "c", config))
 
 
 @pytest.mark.parametrize("change", [name for name in CHANGES if "hypothes" not in name])

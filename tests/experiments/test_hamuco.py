@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.data.batches import Targets
 from usthand.data.crops import CropConfig
 from usthand.datasets.synthetic.scene import sample_rig
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.experiments.hamuco.model import (
     ROOT,
     UNIT_M,
@@ -169,7 +170,7 @@ def test_missing_views_change_nothing_but_the_estimate(scene):
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     path = tmp_path_factory.mktemp("hamuco") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=16, labels="exact", size=128, seed=3))
 
 
 def preset(**changes) -> Preset:

@@ -10,20 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
+from usthand.cli.experiments import pretrain
+from usthand.cli.experiments import pretrain as pretraining
 from usthand.common.errors import UsthandError
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
-from usthand.experiments import pretrain as pretraining
-from usthand.experiments.pretrain import (
-    FIRST_SEED,
-    PretrainConfig,
-    capture_config,
-    export_weights,
-    pretrain,
-    pretraining_preset,
-)
+from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig, capture_config, export_weights, pretraining_preset
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
 from usthand.network.config import PAPER, TINY
@@ -39,7 +34,7 @@ MOST_BYTES = 15e6
 def unseen(tmp_path_factory):
     """A rig, subject, room and motion of a seed that no pretraining uses."""
     path = tmp_path_factory.mktemp("pretrain") / "unseen"
-    return make_capture(path, SynthConfig(views=4, frames=24, labels="exact", seed=77), progress=False)
+    return make_capture(path, SynthConfig(views=4, frames=24, labels="exact", seed=77))
 
 
 def test_seeds_are_far_from_those_of_demos_and_benchmarks():

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 from support.fit_scene import make_scene, rig_in_unit
+from support.stand_in import make_capture
 from support.trainings import SHORT
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
 from usthand.data.prepare import consensus_labels, fit_hand, load_hand_2d
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.evaluation.metrics import steadiness
 from usthand.fit.fit import fit_labels
 from usthand.fit.kinematics import articulation
@@ -38,7 +39,7 @@ UNITS_M = (0.001, 0.25)
 def metric(tmp_path_factory):
     """Three cameras, twelve frames, a rig in metres."""
     path = tmp_path_factory.mktemp("units") / "metric"
-    return make_capture(path, SynthConfig(views=3, frames=12, labels="light", size=128, seed=3), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=12, labels="light", size=128, seed=3))
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from support.stand_in import exact_labels, make_capture, make_rig, moving_hand, result_of, tube_faces
 from usthand.common.errors import UsthandError
+from usthand.geometry import raster
 from usthand.output import draw, overlay
 from usthand.output.overlay import OverlayConfig
 
@@ -78,9 +79,12 @@ def test_nearer_triangle_hides_the_farther():
     xy = np.concatenate([flat, flat])
     for near_first in (True, False):
         depth = np.r_[np.full(3, 0.5 if near_first else 2.0), np.full(3, 2.0 if near_first else 0.5)]
-        nearness, value = np.zeros((40, 40), np.float32), np.zeros((40, 40), np.float32)
-        draw._fill_mesh(xy, depth, np.repeat([1.0, 2.0], 3), np.array([[0, 1, 2], [3, 4, 5]]), nearness, value)
-        assert value[5, 5] == (1.0 if near_first else 2.0) and nearness[5, 5] == pytest.approx(2.0)
+        buffer, faces = raster.empty_buffer(40, 40), np.array([[0, 1, 2], [3, 4, 5]], np.int32)
+        raster.rasterise(np.column_stack([xy, depth]), faces, buffer, 1)
+        value = np.zeros((40, 40), np.float32)
+        raster.interpolate(buffer, faces, np.repeat([1.0, 2.0], 3), value)
+        assert value[5, 5] == (1.0 if near_first else 2.0)
+        assert buffer.inverse_depth[5, 5] == pytest.approx(2.0)
 
 
 def test_projected_covariance_is_that_of_projected_samples(scene):

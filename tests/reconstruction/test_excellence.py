@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.datasets.synthetic.noise import HEAVY, LIGHT
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
 from usthand.fit.canonical import canonical_hand
@@ -17,7 +18,7 @@ from usthand.reconstruction.reconstruct import reconstruct
 
 
 def excellence(views: int, level: str, seed: int) -> float:
-    made = make(seed, views, level, frames=40)
+    made = labelled_rig(seed, views, level, frames=40)
     hand = canonical_hand(made.rig, made.labels[0])
     return label_excellence(hand, fit_hand(hand, made.fps))
 
@@ -44,7 +45,7 @@ def test_the_network_helps_with_good_labels_too(tmp_path):
     errors = []
     for seed in (78, 79, 80):
         config = SynthConfig(views=4, frames=40, labels="light", seed=seed)
-        capture = open_capture(make_capture(tmp_path / str(seed), config, progress=False))
+        capture = open_capture(make_capture(tmp_path / str(seed), config))
         truth = load_truth(capture.path, "right")
         final = reconstruct(capture)
         alone = fit_hand(load_hand_2d(capture, "right"), capture.fps)

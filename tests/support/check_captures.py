@@ -17,13 +17,14 @@ from usthand.capture.rig import Camera, Rig
 from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
 from usthand.datasets.synthetic.scene import sample_rig
-from usthand.datasets.synthetic.write import pose_hand, project
 from usthand.diagnostics.check import CheckReport, check_facts
 from usthand.diagnostics.findings import Finding
 from usthand.diagnostics.folder import CaptureFacts
+from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.labels.labels import Labels
+from usthand.network.hand_head import pose_hand
 
 FRAMES = 90  # enough for every fault but those in time
 DEPTH_M = 0.012  # half a finger's thickness: a joint behind another one by more than this is hidden by it
@@ -135,7 +136,7 @@ def wide_rig(seed: int, views: int = 4, lens: str = "fisheye") -> Rig:
 
 
 def facts(
-    made: LabelledRig, rig: Rig | None = None, videos: dict[str, VideoFacts | None] | None = None
+    made: LabelledRig, rig: Rig | None = None, videos: dict[str, VideoHeader | None] | None = None
 ) -> CaptureFacts:
     """What would be read of a capture's folder; `rig` and `videos` may differ from what the labels were made with."""
     rig = made.rig if rig is None else rig
@@ -143,7 +144,9 @@ def facts(
     return CaptureFacts(Path("capture"), rig, made.labels, videos, made.fps, {}, {})
 
 
-def check(made: LabelledRig, rig: Rig | None = None, videos: dict[str, VideoFacts | None] | None = None) -> CheckReport:
+def check(
+    made: LabelledRig, rig: Rig | None = None, videos: dict[str, VideoHeader | None] | None = None
+) -> CheckReport:
     """What `usthand check` says of it."""
     return check_facts(facts(made, rig, videos))
 

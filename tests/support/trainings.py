@@ -6,7 +6,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from support.stand_in import make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.hand.io import load_hand
 from usthand.network.config import ModelConfig
 from usthand.training.checkpoint import load_checkpoint

@@ -13,7 +13,8 @@ import torch
 
 from embedded_hand import generate
 from embedded_hand.anatomy import FINGER_ORDER, PHALANGES_MM, rest_skeleton
-from embedded_hand.skinning import SHAPE_NAMES, vertex_normals
+from embedded_hand.skinning import SHAPE_NAMES
+from usthand.geometry.meshes import vertex_normals
 from usthand.hand.io import embedded_arrays, load_hand
 from usthand.hand.limits import FLEXION, anatomical_axes, angles_to_pose
 from usthand.hand.skeleton import BONES, FINGERS, JOINTS
@@ -158,7 +159,7 @@ def test_tip_ids_lie_on_the_tips_of_their_fingers(hand, mesh):
     fields = {k: v.numpy() for k, v in hand.fields.items()}
     for number, (finger, ids) in enumerate(TIPS.items(), start=1):
         base = (
-            hand.with_shape(torch.zeros(1, dtype=torch.float64))
+            hand.with_shape(torch.zeros(10, dtype=torch.float64))
             .with_pose(hand.rotations(torch.zeros(48, dtype=torch.float64), True))
             .joints
         )

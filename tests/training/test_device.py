@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.cli import main
 from usthand.common.device import check_device
 from usthand.common.errors import UsthandError
 from usthand.data.batches import make_batch
-from usthand.datasets.synthetic.write import SynthConfig, make_capture
+from usthand.datasets.synthetic.write import SynthConfig
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.network.config import ModelConfig
 from usthand.reconstruction.inference import SPREAD_SAMPLES, _chunk, _shared_noise
@@ -45,7 +46,7 @@ GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory):
     path = tmp_path_factory.mktemp("captures") / "small"
-    return make_capture(path, SynthConfig(views=3, frames=12, labels="heavy", size=128, seed=4), progress=False)
+    return make_capture(path, SynthConfig(views=3, frames=12, labels="heavy", size=128, seed=4))
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@
 Axes are those of MANO's right hand at rest: the origin near the middle knuckle, fingers along -x, the back of the hand
 towards +y, the thumb towards +z; metres. (A right hand lying palm down on a table with the fingers pointing to -x.)
 
-Bone lengths: means of Buryanov and Kotiuk, "Proportions of Hand Segments", Int. J. Morphol. 28(3), 2010 (66 radiographs):
-metacarpals and phalanges I to V and the soft tissue at the tips. Positions of the knuckles across the palm follow the hand
+Bone lengths: means of Buryanov and Kotiuk, "Proportions of Hand Segments", Int. J. Morphol. 28(3), 2010 (66
+radiographs): metacarpals, phalanges and the soft tissue at the tips. Positions of the knuckles follow the hand
 breadth of Greiner, "Hand Anthropometry of U.S. Army Personnel", 1991 (means of men and women: length 187, breadth
 84.5 mm), as do the breadths of the finger joints (index 20/18, middle 20/18, ring 19/17, little 17/15, thumb 22 mm).
 """
@@ -14,12 +14,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 MM = 1e-3
 FINGER_ORDER = ("index", "middle", "little", "ring", "thumb")
 """MANO's order of fingers."""
 
-PHALANGES_MM = {  # proximal, middle, distal bone, soft tissue beyond it; thumb: metacarpal, proximal, distal, soft tissue
+# Proximal, middle and distal bone, and the soft tissue beyond; thumb: metacarpal, proximal, distal, soft tissue.
+PHALANGES_MM = {
     "index": (39.78, 22.38, 15.82, 3.84),
     "middle": (44.63, 26.33, 17.40, 3.95),
     "ring": (41.37, 25.65, 17.30, 3.95),
@@ -55,7 +57,7 @@ RADII_MM = {  # at the three joints and at the centre of the tip's sphere
 WRIST_MM = (91.5, 1.5, 1.0)  # the wrist in MANO's axes
 
 
-def from_hand(distal_radial_dorsal_mm) -> np.ndarray:
+def from_hand(distal_radial_dorsal_mm: npt.ArrayLike) -> np.ndarray:
     """(distal, radial, dorsal) from the wrist in mm to MANO's axes in metres."""
     d = np.asarray(distal_radial_dorsal_mm, np.float64)
     return MM * (np.stack((-d[..., 0], d[..., 2], d[..., 1]), -1) + np.array(WRIST_MM))
@@ -112,7 +114,15 @@ def round_cone(p: np.ndarray, a: np.ndarray, b: np.ndarray, ra: float, rb: float
     return np.sqrt(_dot(gap, gap)) - (ra + (rb - ra) * t)
 
 
-def oval_cone(p, a, b, ra, rb, flat_axis, flatness) -> np.ndarray:
+def oval_cone(
+    p: np.ndarray,
+    a: np.ndarray,
+    b: np.ndarray,
+    ra: float,
+    rb: float,
+    flat_axis: np.ndarray,
+    flatness: tuple[float, float],
+) -> np.ndarray:
     """A round cone squeezed along `flat_axis` (unit) by `flatness` < 1 about the segment; distance approximate."""
     ab = b - a
     t = np.clip(_dot(p - a, ab) / _dot(ab, ab), 0.0, 1.0)
@@ -128,13 +138,13 @@ def oval_cone(p, a, b, ra, rb, flat_axis, flatness) -> np.ndarray:
     return (plain - radius) / np.maximum(slope, 1.0)
 
 
-def round_triangle(p, a, b, c, r) -> np.ndarray:
+def round_triangle(p: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray, r: float) -> np.ndarray:
     """Distance to a triangle thickened by r (Quilez, "udTriangle")."""
     ba, cb, ac = b - a, c - b, a - c
     pa, pb, pc = p - a, p - b, p - c
     n = np.cross(ba, ac)
 
-    def edge(e, q):
+    def edge(e: np.ndarray, q: np.ndarray) -> np.ndarray:
         t = np.clip(_dot(e, q) / _dot(e, e), 0, 1)[..., None]
         gap = e * t - q
         return _dot(gap, gap)

@@ -76,12 +76,14 @@ class Flesh:
     palm: tuple[Primitive, ...]
     fingers: tuple[tuple[Primitive, ...], ...]
 
-    def parts(self, p: np.ndarray, rotations=None, shifts=None) -> tuple[np.ndarray, np.ndarray]:
+    def parts(
+        self, p: np.ndarray, rotations: np.ndarray | None = None, shifts: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Distances to the palm (n,) and to the fingers (5, n)."""
         rotations = np.broadcast_to(np.eye(3), (16, 3, 3)) if rotations is None else rotations
         shifts = np.zeros((16, 3)) if shifts is None else shifts
 
-        def union(items, width):
+        def union(items: tuple[Primitive, ...], width: float) -> np.ndarray:
             if not items:
                 return np.full(len(p), np.inf)
             total = items[0].distance(p, rotations, shifts)
@@ -91,7 +93,9 @@ class Flesh:
 
         return union(self.palm, PALM_BLEND_M), np.stack([union(f, FINGER_BLEND_M) for f in self.fingers])
 
-    def distance(self, p: np.ndarray, rotations=None, shifts=None) -> np.ndarray:
+    def distance(
+        self, p: np.ndarray, rotations: np.ndarray | None = None, shifts: np.ndarray | None = None
+    ) -> np.ndarray:
         """Signed distance to the skin, metres, negative inside."""
         palm, fingers = self.parts(p, rotations, shifts)
         together = fingers[0]
@@ -100,9 +104,9 @@ class Flesh:
         return smooth_min(palm, together, ROOT_BLEND_M)
 
     def value_and_gradient(
-        self, p: np.ndarray, rotations=None, shifts=None, step: float = 2e-5
+        self, p: np.ndarray, rotations: np.ndarray | None = None, shifts: np.ndarray | None = None, step: float = 2e-5
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Distance (n,) and outward direction (n, 3), not normalised, from four evaluations at a tetrahedron's corners."""
+        """Distance (n,) and outward direction (n, 3), not normalised; four evaluations at a tetrahedron's corners."""
         value, gradient = np.zeros(len(p)), np.zeros_like(p)
         for corner in ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0)):
             corner = np.array(corner)
@@ -111,7 +115,9 @@ class Flesh:
             gradient += d[:, None] * corner / (4 * step)
         return value, gradient
 
-    def project(self, p: np.ndarray, rotations=None, shifts=None, iterations: int = 4) -> np.ndarray:
+    def project(
+        self, p: np.ndarray, rotations: np.ndarray | None = None, shifts: np.ndarray | None = None, iterations: int = 4
+    ) -> np.ndarray:
         """Nearest points of the skin, by Newton steps along the gradient."""
         for _ in range(iterations):
             d, g = self.value_and_gradient(p, rotations, shifts)
@@ -134,7 +140,7 @@ def build_flesh(skeleton: Skeleton, dorsal: np.ndarray) -> Flesh:
     return Flesh(tuple(palm), fingers)
 
 
-def _finger(f: int, joints, tips, dorsal) -> tuple[Primitive, ...]:
+def _finger(f: int, joints: np.ndarray, tips: np.ndarray, dorsal: np.ndarray) -> tuple[Primitive, ...]:
     radii = np.array(RADII_MM[FINGER_ORDER[f]]) * MM
     ids = [1 + 3 * f + i for i in range(3)]
     axis = tips[f] - joints[ids[2]]
@@ -147,13 +153,13 @@ def _finger(f: int, joints, tips, dorsal) -> tuple[Primitive, ...]:
             (ids[i], ids[i]),
             (radii[i], radii[i + 1]),
             dorsal[ids[i]],
-            FINGER_FLATNESS[i : i + 2],
+            (FINGER_FLATNESS[i], FINGER_FLATNESS[i + 1]),
         )
         for i in range(3)
     )
 
 
-def _thumb_base(joints) -> list[Primitive]:
+def _thumb_base(joints: np.ndarray) -> list[Primitive]:
     cmc, mcp = joints[13], joints[14]
     belly_a, belly_b = from_hand((22, 12, -14)), cmc + 0.72 * (mcp - cmc) + from_hand((0, 0, -3)) - from_hand((0, 0, 0))
     web = np.stack((cmc + 0.25 * (mcp - cmc), cmc + 0.86 * (mcp - cmc), from_hand((70, 23, -4))))
@@ -163,8 +169,8 @@ def _thumb_base(joints) -> list[Primitive]:
     ]
 
 
-def _webs(joints) -> list[Primitive]:
-    """The skin between neighbouring fingers: it reaches a third of the proximal phalanges, nearer to the palm's side."""
+def _webs(joints: np.ndarray) -> list[Primitive]:
+    """The skin between neighbouring fingers: it reaches a third of the proximal phalanges, towards the palm's side."""
     webs = []
     palmar = np.array((0.0, -2.0 * MM, 0.0))
     for one, other in ((1, 4), (4, 10), (10, 7)):

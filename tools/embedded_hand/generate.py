@@ -62,4 +62,5 @@ def relaxed_pose(axes: np.ndarray) -> np.ndarray:
 
 def main(path: str | None = None) -> None:
     """Write the embedded hand."""
-    np.savez_compressed(path or SHIPPED, **generate())
+    arrays = generate()
+    np.savez_compressed(path or SHIPPED, allow_pickle=False, **arrays)

@@ -25,7 +25,9 @@ def bone_transforms(skeleton: Skeleton, pose: np.ndarray) -> tuple[np.ndarray, n
     return world.numpy(), (centres - (world @ rest[..., None])[..., 0]).numpy()
 
 
-def pose_directions(points, faces, weights, skeleton: Skeleton, flesh: Flesh, axes: np.ndarray) -> np.ndarray:
+def pose_directions(
+    points: np.ndarray, faces: np.ndarray, weights: np.ndarray, skeleton: Skeleton, flesh: Flesh, axes: np.ndarray
+) -> np.ndarray:
     """(n, 3, 135) pose blend shapes.
 
     Each joint alone is bent through its range; skinned vertices near it are carried on to the flesh of the bent hand,
@@ -73,7 +75,9 @@ def _joint_samples(joint: int) -> np.ndarray:
     return np.unique(np.stack([s * [k in free for k in range(3)] for s in samples]), axis=0)
 
 
-def _way_to_flesh(points, weights, flesh: Flesh, rotations, shifts) -> np.ndarray:
+def _way_to_flesh(
+    points: np.ndarray, weights: np.ndarray, flesh: Flesh, rotations: np.ndarray, shifts: np.ndarray
+) -> np.ndarray:
     """Rest-frame offsets (m, 3) that bring skinned points on to the posed flesh, at most `MAX_OFFSET_M`."""
     linear = np.einsum("nj,jab->nab", weights, rotations)
     skinned = np.einsum("nab,nb->na", linear, points) + weights @ shifts
@@ -88,7 +92,7 @@ def _way_to_flesh(points, weights, flesh: Flesh, rotations, shifts) -> np.ndarra
 def natural_poses(axes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """(n, 45) finger poses drawn from a few synergies: closing, spreading, single fingers, the thumb's opposition.
 
-    After Santello, Flanders, Soechting, "Postural hand synergies for tool use", J. Neurosci. 18(23), 1998: closing of all
+    After Santello, Flanders, Soechting, "Postural hand synergies for tool use", J. Neurosci. 18(23), 1998: closing all
     fingers together is the first synergy, and the two outer joints of a finger bend together (about two to three).
     """
     low, high = LIMITS_RAD[..., 0].numpy(), LIMITS_RAD[..., 1].numpy()

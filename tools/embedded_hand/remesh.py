@@ -1,7 +1,7 @@
 """From a signed distance to a triangle mesh with an exact number of vertices and an open end.
 
-Naive surface nets on a grid, then edge collapses down to the count, then flips and tangential relaxation on the surface.
-An edge collapse inside a disc removes one vertex and two triangles, so with V vertices and a rim of b edges the mesh
+Naive surface nets on a grid, edge collapses down to the count, then flips and tangential relaxation on the surface. An
+edge collapse inside a disc removes one vertex and two triangles, so with V vertices and a rim of b edges the mesh
 always ends with 2 V - 2 - b triangles.
 """
 
@@ -14,6 +14,8 @@ from collections.abc import Callable
 import numpy as np
 
 Distance = Callable[[np.ndarray], np.ndarray]
+Projection = Callable[[np.ndarray], np.ndarray]
+"""Points (n, 3) -> the nearest points of the surface."""
 
 
 def surface_net(distance: Distance, low: np.ndarray, high: np.ndarray, step: float) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +54,7 @@ def surface_net(distance: Distance, low: np.ndarray, high: np.ndarray, step: flo
     return vertices, _split(vertices, quads)
 
 
-def _quads(axis, where, inside, index, shape) -> np.ndarray:
+def _quads(axis: int, where: np.ndarray, inside: np.ndarray, index: np.ndarray, shape: np.ndarray) -> np.ndarray:
     u, v = (axis + 1) % 3, (axis + 2) % 3
     corners = []
     for du, dv in ((0, 0), (1, 0), (1, 1), (0, 1)):
@@ -66,7 +68,7 @@ def _quads(axis, where, inside, index, shape) -> np.ndarray:
     return quad[(quad >= 0).all(1)]
 
 
-def _split(vertices, quads) -> np.ndarray:
+def _split(vertices: np.ndarray, quads: np.ndarray) -> np.ndarray:
     p = vertices[quads]
     first = ((p[:, 0] - p[:, 2]) ** 2).sum(-1) <= ((p[:, 1] - p[:, 3]) ** 2).sum(-1)
     one = np.where(first[:, None], quads[:, [0, 1, 2]], quads[:, [0, 1, 3]])
@@ -77,9 +79,9 @@ def _split(vertices, quads) -> np.ndarray:
 class Mesh:
     """A triangle mesh that can be collapsed and flipped; vertex ids stay, removed ones are left empty."""
 
-    def __init__(self, points: np.ndarray, faces: np.ndarray):
+    def __init__(self, points: np.ndarray, faces: np.ndarray) -> None:
         self.points = points.copy()
-        self.faces: dict[int, tuple[int, int, int]] = {i: tuple(int(k) for k in f) for i, f in enumerate(faces)}
+        self.faces: dict[int, tuple[int, ...]] = {i: tuple(int(k) for k in f) for i, f in enumerate(faces)}
         self.around: list[set[int]] = [set() for _ in points]
         for i, face in self.faces.items():
             for v in face:
@@ -87,12 +89,15 @@ class Mesh:
         self.n_vertices = sum(1 for s in self.around if s)
 
     def neighbours(self, v: int) -> set[int]:
+        """Vertices that share an edge with `v`."""
         return {w for f in self.around[v] for w in self.faces[f]} - {v}
 
     def shared(self, a: int, b: int) -> set[int]:
+        """Triangles at the edge a-b."""
         return self.around[a] & self.around[b]
 
     def edges(self) -> list[tuple[int, int]]:
+        """All edges, the smaller id first, sorted."""
         return sorted(
             {(min(a, b), max(a, b)) for f in self.faces.values() for a, b in zip(f, f[1:] + f[:1], strict=True)}
         )
@@ -109,9 +114,12 @@ class Mesh:
             loop.append(follow[loop[-1]])
         return loop
 
-    def normal(self, face: tuple[int, int, int], moved: int = -1, to: np.ndarray | None = None) -> tuple[float, ...]:
+    def normal(self, face: tuple[int, ...], moved: int = -1, to: np.ndarray | None = None) -> tuple[float, ...]:
+        """Normal of a triangle, twice its area long, as if vertex `moved` were at `to`."""
         # Plain floats: numpy is slow on three numbers, and this is called a million times.
-        (ax, ay, az), (bx, by, bz), (cx, cy, cz) = ((to if v == moved else self.points[v]).tolist() for v in face)
+        (ax, ay, az), (bx, by, bz), (cx, cy, cz) = (
+            (self.points[v] if to is None or v != moved else to).tolist() for v in face
+        )
         ux, uy, uz, wx, wy, wz = bx - ax, by - ay, bz - az, cx - ax, cy - ay, cz - az
         return uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
 
@@ -129,6 +137,7 @@ class Mesh:
         return True
 
     def collapse(self, keep: int, gone: int, to: np.ndarray) -> None:
+        """Merge vertex `gone` into `keep`, which moves to the point `to`."""
         for f in self.shared(keep, gone):
             for v in self.faces.pop(f):
                 self.around[v].discard(f)
@@ -165,15 +174,13 @@ def _inner(a: tuple[float, ...], b: tuple[float, ...]) -> float:
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-def collapse_to(
-    mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], project: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    """Collapse the edges that are shortest for the wanted edge length `size` (per vertex) until `count` vertices remain.
+def collapse_to(mesh: Mesh, count: int, size: np.ndarray, fixed: set[int], project: Projection) -> None:
+    """Collapse the edges that are shortest for the wanted length `size` (per vertex) until `count` vertices remain.
 
     Vertices in `fixed` neither move nor vanish. New points are put back on the surface now and then, all at once.
     """
 
-    def cost(a, b):
+    def cost(a: int, b: int) -> float:
         (ax, ay, az), (bx, by, bz) = mesh.points[a].tolist(), mesh.points[b].tolist()
         x, y, z = ax - bx, ay - by, az - bz
         return (x * x + y * y + z * z) / float(size[a] * size[b])
@@ -211,7 +218,7 @@ def _flattens_rim(mesh: Mesh, keep: int, gone: int, fixed: set[int]) -> bool:
 
 
 def flip_to_delaunay(mesh: Mesh, rounds: int = 4) -> None:
-    """Flip edges whose opposite angles sum to more than pi, unless that would fold the surface or cut across its rim."""
+    """Flip edges whose opposite angles sum to more than pi, unless that folds the surface or cuts across its rim."""
     rim = set(mesh.rim())
     for _ in range(rounds):
         changed = 0
@@ -232,7 +239,7 @@ def flip_to_delaunay(mesh: Mesh, rounds: int = 4) -> None:
 
 
 def _wants_flip(mesh: Mesh, a: int, b: int, c: int, d: int) -> bool:
-    """Whether the angles at c and d, opposite to the edge a-b of triangles (a, b, c) and (b, a, d), sum to more than pi."""
+    """Whether the angles at c and d, opposite to edge a-b in triangles (a, b, c) and (b, a, d), sum to more than pi."""
     if _cotangent(mesh.points, c, a, b) + _cotangent(mesh.points, d, a, b) > -0.02:
         return False
     before = [mesh.normal(f) for f in ((a, b, c), (a, d, b))]
@@ -251,8 +258,16 @@ def _cotangent(points: np.ndarray, at: int, u: int, v: int) -> float:
     return _inner(e, f) / max(math.sqrt(_inner(cross, cross)), 1e-18)
 
 
-def relax(points, faces, size, fixed: np.ndarray, project, rounds: int, rate: float = 0.5) -> np.ndarray:
-    """Move vertices to the weighted centres of their triangles, along the surface; `size`: wanted edge length per vertex."""
+def relax(
+    points: np.ndarray,
+    faces: np.ndarray,
+    size: np.ndarray,
+    fixed: np.ndarray,
+    project: Projection,
+    rounds: int,
+    rate: float = 0.5,
+) -> np.ndarray:
+    """Move vertices to their triangles' weighted centres, along the surface; `size`: wanted edge length per vertex."""
     points = points.copy()
     free = np.setdiff1d(np.arange(len(points)), fixed)
     for _ in range(rounds):

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import sparse
 
 from embedded_hand.anatomy import FINGER_ORDER, MM, RADII_MM, Skeleton
+from usthand.geometry.meshes import vertex_normals
 
 SMOOTHING_ROUNDS = 2
 
@@ -64,8 +65,11 @@ def finger_membership(points: np.ndarray, skeleton: Skeleton) -> np.ndarray:
 
 
 def skinning_weights(points: np.ndarray, faces: np.ndarray, skeleton: Skeleton) -> np.ndarray:
-    """(n, 16) weights. Along a finger each joint hands over by a smooth step across it; around the knuckles the
-    neighbours share; a little smoothing over the mesh removes what is left of steps."""
+    """Weights (n, 16).
+
+    Along a finger each joint hands over to the next by a smooth step; around the knuckles neighbouring fingers share; a
+    little smoothing over the mesh removes the steps that remain.
+    """
     member = finger_membership(points, skeleton)
     weights = np.zeros((len(points), 16))
     for f in range(5):
@@ -111,14 +115,17 @@ SHAPE_NAMES = (
 """The ten directions; each unit is about one standard deviation of adults, where published."""
 
 
-def shape_directions(points, weights, skeleton: Skeleton) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shape_directions(
+    points: np.ndarray, weights: np.ndarray, skeleton: Skeleton
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Offsets of vertices (n, 3, 10), joints (16, 3, 10) and tips (5, 3, 10) for one unit of each direction, metres.
 
     Standard deviations: hand length 5 %, breadth 5 %, both beyond size (Greiner 1991; men and women together: length
     187 +- 11 mm, breadth 84 +- 6 mm); lengths of single fingers about 3 % beyond the others'.
     """
     everything = [_direction(k, points, weights, skeleton) for k in range(10)]
-    return tuple(np.stack([e[i] for e in everything], -1) for i in range(3))
+    vertices, joints, tips = zip(*everything, strict=True)
+    return np.stack(vertices, -1), np.stack(joints, -1), np.stack(tips, -1)
 
 
 STRETCH = {  # direction: (factor of finger bones per finger, factor of their thickness, palm scale along, across, deep)
@@ -136,7 +143,9 @@ STRETCH = {  # direction: (factor of finger bones per finger, factor of their th
 SPREAD_DEG = {"index": 2.0, "middle": 0.5, "ring": -1.0, "little": -2.5, "thumb": 3.0}
 
 
-def _direction(k: int, points, weights, skeleton: Skeleton):
+def _direction(
+    k: int, points: np.ndarray, weights: np.ndarray, skeleton: Skeleton
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Each bone carries a linear displacement field; the vertices blend the fields with their skinning weights."""
     name = SHAPE_NAMES[k]
     lengths, thick, palm = STRETCH[name]
@@ -156,7 +165,14 @@ def _direction(k: int, points, weights, skeleton: Skeleton):
             axis = (c[i + 1] - c[i]) / np.linalg.norm(c[i + 1] - c[i])
             long = lengths[f] * (0.5 if f == 4 and i == 0 and name == "finger length" else 1.0)
 
-            def bone(p, start=c[i], axis=axis, base=base, long=long, spin=spin):
+            def bone(
+                p: np.ndarray,
+                start: np.ndarray = c[i],
+                axis: np.ndarray = axis,
+                base: np.ndarray = base,
+                long: float = long,
+                spin: np.ndarray = spin,
+            ) -> np.ndarray:
                 q = p - start
                 along = (q @ axis)[:, None] * axis
                 return base + long * along + thick * (q - along) + np.cross(np.broadcast_to(spin, q.shape), q)
@@ -164,14 +180,18 @@ def _direction(k: int, points, weights, skeleton: Skeleton):
             fields.append(bone)
             base = bone(c[i + 1][None])[0]
         d_tips[f] = base
-    moved = sum(weights[:, j : j + 1] * fields[j](points) for j in range(16))
+    moved = np.zeros_like(points)
+    for weight, field in zip(weights.T, fields, strict=True):
+        moved += weight[:, None] * field(points)
     return moved, d_joints, d_tips
 
 
 # ---- joints --------------------------------------------------------------------------------------------------------
 
 
-def joint_regressor(points, shapedirs, weights, skeleton: Skeleton, joint_dirs) -> np.ndarray:
+def joint_regressor(
+    points: np.ndarray, shapedirs: np.ndarray, weights: np.ndarray, skeleton: Skeleton, joint_dirs: np.ndarray
+) -> np.ndarray:
     """(16, n): each joint from a ring of vertices around it, so that it stays the joint's centre under every shape.
 
     Least squares with exact constraints: of all weights on the nearest vertices that sum to one and reproduce the joint
@@ -206,7 +226,9 @@ def _parent(j: int) -> int:
 # ---- meaning -------------------------------------------------------------------------------------------------------
 
 
-def vertex_fields(points, faces, weights, skeleton: Skeleton, palmar: np.ndarray) -> dict[str, np.ndarray]:
+def vertex_fields(
+    points: np.ndarray, faces: np.ndarray, weights: np.ndarray, skeleton: Skeleton, palmar: np.ndarray
+) -> dict[str, np.ndarray]:
     """What a renderer wants to know: `nail` and `palmar` in [0, 1] and `finger` (0 palm, 1 thumb ... 5 little).
 
     `palmar` argument: (16, 3), the direction in which each bone's palmar side faces.
@@ -226,13 +248,3 @@ def vertex_fields(points, faces, weights, skeleton: Skeleton, palmar: np.ndarray
     share = np.stack([weights[:, 1 + 3 * f : 4 + 3 * f].sum(-1) for f in range(5)], -1)
     finger = np.where(share.max(-1) > 0.5, order[share.argmax(-1)], 0)
     return {"nail": nail, "palmar": np.clip(0.5 + 0.5 * facing, 0, 1), "finger": finger}
-
-
-def vertex_normals(points: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (n, 3)."""
-    p = points[faces]
-    cross = np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0])
-    total = np.zeros_like(points)
-    for k in range(3):
-        np.add.at(total, faces[:, k], cross)
-    return total / np.linalg.norm(total, axis=-1, keepdims=True)

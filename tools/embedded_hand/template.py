@@ -1,4 +1,4 @@
-"""The embedded hand's rest mesh: 778 vertices, 1538 triangles, an open wrist of 16 edges, fingertips at the known ids."""
+"""The embedded hand's rest mesh: 778 vertices, 1538 triangles, an open wrist of 16 edges, fingertips at known ids."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from usthand.capture.calibration.read import Format
 from usthand.cli.options import CapturePath, Side, camera_values, whole_number
 from usthand.cli.progress import progress_bar
-from usthand.cli.show import show_created, show_overlap
+from usthand.cli.show import show_created, show_labels, show_overlap
 from usthand.common.errors import UsthandError
 
 
@@ -148,10 +148,11 @@ def label(
         max_hands: Most hands in view at once; 4 for two people, whose further hands go to right-2.npz and left-2.npz.
     """
     from usthand.capture.capture import open_capture
+    from usthand.labels.detection import detect_labels
 
     opened = open_capture(capture)
     show_overlap(opened)
-    label_capture(opened, detector, overwrite=overwrite, max_hands=max_hands)
+    show_labels(detect_labels(opened, detector, overwrite, max_hands, progress_bar("detecting hands")))
 
 
 def import_labels(
@@ -175,11 +176,12 @@ def import_labels(
         max_hands: Most hands in view at once; 2 says that all are one person's.
     """
     from usthand.capture.capture import open_capture
+    from usthand.labels.importing import ImportConfig
     from usthand.labels.importing import import_labels as read
 
-    opened, bar = open_capture(capture), progress_bar("reading labels")
+    opened, config = open_capture(capture), ImportConfig(format, overwrite, first_frame, swap_sides, max_hands)
     show_overlap(opened)
-    read(opened, source, format, overwrite, first_frame, swap_sides, max_hands, bar)
+    show_labels(read(opened, source, config, progress_bar("reading labels")))
 
 
 def check(capture: CapturePath, json: bool = False, fix: bool = False) -> None:
@@ -194,14 +196,11 @@ def check(capture: CapturePath, json: bool = False, fix: bool = False) -> None:
         fix: Write what can be fixed into rig.fixed.toml, capture.fixed.toml and labels.fixed/ beside the old files.
     """
     from usthand.diagnostics.check import check_capture
-    from usthand.diagnostics.folder import read_facts
-    from usthand.diagnostics.write import as_text, write_fixes
-    from usthand.experiments.bench.tables import as_json
+    from usthand.diagnostics.write import as_json, as_text, write_fixes
 
-    facts = read_facts(capture)
-    report = check_capture(facts, progress_bar("checking"))
-    todo = write_fixes(facts, report) if fix else []
-    print(as_json(report, todo) if json else as_text(facts, report))
+    report = check_capture(capture, progress_bar("checking"))
+    todo = write_fixes(report) if fix else []
+    print(as_json(report, todo) if json else as_text(report))
     if todo and not json:
         print("Fixed files are beside the old ones; to use them:\n" + "\n".join(f"    {line}" for line in todo))
     if report.findings:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from usthand.capture.create import CreatedCapture
     from usthand.common.progress import Progress
     from usthand.hand.result import Result
+    from usthand.labels.report import LabelReport
 
 
 def show_created(made: CreatedCapture, out: Path) -> None:
@@ -38,6 +39,15 @@ def show_overlap(capture: Capture) -> None:
     """Frames are never cut silently: which of them all cameras share, where some have more."""
     if capture.overlap is not None:
         print(capture.overlap)
+
+
+def show_labels(report: LabelReport) -> None:
+    """What was read, how good each hand's labels are, and how hands of several people were told apart."""
+    for note in report.notes:
+        print(note)
+    show_table(report.rows(), "labels")
+    if report.people:
+        print(report.people)
 
 
 def save_and_show(result: Result, out: Path) -> None:

@@ -27,10 +27,9 @@ from usthand.capture.calibration.dexycb import read_dexycb
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 from usthand.capture.rig import Rig, build_rig
 from usthand.common.errors import UsthandError
-from usthand.datasets.base import DatasetPart, HandData, Recording
+from usthand.datasets.base import DatasetPart, HandData, Recording, present
 from usthand.datasets.mano import ManoParameters, moved, official_left, pose_from_pca, truth_with_meshes
 from usthand.datasets.reading import choose
-from usthand.evaluation.glossary import present
 from usthand.evaluation.truth import Truth
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import N_JOINTS, SIDES

@@ -25,10 +25,9 @@ from jaxtyping import Bool, Float
 from usthand.capture.capture import ImageRef
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
-from usthand.datasets.base import DatasetPart, HandData, ImageRows, Recording
+from usthand.datasets.base import DatasetPart, HandData, ImageRows, Recording, present
 from usthand.datasets.mano import ManoParameters, flat_pose, truth_with_meshes
 from usthand.datasets.reading import checked_numbers, choose, nearest_rotation, pinhole_camera, read_json
-from usthand.evaluation.glossary import present
 from usthand.evaluation.truth import Truth
 from usthand.geometry.cameras import project
 from usthand.hand.model import HandModel

@@ -22,6 +22,7 @@ from usthand.capture.capture import open_capture
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
+from usthand.common.progress import Progress, silent
 from usthand.datasets.hanco import FIRST_TEST, IMAGE_PX, IMAGES, KEYPOINTS, SIDE, SYNTHETIC
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.truth import Truth, require_truth
@@ -37,7 +38,7 @@ HAND_FILE = "mano/MANO_RIGHT.pkl"
 _SUBPIXELS = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))
 
 
-def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progress: bool = True) -> Path:
+def write_hanco(out: str | Path, config: SynthConfig, sequences: int = 1, progress: Progress = silent) -> Path:
     """Write `sequences` sequences for training (0000, ... in rgb) and as many for testing (1200, ... in rgb_merged).
 
     Beside them lies the embedded hand in MANO's layout, which the shape parameters belong to. The folder appears under

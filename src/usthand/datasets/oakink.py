@@ -27,10 +27,9 @@ from scipy.spatial.transform import Rotation
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
 from usthand.common.unpickle import TensorUnpickler, load_pickle
-from usthand.datasets.base import DatasetPart, HandData, Recording
+from usthand.datasets.base import DatasetPart, HandData, Recording, present
 from usthand.datasets.percamera import InWorld, annotated_joints, joints_in_world, rest_wrist_m, world_from_camera
 from usthand.datasets.reading import checked_numbers, choose, nearest_rotation, pinhole_camera, read_json, timeline
-from usthand.evaluation.glossary import present
 from usthand.evaluation.truth import Truth
 from usthand.hand.model import HandModel
 

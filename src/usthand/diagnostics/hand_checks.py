@@ -18,12 +18,12 @@ from usthand.diagnostics.hand_faults import (
     hands_in_space,
     in_order,
     joint_order,
+    palm_length,
     unit_of,
     unlikeness,
     wrong_side,
 )
 from usthand.diagnostics.search import FixedCase
-from usthand.hand.skeleton import palm_length
 
 UNLIKE_A_HAND = 0.25
 """Bone lengths this far (root mean square of logs) from an average hand's: a sound one is at .03 to .08."""

@@ -75,7 +75,7 @@ def run_demo(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     settings = SynthConfig(frames=frames, seed=seed)
-    capture = open_capture(made_capture(out / "capture", settings, progress is not silent))
+    capture = open_capture(made_capture(out / "capture", settings, progress))
     labels = load_labels(capture, SIDE)
     config = FitConfig(fps=capture.fps)
 

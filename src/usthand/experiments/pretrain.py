@@ -73,7 +73,7 @@ def make_captures(config: PretrainConfig, progress: Progress = silent) -> list[P
     """
     paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
     for index, path in enumerate(paths):
-        made_capture(path, capture_config(index, config), progress=False)
+        made_capture(path, capture_config(index, config))
         progress(index + 1, len(paths), "captures")
     return paths
 

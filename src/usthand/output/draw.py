@@ -15,6 +15,9 @@ from jaxtyping import Float, Int
 from numba import njit
 from PIL import Image, ImageDraw, ImageFont
 
+from usthand.geometry.meshes import vertex_normals
+from usthand.geometry.raster import NEAR_M, ZBuffer, empty_buffer, interpolate, rasterise
+
 FINGER_COLOURS = {
     "thumb": (255, 92, 92),
     "index": (255, 184, 28),
@@ -37,7 +40,6 @@ _LIGHT = np.array([-0.40, -0.62, -0.67])
 _AMBIENT, _DIFFUSE, _GLOSS, _GLOSS_POWER = 0.34, 0.62, 0.16, 12.0
 _ELLIPSE_LINE_OPACITY = 0.9
 _SUPERSAMPLE = 2  # mesh edges only; everything else is antialiased by its own formula
-_NEAR_M = 0.02  # a triangle nearer to the camera than this is not drawn
 
 
 def draw_mesh(
@@ -61,20 +63,30 @@ def draw_mesh(
         opacity: 0 shows nothing, 1 hides what is behind.
     """
     xy, points = np.asarray(xy_px, np.float64), np.ascontiguousarray(points_camera_m, np.float64)
-    faces = np.ascontiguousarray(faces, np.int64)
-    box = _box(xy[points[:, 2] >= _NEAR_M], image.shape)
+    faces = np.ascontiguousarray(faces, np.int32)
+    box = _box(xy[points[:, 2] >= NEAR_M], image.shape)
     if box is None:
         return
     left, top, right, bottom = box
-    n, shape = _SUPERSAMPLE, ((bottom - top) * _SUPERSAMPLE, (right - left) * _SUPERSAMPLE)
-    nearness, shade = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-    fine = (xy - (left, top) + 0.5) * n - 0.5
-    _fill_mesh(fine, points[:, 2].copy(), _shading(_vertex_normals(points, faces)), faces, nearness, shade)
-    cover = _shrink((nearness > 0).astype(np.float32), n)[..., None]
+    buffer = _mesh_samples((bottom - top, right - left), xy - (left, top), points[:, 2], faces, _SUPERSAMPLE)
+    shade = np.zeros(buffer.face_id.shape, np.float32)
+    interpolate(buffer, faces, _shading(vertex_normals(points, faces)), shade)
+    cover = _shrink((buffer.face_id >= 0).astype(np.float32), _SUPERSAMPLE)[..., None]
     part = image[top:bottom, left:right]
     part *= 1.0 - opacity * cover
-    part += opacity * _shrink(shade, n)[..., None] * np.asarray(colour, np.float32)
+    part += opacity * _shrink(shade, _SUPERSAMPLE)[..., None] * np.asarray(colour, np.float32)
     np.clip(part, 0.0, 255.0, out=part)
+
+
+def _mesh_samples(
+    shape: tuple[int, int], xy_px: np.ndarray, depth_m: np.ndarray, faces: np.ndarray, samples: int
+) -> ZBuffer:
+    """A mesh in a z-buffer of samples x samples for each pixel of an image of `shape`."""
+    seen = (depth_m >= NEAR_M) & np.isfinite(xy_px).all(axis=-1)
+    screen = np.column_stack([np.where(seen[:, None], xy_px, 0.0), np.where(seen, depth_m, -1.0)])
+    buffer = empty_buffer(shape[0] * samples, shape[1] * samples)
+    rasterise(screen, faces, buffer, samples)
+    return buffer
 
 
 def _box(xy: Float[np.ndarray, "N 2"], shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
@@ -140,53 +152,8 @@ def _shading(normals: Float[np.ndarray, "N 3"]) -> Float[np.ndarray, "N"]:
     return rim * (_AMBIENT + _DIFFUSE * light) + _GLOSS * light**_GLOSS_POWER
 
 
-@njit(cache=True)
-def _vertex_normals(points, faces):
-    normals = np.zeros_like(points)
-    for f in range(faces.shape[0]):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay, az = points[j, 0] - points[i, 0], points[j, 1] - points[i, 1], points[j, 2] - points[i, 2]
-        bx, by, bz = points[k, 0] - points[i, 0], points[k, 1] - points[i, 1], points[k, 2] - points[i, 2]
-        nx, ny, nz = ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx
-        for v in (i, j, k):
-            normals[v, 0] += nx
-            normals[v, 1] += ny
-            normals[v, 2] += nz
-    for v in range(points.shape[0]):
-        length = math.sqrt(normals[v, 0] ** 2 + normals[v, 1] ** 2 + normals[v, 2] ** 2)
-        normals[v] /= max(length, 1e-20)
-    return normals
-
-
-@njit(cache=True)
-def _fill_mesh(xy, depth, value, faces, nearness, shade):
-    """z-buffer: each pixel keeps the value of the nearest triangle (largest inverse depth, which is linear in px)."""
-    height, width = nearness.shape
-    for f in range(faces.shape[0]):
-        i, j, k = faces[f, 0], faces[f, 1], faces[f, 2]
-        if min(depth[i], depth[j], depth[k]) < _NEAR_M:
-            continue
-        ax, ay, bx, by, cx, cy = xy[i, 0], xy[i, 1], xy[j, 0], xy[j, 1], xy[k, 0], xy[k, 1]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if abs(area) < 1e-9 or not math.isfinite(area):
-            continue
-        left, right = max(math.ceil(min(ax, bx, cx)), 0), min(math.floor(max(ax, bx, cx)), width - 1)
-        top, bottom = max(math.ceil(min(ay, by, cy)), 0), min(math.floor(max(ay, by, cy)), height - 1)
-        for y in range(top, bottom + 1):
-            for x in range(left, right + 1):
-                u = ((bx - x) * (cy - y) - (by - y) * (cx - x)) / area
-                v = ((cx - x) * (ay - y) - (cy - y) * (ax - x)) / area
-                w = 1.0 - u - v
-                if u < -1e-9 or v < -1e-9 or w < -1e-9:
-                    continue
-                near = u / depth[i] + v / depth[j] + w / depth[k]
-                if near > nearness[y, x]:
-                    nearness[y, x] = near
-                    shade[y, x] = u * value[i] + v * value[j] + w * value[k]
-
-
-@njit(cache=True)
 @no_type_check  # numba compiles it: nothing may be wrapped around it
+@njit(cache=True)
 def _capsule(
     image: Picture, ax: float, ay: float, bx: float, by: float, radius: float, colour: np.ndarray, opacity: float
 ) -> None:
@@ -206,8 +173,8 @@ def _capsule(
                     image[y, x, c] += cover * (colour[c] - image[y, x, c])
 
 
-@njit(cache=True)
 @no_type_check  # numba compiles it: nothing may be wrapped around it
+@njit(cache=True)
 def _ellipse(
     image: Picture,
     centre: Point,

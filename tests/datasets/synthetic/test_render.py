@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from usthand.capture.rig import Camera
-from usthand.datasets.synthetic import raster, render, shade, shapes
+from usthand.datasets.synthetic import render, shade, shapes
+from usthand.geometry import raster
 
 SIZE = 96
 PINHOLE = np.array([-0.28, 0.12, 0.002, -0.003, 0.0])
@@ -39,11 +40,19 @@ def hits_sphere(ray, centre, radius):
     return (ray @ centre) ** 2 >= centre @ centre - radius**2
 
 
+def plain_texels(n_faces, albedo):
+    """Texture of one colour without relief."""
+    texels = np.zeros((n_faces, shade.CELLS, shade.CHANNELS), np.float32)
+    texels[..., :3] = albedo
+    texels[..., 3] = 1.0
+    return texels
+
+
 def build(*bodies):
     """SceneModel and vertices from (vertices, faces, label, colour)."""
     parts, vertices, n = [], [], 0
     for v, f, label, colour in bodies:
-        parts.append(render.Part(f + n, label, render.plain_texels(len(f), colour)))
+        parts.append(render.Part(f + n, label, plain_texels(len(f), colour)))
         vertices.append(v)
         n += len(v)
     return render.merge(parts), np.concatenate(vertices)
@@ -118,10 +127,10 @@ def test_depth_and_barycentrics_are_perspective_correct_on_a_steep_plane():
     camera = make_camera()
     corner = np.array([[-0.4, -0.5, 0.4], [0.4, -0.5, 0.9], [0.4, 0.5, 1.6], [-0.4, 0.5, 1.1]])
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
-    n = raster.SAMPLES
-    inverse, ids = np.zeros((SIZE * n, SIZE * n), np.float32), np.full((SIZE * n, SIZE * n), -1, np.int32)
-    weights = np.zeros((SIZE * n, SIZE * n, 2), np.float32)
-    raster.rasterise(render.project_camera(corner, camera), faces, inverse, ids, weights)
+    n = shade.SAMPLES
+    buffer = raster.empty_buffer(SIZE * n, SIZE * n)
+    raster.rasterise(render.project_camera(corner, camera), faces, buffer, n)
+    inverse, ids, weights = buffer
     hit = np.argwhere(ids >= 0)
     assert len(hit) > 3000
     row, column = hit.T
@@ -134,6 +143,9 @@ def test_depth_and_barycentrics_are_perspective_correct_on_a_steep_plane():
     b = np.concatenate([1 - b.sum(1, keepdims=True), b], 1)
     met = np.einsum("nk,nkc->nc", b, corner[faces[ids[row, column]]])
     np.testing.assert_allclose(met, truth, atol=2e-5)
+    depth = np.zeros(ids.shape, np.float32)
+    raster.interpolate(buffer, faces, corner[:, 2].copy(), depth)
+    np.testing.assert_allclose(depth[row, column], truth[:, 2], atol=2e-5)
 
 
 def test_neighbouring_triangles_leave_no_crack():

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from support.label_files import write
+from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import MIRROR
 from usthand.common.errors import UsthandError
-from usthand.datasets.synthetic import write
 from usthand.datasets.synthetic.render import FOREARM, HAND
-from usthand.datasets.synthetic.write import SynthConfig, made_capture, make_capture
+from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.evaluation.truth import load_truth
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
@@ -23,13 +24,13 @@ SMALL = SynthConfig(views=3, frames=12, size=96, seed=5)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return make_capture(tmp_path_factory.mktemp("synthetic") / "right", SMALL, progress=False)
+    return make_capture(tmp_path_factory.mktemp("synthetic") / "right", SMALL)
 
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory):
     config = dataclasses.replace(SMALL, side="left", labels="exact")
-    return make_capture(tmp_path_factory.mktemp("synthetic") / "left", config, progress=False)
+    return make_capture(tmp_path_factory.mktemp("synthetic") / "left", config)
 
 
 def digests(folder):
@@ -104,7 +105,7 @@ def spied(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(write, "sample_scene", Spy)
         config = dataclasses.replace(SMALL, labels="exact")
-        path = make_capture(tmp_path_factory.mktemp("synthetic") / "spied", config, progress=False)
+        path = make_capture(tmp_path_factory.mktemp("synthetic") / "spied", config)
     return open_capture(path), views
 
 
@@ -149,7 +150,7 @@ def test_the_hand_fills_a_good_part_of_the_image(folder):
 
 
 def test_same_seed_same_bytes(folder, tmp_path):
-    again = make_capture(tmp_path / "again", SMALL, progress=False)
+    again = make_capture(tmp_path / "again", SMALL)
     first, second = digests(folder), digests(again)
     assert first.keys() == second.keys()
     # Zip archives carry times: compare what they hold.
@@ -162,7 +163,7 @@ def test_same_seed_same_bytes(folder, tmp_path):
 
 
 def test_another_label_level_changes_the_labels_alone(folder, left, tmp_path):
-    light = make_capture(tmp_path / "light", dataclasses.replace(SMALL, labels="light"), progress=False)
+    light = make_capture(tmp_path / "light", dataclasses.replace(SMALL, labels="light"))
     first, second = digests(folder), digests(light)
     assert all(first[name] == second[name] for name in first if name.endswith((".mp4", ".toml")))
     np.testing.assert_array_equal(load_truth(folder, "right").joints_world_m, load_truth(light, "right").joints_world_m)
@@ -171,7 +172,7 @@ def test_another_label_level_changes_the_labels_alone(folder, left, tmp_path):
 
 
 def test_another_seed_is_another_capture(folder, tmp_path):
-    other = make_capture(tmp_path / "other", dataclasses.replace(SMALL, seed=6, frames=2), progress=False)
+    other = make_capture(tmp_path / "other", dataclasses.replace(SMALL, seed=6, frames=2))
     assert (folder / "rig.toml").read_text() != (other / "rig.toml").read_text()
     assert not np.array_equal(load_truth(folder, "right").shape, load_truth(other, "right").shape)
 
@@ -197,7 +198,7 @@ def test_a_left_capture_is_the_mirror_of_the_right_one(folder, left):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_occluders_hide_joints(tmp_path, seed):
     plain = SynthConfig(views=2, frames=3, size=64, seed=seed)
-    hidden = make_capture(tmp_path / "o", dataclasses.replace(plain, objects="any"), progress=False)
+    hidden = make_capture(tmp_path / "o", dataclasses.replace(plain, objects="any"))
     truth = load_truth(hidden, "right")
     assert truth.visible.shape == (3, 2, 21) and not truth.visible.all()
     assert open_capture(hidden).n_frames == 3
@@ -210,7 +211,7 @@ def test_more_objects_hide_more(tmp_path):
         shares = []
         for seed in range(4):
             config = SynthConfig(views=4, frames=2, size=64, seed=seed, objects=objects)
-            path = make_capture(tmp_path / f"{objects}{seed}", config, progress=False)
+            path = make_capture(tmp_path / f"{objects}{seed}", config)
             shares.append(load_truth(path, "right").visible.mean())
         seen[objects] = np.mean(shares)
     assert seen["many"] < seen["held"] < seen["none"]
@@ -219,7 +220,7 @@ def test_more_objects_hide_more(tmp_path):
 def test_nothing_is_written_over(folder):
     before = digests(folder)
     with pytest.raises(UsthandError, match="exists"):
-        make_capture(folder, SMALL, progress=False)
+        make_capture(folder, SMALL)
     assert digests(folder) == before
 
 
@@ -228,13 +229,13 @@ def test_a_capture_is_used_again_only_for_its_own_settings(tmp_path, monkeypatch
     made, real = [], write.make_capture
     monkeypatch.setattr(write, "make_capture", lambda *a: (made.append(a[1]), real(*a))[1])
     for _ in range(2):
-        assert made_capture(tmp_path / "captures" / "0001", config, progress=False).is_dir()
+        assert made_capture(tmp_path / "captures" / "0001", config).is_dir()
     assert made == [config]
     with pytest.raises(UsthandError, match="other settings"):
-        made_capture(tmp_path / "captures" / "0001", dataclasses.replace(config, seed=6), progress=False)
+        made_capture(tmp_path / "captures" / "0001", dataclasses.replace(config, seed=6))
     (tmp_path / "captures" / "0001.json").unlink()
     with pytest.raises(UsthandError, match="other settings"):
-        made_capture(tmp_path / "captures" / "0001", config, progress=False)
+        made_capture(tmp_path / "captures" / "0001", config)
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -243,7 +244,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(write, "write_video", broken)
     with pytest.raises(RuntimeError, match="disk is full"):
-        make_capture(tmp_path / "c", SMALL, progress=False)
+        make_capture(tmp_path / "c", SMALL)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -262,5 +263,5 @@ def test_a_failure_leaves_nothing_behind(tmp_path, monkeypatch):
 )
 def test_bad_configurations_are_user_errors_and_leave_nothing(tmp_path, change):
     with pytest.raises(UsthandError):
-        make_capture(tmp_path / "c", dataclasses.replace(SMALL, **change), progress=False)
+        make_capture(tmp_path / "c", dataclasses.replace(SMALL, **change))
     assert list(tmp_path.iterdir()) == []

@@ -10,21 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .render import texel_corners
-from .shade import CHANNELS, TEXELS
-from .surface import HandSurface
+from usthand.datasets.synthetic.render import texel_corners
+from usthand.datasets.synthetic.shade import CHANNELS, TEXELS
+from usthand.datasets.synthetic.surface import HandSurface
+from usthand.geometry.meshes import vertex_normals
 
 # Diffuse albedo of skin, linear RGB, from very light to very dark.
-SKIN_TONES = np.array(
-    [
-        [0.72, 0.47, 0.36],
-        [0.66, 0.41, 0.29],
-        [0.56, 0.33, 0.22],
-        [0.44, 0.25, 0.16],
-        [0.30, 0.165, 0.105],
-        [0.17, 0.09, 0.06],
-    ]
-)
+_TONES = (0.72, 0.47, 0.36), (0.66, 0.41, 0.29), (0.56, 0.33, 0.22), (0.44, 0.25, 0.16), (0.30, 0.165, 0.105)
+SKIN_TONES = np.array([*_TONES, (0.17, 0.09, 0.06)])
 _NAIL_HALF_WIDTH_M = np.array([0.0058, 0.0047, 0.0048, 0.0047, 0.0039])  # thumb to little finger
 
 
@@ -49,9 +42,8 @@ def sample_skin(rng: np.random.Generator) -> Skin:
     tone = tone * rng.uniform(0.92, 1.08) * np.array([1.0, rng.uniform(0.94, 1.05), rng.uniform(0.9, 1.1)])
     pink = np.array([0.70, 0.42, 0.33])
     palm = tone + (0.25 + 0.07 * level) * (pink - tone)
-    return Skin(
-        tone, palm, rng.uniform(0.7, 1.3), rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.5), int(rng.integers(2**31))
-    )
+    relief, mottle, gloss = rng.uniform(0.7, 1.3), rng.uniform(0.6, 1.4), rng.uniform(0.6, 1.5)
+    return Skin(tone, palm, relief, mottle, gloss, int(rng.integers(2**31)))
 
 
 def waves(points: np.ndarray, wavelength_m: float, rng: np.random.Generator, n: int = 14) -> np.ndarray:
@@ -242,16 +234,6 @@ def _albedo(place: _Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(colour, 0.02, 0.95), np.clip(gloss, 0.1, 4.0)
 
 
-def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    """Area-weighted unit normals (N, 3)."""
-    corner = vertices[faces]
-    cross = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
-    out = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(out, faces[:, k], cross)
-    return out / np.maximum(np.linalg.norm(out, axis=-1, keepdims=True), 1e-20)
-
-
 def _on_grid(values: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Vertex values (N, C) at the texture grid's points: (F, P, C)."""
     return np.einsum("pk,fkc->fpc", texel_corners()[0], values[faces])
@@ -283,14 +265,14 @@ def noise_texels(
     rng: np.random.Generator,
     strength: float = 0.1,
     gloss: float = 1.0,
-    stripe_m: float = 0.0,
-    stripe_colour: np.ndarray | None = None,
+    stripes: tuple[float, np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Texture of a plain thing: one colour with blotches, optionally striped along z."""
+    """Texture of a plain thing: one colour with blotches, optionally with stripes along z, (period in m, colour)."""
     point = _on_grid(vertices, faces)
     blotch = strength * (waves(point, 0.04, rng) + 0.6 * waves(point, 0.009, rng))
     base = np.broadcast_to(colour, point.shape)
-    if stripe_m > 0 and stripe_colour is not None:
-        base = np.where((np.sin(2 * np.pi * point[..., 2] / stripe_m) > 0)[..., None], base, stripe_colour)
+    if stripes:
+        period_m, other = stripes
+        base = np.where((np.sin(2 * np.pi * point[..., 2] / period_m) > 0)[..., None], base, other)
     colours = np.clip(base * np.exp(blotch)[..., None], 0.01, 0.95)
     return _cells(colours, np.full(blotch.shape, gloss), np.zeros(blotch.shape))

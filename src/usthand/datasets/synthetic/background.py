@@ -1,14 +1,19 @@
 """Rooms without geometry: what a camera sees behind the hand, as layered procedural pictures in linear light.
 
-A background must not be told from the hand by structure alone, so it is made of what photographs have: walls with a
+Structure alone must not separate the hand from its background, so a background has what photographs have: walls with a
 gradient of light, a table or floor with grain, furniture-like blocks, shelves, windows, posters, skin-coloured wood,
 round blobs, cables, noise at all scales, and the blur of a lens focused in front of them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
+
+Pick = Callable[[], np.ndarray]
+"""Draws a colour (3,) from the room's palette."""
 
 
 def octaves(rng: np.random.Generator, height: int, width: int, roughness: float = 0.55) -> np.ndarray:
@@ -16,7 +21,7 @@ def octaves(rng: np.random.Generator, height: int, width: int, roughness: float 
     total, weight, norm, cells = np.zeros((height, width)), 1.0, 0.0, 3
     while cells < max(height, width):
         rough = rng.normal(size=(cells + 2, cells + 2))
-        fine = zoom(rough, (height / cells, width / cells), order=1)[:height, :width]
+        fine = np.asarray(zoom(rough, (height / cells, width / cells), order=1))[:height, :width]
         fine = np.pad(fine, ((0, height - fine.shape[0]), (0, width - fine.shape[1])), mode="edge")
         total += weight * fine
         norm += weight * weight
@@ -40,7 +45,10 @@ def sample_background(rng: np.random.Generator, height: int, width: int, palette
     turn = rng.normal(0, 0.12)
     u, v = u - 0.5, v - 0.5
     u, v = u * np.cos(turn) - v * np.sin(turn), u * np.sin(turn) + v * np.cos(turn)
-    pick = lambda: palette[rng.integers(len(palette))]  # noqa: E731
+
+    def pick() -> np.ndarray:
+        return palette[rng.integers(len(palette))]
+
     image = np.broadcast_to(pick(), (height, width, 3)).copy()
     slope = rng.normal(0, 0.5, 2)
     image *= np.exp(slope[0] * u + slope[1] * v)[..., None]
@@ -67,7 +75,9 @@ def _soft(x: np.ndarray, edge: float = 0.004) -> np.ndarray:
     return np.clip(0.5 - x / edge, 0, 1)
 
 
-def _rectangle(rng, u, v, low=0.05, high=0.6):
+def _rectangle(
+    rng: np.random.Generator, u: np.ndarray, v: np.ndarray, low: float = 0.05, high: float = 0.6
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signed distance of a random, slightly sheared rectangle, and its own coordinates in [-1, 1]."""
     centre = rng.uniform(-0.6, 0.6, 2)
     half = rng.uniform(low, high, 2) / 2
@@ -77,7 +87,7 @@ def _rectangle(rng, u, v, low=0.05, high=0.6):
     return np.maximum((np.abs(x) - 1) * half[0], (np.abs(y) - 1) * half[1]), x, y
 
 
-def _table(image, rng, u, v, colour):
+def _table(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, colour: np.ndarray) -> None:
     """A plane below a horizon with perspective grain."""
     horizon = rng.uniform(-0.35, 0.4)
     below = v - horizon + rng.normal(0, 0.1) * u
@@ -87,7 +97,7 @@ def _table(image, rng, u, v, colour):
     _paint(image, _soft(-below), colour * shade[..., None])
 
 
-def _block(image, rng, u, v, pick):
+def _block(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A piece of furniture: a filled rectangle with a shaded gradient, a dark foot and sometimes a frame."""
     distance, x, y = _rectangle(rng, u, v)
     colour = pick() * np.exp(0.3 * rng.normal() * x + 0.3 * rng.normal() * y)[..., None]
@@ -97,7 +107,7 @@ def _block(image, rng, u, v, pick):
         _paint(image, _soft(np.abs(distance + 0.012) - 0.006), pick())
 
 
-def _shelf(image, rng, u, v, pick):
+def _shelf(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A row of books: vertical bars of changing colour and height."""
     distance, x, y = _rectangle(rng, u, v, 0.15, 0.7)
     n = int(rng.integers(5, 18))
@@ -108,7 +118,7 @@ def _shelf(image, rng, u, v, pick):
     _paint(image, _soft(distance) * (y > heights[index]), colours[index])
 
 
-def _blob(image, rng, u, v, pick):
+def _blob(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """Something round with a light and a dark side: a plant, a cup, a head, a cushion."""
     centre, radius = rng.uniform(-0.6, 0.6, 2), rng.uniform(0.03, 0.25)
     x, y = (u - centre[0]) / radius, (v - centre[1]) / (radius * rng.uniform(0.6, 1.6))
@@ -118,14 +128,14 @@ def _blob(image, rng, u, v, pick):
     _paint(image, _soft((r - 1) * radius), pick() * np.clip(shade, 0.1, 3)[..., None])
 
 
-def _stripes(image, rng, u, v, pick):
+def _stripes(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """Blinds, a radiator, a striped cloth."""
     distance, x, y = _rectangle(rng, u, v, 0.1, 0.5)
     wave = np.sin(2 * np.pi * rng.integers(3, 14) * (x if rng.uniform() < 0.5 else y))
     _paint(image, _soft(distance), pick() * np.exp(rng.uniform(0.1, 0.5) * wave)[..., None])
 
 
-def _window(image, rng, u, v, pick):
+def _window(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A bright opening with a cross bar, or a lit screen."""
     if rng.uniform() < 0.5:
         return
@@ -135,7 +145,7 @@ def _window(image, rng, u, v, pick):
     _paint(image, _soft(distance) * ((np.abs(x) < 0.05) | (np.abs(y) < 0.05)), pick())
 
 
-def _cable(image, rng, u, v, pick):
+def _cable(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A thin dark or bright curve."""
     path = rng.normal(0, 0.3) + rng.normal(0, 0.3) * u + rng.uniform(0, 0.15) * np.sin(rng.uniform(3, 12) * u + 1)
     _paint(image, _soft(np.abs(v - path) - rng.uniform(0.002, 0.012)), pick())

@@ -126,9 +126,10 @@ PAIRS = _pairs()
 
 def kinematics(hand: HandModel, shape: np.ndarray) -> Kinematics:
     """The sticks of a right hand of the given shape (10,)."""
-    shaped = hand.with_shape(torch.as_tensor(shape, dtype=hand_dtype(hand))[None])
-    eye = torch.eye(3, dtype=hand_dtype(hand)).expand(1, 16, 3, 3)
-    joints = shaped.with_pose(eye, torch.zeros(1, 3, dtype=hand_dtype(hand))).joints[0].double().numpy()
+    dtype = hand.v_template.dtype
+    shaped = hand.with_shape(torch.as_tensor(shape, dtype=dtype)[None])
+    eye = torch.eye(3, dtype=dtype).expand(1, 16, 3, 3)
+    joints = shaped.with_pose(eye, torch.zeros(1, 3, dtype=dtype)).joints[0].double().numpy()
     mano = joints[list(inverse_order(MANO_TO_OPENPOSE))]
     mano = mano - mano[0]
     points = np.concatenate([mano[1:16].reshape(5, 3, 3), mano[list(_TIP_OF_MANO_FINGER)][:, None]], axis=1)
@@ -152,11 +153,6 @@ def kinematics(hand: HandModel, shape: np.ndarray) -> Kinematics:
         frame=np.stack([radial, distal, palmar]),
         radial_sign=np.where(sideways >= 0, 1.0, -1.0),
     )
-
-
-def hand_dtype(hand: HandModel) -> torch.dtype:
-    """The floating type a hand computes in."""
-    return hand.v_template.dtype
 
 
 def limits_rad() -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.spatial.transform import Rotation, RotationSpline
 
-from usthand.datasets.synthetic.kinematics import FINGER_OF, Kinematics, hand_dtype, kinematics, limits_rad
+from usthand.datasets.synthetic.kinematics import FINGER_OF, Kinematics, kinematics, limits_rad
 from usthand.datasets.synthetic.poses import LIBRARY, library
 from usthand.datasets.synthetic.poses import grasp as close_around
 from usthand.hand.model import HandModel
@@ -75,13 +75,13 @@ def sample_motion(
     """Draw a motion of a right hand.
 
     Args:
-        hand: the hand model; a right one.
+        hand: The hand model; a right one.
         n_frames: T.
-        fps: frames per second.
-        rng: source of randomness.
-        grasp: (N, 3) the surface of a thing held, metres in the palm's frame (radial, distal, palmar from the wrist):
-            the fingers close around it and stay there, instead of walking through all poses.
-        shape: (10,) the subject; drawn if not given.
+        fps: Frames per second.
+        rng: Source of randomness.
+        grasp: Surface of a held object, (N, 3) m in the palm's frame (radial, distal, palmar from the wrist): the
+            fingers close around it and stay there, instead of walking through all poses.
+        shape: The subject, (10,); drawn if not given.
     """
     shape = sample_shape(rng) if shape is None else np.asarray(shape, float)
     kin = kinematics(hand, shape)
@@ -102,7 +102,7 @@ def finger_pose(kin: Kinematics, angles: np.ndarray) -> np.ndarray:
 
 def hand_centre(hand: HandModel, shape: np.ndarray, pose: np.ndarray) -> np.ndarray:
     """Mean of the 21 joints (T, 3) of a hand with translation zero."""
-    dtype = hand_dtype(hand)
+    dtype = hand.v_template.dtype
     with torch.no_grad():
         rotations = hand.rotations(torch.as_tensor(pose, dtype=dtype), flat_hand_mean=True)
         shaped = hand.skeleton_model().with_shape(torch.as_tensor(shape, dtype=dtype))
@@ -151,6 +151,7 @@ class Stroke:
 
     @property
     def slack(self) -> float:
+        """The longest lag, seconds."""
         return float(self.lag.max())
 
     def progress(self, time: np.ndarray) -> np.ndarray:
@@ -164,9 +165,16 @@ def minimum_jerk(u: np.ndarray) -> np.ndarray:
     return u**3 * (10 - 15 * u + 6 * u * u)
 
 
-def _next_stroke(kin, poses, name, here, rng, held) -> Stroke:
+def _next_stroke(
+    kin: Kinematics,
+    poses: dict[str, np.ndarray],
+    name: str,
+    here: np.ndarray,
+    rng: np.random.Generator,
+    held: np.ndarray | None,
+) -> Stroke:
     """A stroke to another pose on which no finger runs through another; if none is found, towards the open hand."""
-    best, least = None, np.inf
+    tried = []
     for attempt in range(TRIES):
         target_name, target = _draw(poses, rng, held)
         if attempt == TRIES - 1 and held is None:
@@ -177,9 +185,8 @@ def _next_stroke(kin, poses, name, here, rng, held) -> Stroke:
         overlap = kin.penetration_m(way).max()
         if overlap < MAX_OVERLAP_M:
             return stroke
-        if overlap < least:
-            best, least = stroke, overlap
-    return best
+        tried.append((overlap, stroke))
+    return min(tried, key=lambda one: one[0])[1]
 
 
 def _stroke(name: str, here: np.ndarray, target_name: str, target: np.ndarray, rng: np.random.Generator) -> Stroke:
@@ -222,7 +229,7 @@ def turning(time: np.ndarray, distal: np.ndarray, rng: np.random.Generator) -> n
     def elbow_height(key: Rotation) -> float:
         return -float(key.apply(distal)[2])
 
-    keys, times = [min((Rotation.random(random_state=rng) for _ in range(8)), key=elbow_height)], [-0.5]
+    keys, times = [min((Rotation.random(None, rng) for _ in range(8)), key=elbow_height)], [-0.5]
     while times[-1] < time[-1] + 0.5 or len(keys) < 3:
         axis = rng.normal(size=(16, 3))
         turn = axis / np.linalg.norm(axis, axis=1, keepdims=True) * rng.uniform(*TURN_RAD, size=(16, 1))
@@ -240,7 +247,7 @@ def wandering(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     points, times = [_in_ball(rng)], [-0.5]
     while times[-1] < time[-1] + 0.5 or len(points) < 3:
         points.append(_in_ball(rng))
-        distance = np.linalg.norm(points[-1] - points[-2])
+        distance = float(np.linalg.norm(points[-1] - points[-2]))
         times.append(times[-1] + max(0.5, distance / CARRY_M_S * rng.uniform(0.8, 1.5)))
     return CubicSpline(times, np.array(points))(time)
 

@@ -15,10 +15,10 @@ The model, per camera and frame, with ``s`` the hand's size in pixels (longest s
 - Two neighbouring fingers are exchanged for several frames, more often where the hand hides itself.
 - A whole hand is missed in bursts, more often the more of it is hidden, and always when most of it is out of the image.
 - Now and then a detection is filed under the other side.
-- Confidence falls with the amplitude of the error that was to be expected (hidden, hard joint, burst), but knows not
-  the error itself, nor swaps, and is too high: informative, not honest.
+- Confidence falls with the expected amplitude of the error (hidden, hard joint, burst). It does not depend on the error
+  itself or on swaps, and it is too high: informative, not calibrated.
 
-Truth is an argument here and nowhere in what is returned.
+Truth is an argument here; nothing returned contains it.
 """
 
 from __future__ import annotations
@@ -50,31 +50,14 @@ SWAP_HIDDEN_GAIN = 4.0  # how many times likelier a swap starts with every joint
 NEIGHBOURS = (("index", "middle"), ("middle", "ring"), ("ring", "little"))
 
 # Which joints are hard: relative error, wrist and thumb worst; measured.
-_HARD = np.array(
-    [
-        1.62,
-        1.83,
-        1.60,
-        1.14,
-        1.09,
-        0.97,
-        0.85,
-        0.82,
-        0.86,
-        0.84,
-        0.74,
-        0.73,
-        0.80,
-        0.76,
-        0.67,
-        0.73,
-        0.84,
-        0.76,
-        0.68,
-        0.74,
-        0.81,
-    ]
-)
+_HARD_FINGERS = {
+    "thumb": (1.83, 1.60, 1.14, 1.09),
+    "index": (0.97, 0.85, 0.82, 0.86),
+    "middle": (0.84, 0.74, 0.73, 0.80),
+    "ring": (0.76, 0.67, 0.73, 0.84),
+    "little": (0.76, 0.68, 0.74, 0.81),
+}
+_HARD = np.array([1.62, *np.ravel(list(_HARD_FINGERS.values()))])
 JOINT_FACTOR = _HARD / np.sqrt(np.mean(_HARD**2))
 
 CONFIDENCE_TOP = 0.97
@@ -138,36 +121,36 @@ def noisy_labels(
     """Labels as a detector would give them for projections that are known exactly.
 
     Args:
-        uv_exact_px: projected joints, shape (T, V, 21, 2), pixels. Must be finite.
-        visible: which joints are seen, not hidden by anything, shape (T, V, 21).
-        in_image: which joints project into the image, shape (T, V, 21).
-        rng: source of all randomness but the detector's systematic error, which is always the same.
+        uv_exact_px: Projected joints, (T, V, 21, 2) px, finite.
+        visible: Which joints are seen, (T, V, 21).
+        in_image: Which joints project into the image, (T, V, 21).
+        rng: Source of all randomness except the detector's systematic error, which is always the same.
         level: "heavy", "light", "exact", or parameters of your own.
         cameras: V names.
-        side: the hand's true side.
+        side: The hand's true side.
 
     Returns:
         Labels by side. The other side is present only if some detection was filed under it.
 
     Raises:
-        UsthandError: if the level is unknown.
+        UsthandError: If the level is unknown.
     """
-    level = _level(level)
+    noise = _level(level)
     uv_exact_px = np.asarray(uv_exact_px, np.float64)
-    if level is None:
+    if noise is None:
         exact = np.ones(uv_exact_px.shape[:-1], np.float32)
         return {side: Labels(uv_exact_px.astype(np.float32), exact, tuple(cameras), side, "synthetic-exact")}
 
     size = hand_size_px(uv_exact_px)
     hiddenness = soften(1.0 - (visible & in_image))
     hidden_share = hiddenness.mean(-1)
-    error, amplitude = label_error(uv_exact_px, size, hiddenness, rng, level)
-    uv = swap_fingers(uv_exact_px + error, hidden_share, rng, level)
-    confidence = label_confidence(amplitude, rng, level)
+    error, amplitude = label_error(uv_exact_px, size, hiddenness, rng, noise)
+    uv = swap_fingers(uv_exact_px + error, hidden_share, rng, noise)
+    confidence = label_confidence(amplitude, rng, noise)
 
-    missed = bursts(miss_probability(hidden_share, level), level.miss_frames, rng)
+    missed = bursts(miss_probability(hidden_share, noise), noise.miss_frames, rng)
     missed |= in_image.mean(-1) < MIN_INSIDE
-    elsewhere = bursts(np.full(size.shape, level.wrong_side_rate), level.wrong_side_frames, rng) & ~missed
+    elsewhere = bursts(np.full(size.shape, noise.wrong_side_rate), noise.wrong_side_frames, rng) & ~missed
     other = "left" if side == "right" else "right"
     labels = {side: _labels(uv, confidence, ~missed & ~elsewhere, cameras, side)}
     if elsewhere.any():
@@ -183,7 +166,7 @@ def hand_size_px(uv_px: np.ndarray) -> np.ndarray:
 def label_error(
     uv_px: np.ndarray, size_px: np.ndarray, hiddenness: np.ndarray, rng: np.random.Generator, level: NoiseLevel
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Errors (T, V, 21, 2) in pixels, and the amplitude that was to be expected of them (T, V, 21) in hand sizes."""
+    """Errors (T, V, 21, 2) in px, and their expected amplitude (T, V, 21) in hand sizes."""
     difficulty, direction = np.split(_mixture(uv_px, size_px, rng, level), [1], axis=-1)
     burst = np.sqrt((level.tail_dof - 2) / chi2.ppf(ndtr(-difficulty[..., 0]), level.tail_dof))
     variance = (1 - hiddenness) * level.seen_std**2 + hiddenness * level.hidden_std**2
@@ -200,7 +183,8 @@ def _mixture(uv_px: np.ndarray, size_px: np.ndarray, rng: np.random.Generator, l
     fine = systematic_field(layout, FINE_SCALE, DETECTOR_SEED + 1)
     fresh = _mix(*(autoregressive(rng, (*size_px.shape, n, 3), level.correlation) for n in (1, 6, N_JOINTS)))
     shares = level.coarse_share, level.fine_share, 1 - level.coarse_share - level.fine_share
-    return sum(np.sqrt(share) * part for share, part in zip(shares, (coarse, fine, fresh), strict=True))
+    scaled = [np.sqrt(share) * part for share, part in zip(shares, (coarse, fine, fresh), strict=True)]
+    return scaled[0] + scaled[1] + scaled[2]
 
 
 def systematic_field(layout: np.ndarray, scale: float, seed: int) -> np.ndarray:
@@ -234,7 +218,7 @@ def swap_fingers(
     gain = 1 + (SWAP_HIDDEN_GAIN - 1) * hidden_share
     swapped = bursts(np.minimum(level.swap_rate * gain / gain.mean(), 0.5), level.swap_frames, rng)
     starts = swapped & ~np.concatenate([np.zeros_like(swapped[:1]), swapped[:-1]])
-    event = np.cumsum(starts, axis=0)
+    event = np.cumsum(starts, axis=0, dtype=int)
     draw = rng.integers(len(NEIGHBOURS), size=(event.max() + 1, event.shape[1]))
     pair = np.take_along_axis(draw, event, axis=0)
     out = uv_px.copy()
@@ -248,7 +232,7 @@ def swap_fingers(
 
 def miss_probability(hidden_share: np.ndarray, level: NoiseLevel) -> np.ndarray:
     """Probability of a miss (T, V): logistic in the hidden share, shifted so that its mean is the level's rate."""
-    low, high = -30.0, 30.0
+    low, middle, high = -30.0, 0.0, 30.0
     for _ in range(60):
         middle = 0.5 * (low + high)
         mean = expit(middle + level.miss_hidden_gain * hidden_share).mean()
@@ -280,7 +264,7 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, ...], correlation
     """Stationary unit Gaussian AR(1) series along axis 0."""
     noise = rng.normal(size=shape)
     noise[1:] *= np.sqrt(1 - correlation**2)
-    return lfilter([1.0], [1.0, -correlation], noise, axis=0)
+    return np.asarray(lfilter([1.0], [1.0, -correlation], noise, axis=0))
 
 
 def _mix(hand: np.ndarray, finger: np.ndarray, joint: np.ndarray) -> np.ndarray:
@@ -303,13 +287,14 @@ def _level(level: str | NoiseLevel) -> NoiseLevel | None:
     if isinstance(level, NoiseLevel):
         return level
     if level not in LEVELS:
-        raise UsthandError(
-            f"no label level is called {level!r}", "a typing error", f"choose one of {', '.join(LEVELS)}"
-        )
+        known = ", ".join(LEVELS)
+        raise UsthandError(f"no label level is called {level!r}", "a typing error", f"choose one of {known}")
     return LEVELS[level]
 
 
-def _labels(uv_px: np.ndarray, confidence: np.ndarray, found: np.ndarray, cameras, side: str) -> Labels:
+def _labels(
+    uv_px: np.ndarray, confidence: np.ndarray, found: np.ndarray, cameras: tuple[str, ...], side: str
+) -> Labels:
     """Labels of the view-frames in `found` (T, V); the others are zero."""
     uv = np.where(found[..., None, None], uv_px, 0.0).astype(np.float32)
     conf = np.where(found[..., None], confidence, 0.0).astype(np.float32)

@@ -21,6 +21,10 @@ CONVERGED = 1e-3  # relative decrease of the sum of squares at which a pose is g
 TOLERANCE_M = 0.004  # overlap of softened capsules that still looks like flesh pressed together
 
 
+Residual = Callable[[np.ndarray], np.ndarray]
+"""Angles (n, 15, 3) -> residuals (n, m)."""
+
+
 class Thumb(NamedTuple):
     """Where the thumb points from its base, (radial, distal, palmar), and how its two outer joints bend, in degrees."""
 
@@ -38,14 +42,15 @@ ACROSS = Thumb((-0.40, 0.75, 0.45), 30, 35)
 UP = Thumb((0.85, 0.52, -0.05), 0, -8)
 
 
+Fingers = dict[str, tuple[float, ...]]
+"""Of each finger: flexion of base, middle and last joint, and lean of its base to the thumb's side, in degrees."""
+
+
 @dataclass(frozen=True)
 class Pose:
-    """Each finger: flexion of base, middle and last joint, and lean of its base to the thumb's side, in degrees."""
+    """What the fingers and the thumb do."""
 
-    index: tuple
-    middle: tuple
-    ring: tuple
-    little: tuple
+    fingers: Fingers
     thumb: Thumb = OPEN
     meets: tuple[str, ...] = ()  # fingertips that touch the thumb's
     over: str = ""  # finger whose middle phalanx the thumb lies upon
@@ -56,63 +61,69 @@ class Pose:
         return bool(self.over)
 
 
-def _bent(mcp: float, pip: float, lean: float = 0.0, dip: float | None = None) -> tuple:
+def _bent(mcp: float, pip: float, lean: float = 0.0, dip: float | None = None) -> tuple[float, ...]:
     return (mcp, pip, DIP_PER_PIP * pip if dip is None else dip, lean)
 
 
-def _curled(lean: float = 0.0) -> tuple:
+def _curled(lean: float = 0.0) -> tuple[float, ...]:
     return _bent(84, 102, lean, 58)
 
 
-def _all(mcp: float, pip: float, dip: float | None = None, leans: tuple = (3, 0, -4, -10)) -> dict:
-    return {name: _bent(mcp, pip, lean, dip) for name, lean in zip(FOUR, leans, strict=True)}
+def _each(*fingers: tuple[float, ...]) -> Fingers:
+    return dict(zip(FOUR, fingers, strict=True))
 
 
-_FIST = {name: _curled(lean) for name, lean in zip(FOUR, (0, 0, 1, 2), strict=True)}
+def _all(mcp: float, pip: float, dip: float | None = None, leans: tuple[float, ...] = (3, 0, -4, -10)) -> Fingers:
+    return _each(*(_bent(mcp, pip, lean, dip) for lean in leans))
 
 
-def _only(*names: str, thumb: str, **other) -> Pose:
+_FIST = _each(_curled(), _curled(), _curled(1), _curled(2))
+
+
+def _only(*names: str, thumb: str, **other: tuple[float, ...]) -> Pose:
     """A fist from which the named fingers stand out."""
     straight = {"index": (4, 6, 4, 5), "middle": (4, 6, 4, 0), "ring": (6, 8, 5, -5), "little": (6, 10, 6, -14)}
     fingers = _FIST | {name: straight[name] for name in names}
-    return Pose(**(fingers | other), over=thumb)
+    return Pose(fingers | other, over=thumb)
 
 
 LIBRARY: dict[str, Pose] = {
-    "open": Pose(**_all(5, 6, 4, (8, 1, -6, -15)), thumb=OPEN),
-    "flat": Pose(**_all(3, 3, 2, (1, 0, -1, -3)), thumb=BESIDE),
-    "spread": Pose(**_all(2, 4, 2, (17, 2, -13, -28)), thumb=WIDE),
-    "relaxed": Pose(_bent(22, 28, 4), _bent(27, 34), _bent(30, 36, -3), _bent(30, 34, -8), LOOSE),
-    "fist": Pose(**_FIST, over="middle"),
+    "open": Pose(_all(5, 6, 4, (8, 1, -6, -15)), thumb=OPEN),
+    "flat": Pose(_all(3, 3, 2, (1, 0, -1, -3)), thumb=BESIDE),
+    "spread": Pose(_all(2, 4, 2, (17, 2, -13, -28)), thumb=WIDE),
+    "relaxed": Pose(_each(_bent(22, 28, 4), _bent(27, 34), _bent(30, 36, -3), _bent(30, 34, -8)), LOOSE),
+    "fist": Pose(_FIST, over="middle"),
     "point": _only("index", thumb="middle"),
     "victory": _only("index", "middle", thumb="ring", index=(4, 5, 3, 14), middle=(2, 4, 3, -7)),
     "three": _only("index", "middle", "ring", thumb="little"),
-    "four": Pose(**_all(3, 5, 3, (6, 1, -5, -13)), thumb=ACROSS),
-    "thumbs_up": Pose(**_FIST, thumb=UP),
-    "gun": Pose(**(_FIST | {"index": (4, 6, 4, 3)}), thumb=UP),
+    "four": Pose(_all(3, 5, 3, (6, 1, -5, -13)), thumb=ACROSS),
+    "thumbs_up": Pose(_FIST, thumb=UP),
+    "gun": Pose(_FIST | {"index": (4, 6, 4, 3)}, thumb=UP),
     "horns": _only("index", "little", thumb="middle"),
-    "call": Pose(**(_FIST | {"little": (4, 8, 5, -20)}), thumb=WIDE),
-    "pinch": Pose(_bent(48, 45), _bent(36, 34), _bent(34, 32, -2), _bent(30, 30, -8), OPPOSED, meets=("index",)),
-    "ok": Pose(_bent(50, 48), _bent(12, 16, -2), _bent(6, 10, -8), _bent(2, 8, -17), OPPOSED, meets=("index",)),
+    "call": Pose(_FIST | {"little": (4, 8, 5, -20)}, thumb=WIDE),
+    "pinch": Pose(_each(_bent(48, 45), _bent(36, 34), _bent(34, 32, -2), _bent(30, 30, -8)), OPPOSED, meets=("index",)),
+    "ok": Pose(_each(_bent(50, 48), _bent(12, 16, -2), _bent(6, 10, -8), _bent(2, 8, -17)), OPPOSED, meets=("index",)),
     "pinch_middle": Pose(
-        _bent(22, 26, 7), _bent(52, 46), _bent(38, 34, -2), _bent(32, 30, -8), OPPOSED, meets=("middle",)
+        _each(_bent(22, 26, 7), _bent(52, 46), _bent(38, 34, -2), _bent(32, 30, -8)), OPPOSED, meets=("middle",)
     ),
     "tripod": Pose(
-        _bent(48, 42, -1), _bent(52, 46, 1), _bent(60, 64, 0), _bent(62, 66, -3), OPPOSED, meets=("index", "middle")
+        _each(_bent(48, 42, -1), _bent(52, 46, 1), _bent(60, 64, 0), _bent(62, 66, -3)),
+        OPPOSED,
+        meets=("index", "middle"),
     ),
-    "beak": Pose(**_all(58, 22, 12, (-2, 0, 1, 0)), thumb=OPPOSED, meets=("index", "middle")),
-    "hook": Pose(**_all(8, 82, 45, (2, 0, -1, -4)), thumb=BESIDE),
-    "claw": Pose(**_all(2, 52, 34, (12, 2, -8, -20)), thumb=WIDE),
-    "table": Pose(**_all(68, 6, 4, (1, 0, 0, -1)), thumb=BESIDE),
-    "hold_cylinder": Pose(**_all(42, 50, 28, (3, 0, -2, -5)), thumb=Thumb((0.15, 0.62, 0.77), 12, 25)),
-    "hold_sphere": Pose(**_all(30, 36, 24, (13, 2, -8, -19)), thumb=Thumb((0.30, 0.68, 0.67), 10, 20)),
-    "hold_box": Pose(**_all(52, 18, 10, (5, 1, -4, -10)), thumb=Thumb((0.22, 0.68, 0.70), 12, 8)),
+    "beak": Pose(_all(58, 22, 12, (-2, 0, 1, 0)), thumb=OPPOSED, meets=("index", "middle")),
+    "hook": Pose(_all(8, 82, 45, (2, 0, -1, -4)), thumb=BESIDE),
+    "claw": Pose(_all(2, 52, 34, (12, 2, -8, -20)), thumb=WIDE),
+    "table": Pose(_all(68, 6, 4, (1, 0, 0, -1)), thumb=BESIDE),
+    "hold_cylinder": Pose(_all(42, 50, 28, (3, 0, -2, -5)), thumb=Thumb((0.15, 0.62, 0.77), 12, 25)),
+    "hold_sphere": Pose(_all(30, 36, 24, (13, 2, -8, -19)), thumb=Thumb((0.30, 0.68, 0.67), 10, 20)),
+    "hold_box": Pose(_all(52, 18, 10, (5, 1, -4, -10)), thumb=Thumb((0.22, 0.68, 0.70), 12, 8)),
 }
 
 
 # The ends between which fingers close around a thing.
-_REACH = Pose(**_all(8, 8, 5, (8, 1, -6, -14)), thumb=Thumb((0.92, 0.38, 0.10), 0, 0))
-_GRIP = Pose(**_all(78, 92, 55, (3, 0, -3, -6)), thumb=Thumb((-0.25, 0.72, 0.65), 35, 45))
+_REACH = Pose(_all(8, 8, 5, (8, 1, -6, -14)), thumb=Thumb((0.92, 0.38, 0.10), 0, 0))
+_GRIP = Pose(_all(78, 92, 55, (3, 0, -3, -6)), thumb=Thumb((-0.25, 0.72, 0.65), 35, 45))
 
 
 def _effort() -> np.ndarray:
@@ -156,7 +167,15 @@ def grasp(kin: Kinematics, points_m: np.ndarray) -> np.ndarray:
     return np.clip(angles, low, high)
 
 
-def _close(kin, points, angles, shut, finger, moving, steps: int = 48) -> np.ndarray:
+def _close(
+    kin: Kinematics,
+    points: np.ndarray,
+    angles: np.ndarray,
+    shut: np.ndarray,
+    finger: int,
+    moving: list[int],
+    steps: int = 48,
+) -> np.ndarray:
     """Move some joints of one finger towards `shut` up to the last step before the finger enters the thing."""
     way = np.repeat(angles[None], steps, 0)
     part = np.linspace(0, 1, steps)[:, None, None]
@@ -187,7 +206,7 @@ def _finger_angles(pose: Pose, kin: Kinematics) -> np.ndarray:
     rest_flexion, rest_lean = kin.rest_angles()
     for name in FOUR:
         joint, finger = 3 * FINGER_OF[name], FINGER_OF[name]
-        *flexion, lean = np.deg2rad(getattr(pose, name))
+        *flexion, lean = np.deg2rad(pose.fingers[name])
         angles[joint : joint + 3, 0] = flexion - rest_flexion[finger]
         angles[joint, 1] = (lean - rest_lean[finger]) * kin.radial_sign[finger]
     thumb = 3 * FINGER_OF["thumb"]
@@ -196,7 +215,7 @@ def _finger_angles(pose: Pose, kin: Kinematics) -> np.ndarray:
     return angles
 
 
-def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Residual:
     """Residuals (n, m) of candidate angles (n, 15, 3): what the thumb should do, no collision, little effort."""
     thumb = FINGER_OF["thumb"]
     aim = kin.frame.T @ np.array(pose.thumb.direction) / np.linalg.norm(pose.thumb.direction)
@@ -231,7 +250,9 @@ def _residual(pose: Pose, kin: Kinematics, start: np.ndarray) -> Callable[[np.nd
     return residual
 
 
-def _least_squares(residual, start, free, low, high, iterations: int = 40) -> np.ndarray:
+def _least_squares(
+    residual: Residual, start: np.ndarray, free: np.ndarray, low: np.ndarray, high: np.ndarray, iterations: int = 40
+) -> np.ndarray:
     """Levenberg-Marquardt over the free angles, clipped to their limits; derivatives by differences, batched."""
     step = 1e-5
     angles, damping = start.copy(), 1e-2

@@ -11,6 +11,8 @@ Use, with the shapes in comments::
 lens distortion and the triangles between them stay straight, which is exact enough for meshes as fine as a hand.
 """
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +23,15 @@ from typing import NamedTuple
 import numpy as np
 
 from usthand.capture.rig import Camera
-
-from . import raster, shade
+from usthand.datasets.synthetic import shade
+from usthand.datasets.synthetic.shade import SAMPLES, Lit, SceneModel
+from usthand.geometry import raster
+from usthand.geometry.meshes import vertex_normals
 
 BACKGROUND, HAND, FOREARM, OBJECT = 0, 1, 2, 3  # values of a mask
 SHADOW_TEXELS = 128  # side of each light's depth map
 LIGHT_MARGIN_M = 0.03  # around the hand; what lies outside the maps casts no shadow
 SKY_DIRECTIONS = 16  # directions of the ambient occlusion
-SKY_TEXELS = 48
 
 
 class Material(NamedTuple):
@@ -53,16 +56,6 @@ class Part:
     material: Material = PAINT
 
 
-class SceneModel(NamedTuple):
-    """All parts of a scene as flat arrays."""
-
-    faces: np.ndarray  # (F, 3) int32
-    label: np.ndarray  # (F,) uint8
-    material: np.ndarray  # (F, 3) float32
-    texels: np.ndarray  # (F, CELLS, CHANNELS) float32
-    focus: np.ndarray  # (K,) ids of the vertices around which shadows are finest: the hand's, or all
-
-
 @dataclass(frozen=True)
 class Lights:
     """Distant lamps and an ambient hemisphere. Directions are unit vectors towards the light, in the world."""
@@ -78,24 +71,6 @@ class Lights:
     def frames(self) -> np.ndarray:
         """(L, 3, 3) float32: axes of each light's depth map, the last row towards the light."""
         return np.stack([frame_towards(d) for d in self.direction])
-
-    @cached_property
-    def packed(self) -> tuple[np.ndarray, ...]:
-        """up, direction, colour, sky and ground as the kernels take them, float32."""
-        return tuple(np.asarray(a, np.float32) for a in (self.up, self.direction, self.colour, self.sky, self.ground))
-
-
-class Lit(NamedTuple):
-    """A posed mesh with everything about its light that does not depend on the camera."""
-
-    vertices: np.ndarray  # (N, 3) float32 world, m
-    normals: np.ndarray  # (N, 3) float32
-    openness: np.ndarray  # (N,) float32, part of the sky that each vertex sees
-    heights: np.ndarray  # (L, S, S) float32, depth map of each light
-    frames: np.ndarray  # (L, 3, 3) float32
-    lows: np.ndarray  # (L, 2) float32
-    texel_m: float
-    lights: Lights
 
 
 @dataclass(frozen=True)
@@ -126,14 +101,6 @@ def merge(parts: Sequence[Part]) -> SceneModel:
         np.concatenate([p.texels for p in parts]).astype(np.float32),
         np.unique(np.concatenate(hand)),
     )
-
-
-def plain_texels(n_faces: int, albedo: Sequence[float], gloss: float = 1.0) -> np.ndarray:
-    """Texture of one colour without relief: (n_faces, CELLS, CHANNELS)."""
-    texels = np.zeros((n_faces, shade.CELLS, shade.CHANNELS), np.float32)
-    texels[..., :3] = albedo
-    texels[..., 3] = gloss
-    return texels
 
 
 def texel_corners() -> tuple[np.ndarray, np.ndarray]:
@@ -180,20 +147,22 @@ def _map_corners(vertices: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, 
 def light_mesh(model: SceneModel, vertices_world_m: np.ndarray, lights: Lights) -> Lit:
     """Normals, ambient occlusion and shadow maps of one frame; vertices (N, 3) in the world, m."""
     vertices = np.ascontiguousarray(vertices_world_m, np.float32)
-    normals = np.empty_like(vertices)
-    shade.vertex_normals(vertices, model.faces, normals)
+    normals = vertex_normals(vertices, model.faces)
     around = vertices[model.focus]
     lows, extent = _map_corners(around, _SKY)
     openness = np.empty(len(vertices), np.float32)
-    sky_texel_m = extent / (SKY_TEXELS - 1)
-    shade.sky_openness(vertices, normals, model.faces, _SKY, lows, sky_texel_m, SKY_TEXELS, openness)
+    sky_texel_m = extent / (shade.SKY_TEXELS - 1)
+    shade.sky_openness(vertices, normals, model.faces, _SKY, lows, sky_texel_m, openness)
     frames = lights.frames
     lows, extent = _map_corners(around, frames)
     maps = np.empty((len(frames), SHADOW_TEXELS, SHADOW_TEXELS), np.float32)
     texel_m = extent / (SHADOW_TEXELS - 1)
     for frame, low, out in zip(frames, lows, maps, strict=True):
         raster.light_map(vertices, model.faces, frame, low, texel_m, out)
-    return Lit(vertices, normals, openness, maps, frames, lows, texel_m, lights)
+    spread = (lights.softness_m / (2 * texel_m)).astype(np.float32)
+    glow = (lights.up, lights.direction, lights.colour, lights.sky, lights.ground)
+    glow = [np.asarray(values, np.float32) for values in glow]
+    return Lit(vertices, normals, openness, maps, frames, lows, np.float32(texel_m), spread, *glow)
 
 
 def project_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
@@ -212,7 +181,7 @@ def project_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
 
 
 def _tone_table(entries: int = 16384) -> np.ndarray:
-    """sRGB bytes over linear [0, 4): straight to 0.7, then a soft shoulder, as cameras roll off highlights."""
+    """Bytes of sRGB over linear [0, 4): straight to 0.7, then a soft shoulder, as cameras roll off highlights."""
     x = np.arange(entries) * 4.0 / entries
     x = np.where(x > 0.7, 0.7 + 0.3 * (1 - np.exp(-(x - 0.7) / 0.3)), x)
     srgb = np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
@@ -220,24 +189,16 @@ def _tone_table(entries: int = 16384) -> np.ndarray:
 
 
 _TONE = _tone_table()
-
-
 _BUFFERS = threading.local()
 
 
-def _sample_buffers(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cleared z-buffer, face ids and barycentrics of this thread; kept, since fresh pages cost much."""
-    if getattr(_BUFFERS, "size", None) != (height, width):
-        _BUFFERS.size = height, width
-        _BUFFERS.arrays = (
-            np.empty((height, width), np.float32),
-            np.empty((height, width), np.int32),
-            np.empty((height, width, 2), np.float32),
-        )
-    inverse_depth, face_id, barycentric = _BUFFERS.arrays
-    inverse_depth.fill(0.0)
-    face_id.fill(-1)
-    return inverse_depth, face_id, barycentric
+def _sample_buffer(height: int, width: int) -> raster.ZBuffer:
+    """A cleared z-buffer; each thread keeps its own, since fresh pages cost much."""
+    buffer = getattr(_BUFFERS, "buffer", None)
+    if buffer is None or buffer.face_id.shape != (height, width):
+        buffer = _BUFFERS.buffer = raster.empty_buffer(height, width)
+    buffer.clear()
+    return buffer
 
 
 def render(
@@ -249,37 +210,13 @@ def render(
     equal inputs give equal bytes, whatever the number of threads.
     """
     sensor = sensor or Sensor()
-    height, width, n = camera.height, camera.width, raster.SAMPLES
-    inverse_depth, face_id, barycentric = _sample_buffers(height * n, width * n)
-    screen = project_camera(lit.vertices, camera)
-    window = raster.rasterise(screen, model.faces, inverse_depth, face_id, barycentric)
+    height, width = camera.height, camera.width
+    buffer = _sample_buffer(height * SAMPLES, width * SAMPLES)
+    window = raster.rasterise(project_camera(lit.vertices, camera), model.faces, buffer, SAMPLES)
     image = np.array(background, np.float32)
     mask = np.zeros((height, width), np.uint8)
     depth = np.full((height, width), np.inf, np.float32)
-    lights = lit.lights
-    shade.shade_image(
-        window,
-        inverse_depth,
-        face_id,
-        barycentric,
-        model.label,
-        model.faces,
-        model.material,
-        model.texels,
-        lit.vertices,
-        lit.normals,
-        lit.openness,
-        (-camera.rotation.T @ camera.translation).astype(np.float32),
-        *lights.packed,
-        lit.heights,
-        lit.frames,
-        lit.lows,
-        np.float32(lit.texel_m),
-        (lights.softness_m / (2 * lit.texel_m)).astype(np.float32),
-        image,
-        mask,
-        depth,
-    )
+    shade.shade_image(window, buffer, model, lit, camera.centre_world.astype(np.float32), (image, mask, depth))
     if sensor.blur_px > 0:
         shade.blur(image, min(sensor.blur_px, 0.7), np.empty_like(image))
     rgb = np.empty((height, width, 3), np.uint8)

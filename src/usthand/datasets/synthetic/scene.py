@@ -23,11 +23,10 @@ import numpy as np
 
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
-
-from . import render, shapes
-from .appearance import hand_texels, noise_texels, sample_skin
-from .background import sample_background, sample_palette
-from .surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
+from usthand.datasets.synthetic import render, shapes
+from usthand.datasets.synthetic.appearance import hand_texels, noise_texels, sample_skin
+from usthand.datasets.synthetic.background import sample_background, sample_palette
+from usthand.datasets.synthetic.surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")
@@ -58,7 +57,7 @@ class Thing(NamedTuple):
 
 @dataclass(frozen=True)
 class Scene:
-    """See the module's text."""
+    """All that a sequence's images depend on besides the hand's motion."""
 
     rig: Rig
     model: render.SceneModel
@@ -134,14 +133,11 @@ def sample_rig(
     desk. An adult's open hand, seen flat, is about HAND_SHARE of the image's width long. Lenses are mildly distorted.
 
     Raises:
-        UsthandError: for a layout that does not exist or fewer than one view.
+        UsthandError: If the layout does not exist or there is no view.
     """
     if layout not in LAYOUTS or n_views < 1:
-        raise UsthandError(
-            f"no rig has layout {layout!r} with {n_views} views",
-            f"the layouts are {' and '.join(LAYOUTS)}, with one view or more",
-            "choose one of these",
-        )
+        cause = f"the layouts are {' and '.join(LAYOUTS)}, with one view or more"
+        raise UsthandError(f"no rig has layout {layout!r} with {n_views} views", cause, "choose one of these")
     start = rng.uniform(0, 2 * np.pi)
     spread = 2 * np.pi if layout == "dome" else np.radians(110) * n_views / max(1, n_views - 1)
     cameras = []
@@ -194,8 +190,10 @@ def sample_sensor(rng: np.random.Generator, size: int) -> render.Sensor:
     """One camera's exposure, white balance, sharpness and noise."""
     exposure = np.exp(rng.normal(0, 0.16))
     balance = np.exp(rng.normal(0, 0.05, 3))
-    gain = tuple(float(g) for g in exposure * balance)
-    return render.Sensor(gain, rng.uniform(0.25, 0.6), rng.uniform(0.002, 0.008), rng.uniform(0.005, 0.025))
+    red, green, blue = (exposure * balance).tolist()
+    return render.Sensor(
+        (red, green, blue), rng.uniform(0.25, 0.6), rng.uniform(0.002, 0.008), rng.uniform(0.005, 0.025)
+    )
 
 
 def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thing, np.ndarray, np.ndarray]:
@@ -218,8 +216,8 @@ def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thi
     else:
         vertices, faces = shapes.sphere(radius if grasped else 1.25 * radius)
     colours = sample_palette(rng, 2)
-    stripe = rng.uniform(0.01, 0.05) if rng.uniform() < 0.5 else 0.0
-    texels = noise_texels(vertices, faces, colours[0], rng, rng.uniform(0.03, 0.2), 1.0, stripe, colours[1])
+    stripes = (rng.uniform(0.01, 0.05), colours[1]) if rng.uniform() < 0.5 else None
+    texels = noise_texels(vertices, faces, colours[0], rng, rng.uniform(0.03, 0.2), stripes=stripes)
     return Thing(vertices @ render.frame_towards(axis), centre, grasped), faces, texels
 
 
@@ -232,13 +230,12 @@ def sample_scene(
     `sphere`, held in the palm.
 
     Raises:
-        UsthandError: for an occluder that does not exist.
+        UsthandError: If an occluder does not exist.
     """
     for occluder in occluders:
         if occluder not in OCCLUDERS:
-            raise UsthandError(
-                f"there is no occluder {occluder!r}", f"they are {', '.join(OCCLUDERS)}", "choose one of these"
-            )
+            known = ", ".join(OCCLUDERS)
+            raise UsthandError(f"there is no occluder {occluder!r}", f"they are {known}", "choose one of these")
     skin = sample_skin(rng)
     parts = [render.Part(surface.faces, render.HAND, hand_texels(surface, skin), render.SKIN)]
     palette = sample_palette(rng)
@@ -252,23 +249,11 @@ def sample_scene(
         things.append(thing)
     backgrounds = tuple(sample_background(rng, c.height, c.width, palette) for c in rig.cameras)
     sensors = tuple(sample_sensor(rng, c.width) for c in rig.cameras)
-    sway = np.stack(
-        [rng.uniform([0.1, 0.05], [0.45, 0.2]), rng.uniform(0.05, 0.25, 2), rng.uniform(0, 2 * np.pi, 2)], -1
-    )
-    return Scene(
-        rig,
-        render.merge(parts),
-        sample_lights(rng),
-        backgrounds,
-        sensors,
-        surface.wrist_loop,
-        swell,
-        width,
-        sway,
-        tuple(things),
-        int(rng.integers(2**31)),
-        fps,
-    )
+    amplitude, frequency = rng.uniform([0.1, 0.05], [0.45, 0.2]), rng.uniform(0.05, 0.25, 2)
+    sway = np.stack([amplitude, frequency, rng.uniform(0, 2 * np.pi, 2)], -1)
+    arm = surface.wrist_loop, swell, width, sway
+    lights, seed = sample_lights(rng), int(rng.integers(2**31))
+    return Scene(rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things), seed, fps)
 
 
 def _sample_forearm(

@@ -3,16 +3,22 @@
 The light model is small on purpose: wrapped diffuse light whose wrap is widest in red (light that has travelled under
 the skin), a Blinn-Phong highlight with Schlick's Fresnel term, a hemisphere of ambient light dimmed by the occlusion of
 each vertex, and soft shadows from one depth map a light. All radiance is linear; only the sensor applies a tone curve.
+
+The functions are compiled by numba; `no_type_check` keeps run-time type checks from wrapping them.
 """
 
+from __future__ import annotations
+
 import math
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from numba import njit
 
-from .raster import SAMPLES, light_map
+from usthand.geometry.raster import ZBuffer, light_map
 
+SAMPLES = 2  # supersampling per axis: 2 x 2 depth samples a pixel
+SKY_TEXELS = 48  # side of the depth maps of the ambient occlusion
 TEXELS = 8  # cells along each edge of a triangle's texture
 CELLS = TEXELS * (TEXELS + 1) // 2  # cell (i, j), i + j < TEXELS, covers b1 from i / TEXELS and b2 from j / TEXELS
 CHANNELS = 6  # red, green, blue (linear albedo), gloss, and the relief's two slopes in metres per unit of barycentric
@@ -21,37 +27,50 @@ _SHADOW_BIAS_M = 0.003
 _WRAP = (0.45, 0.24, 0.18)  # red light travels furthest under the skin
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
-@njit(cache=True, nogil=True)
-def vertex_normals(vertices, faces, out):
-    """Area-weighted unit normals of vertices (N, 3) into `out`; zero-area vertices point along z."""
-    out[:, :] = 0.0
-    for f in range(faces.shape[0]):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        p, q, r = vertices[a], vertices[b], vertices[c]
-        e1x, e1y, e1z = q[0] - p[0], q[1] - p[1], q[2] - p[2]
-        e2x, e2y, e2z = r[0] - p[0], r[1] - p[1], r[2] - p[2]
-        nx, ny, nz = e1y * e2z - e1z * e2y, e1z * e2x - e1x * e2z, e1x * e2y - e1y * e2x
-        for v in (a, b, c):
-            out[v, 0] += nx
-            out[v, 1] += ny
-            out[v, 2] += nz
-    for i in range(out.shape[0]):
-        length = math.sqrt(out[i, 0] ** 2 + out[i, 1] ** 2 + out[i, 2] ** 2)
-        if length > 1e-20:
-            for k in range(3):
-                out[i, k] /= length
-        else:
-            out[i, 2] = 1.0
+class SceneModel(NamedTuple):
+    """All parts of a scene as flat arrays."""
+
+    faces: np.ndarray  # (F, 3) int32
+    label: np.ndarray  # (F,) uint8
+    material: np.ndarray  # (F, 3) float32
+    texels: np.ndarray  # (F, CELLS, CHANNELS) float32
+    focus: np.ndarray  # (K,) ids of the vertices around which shadows are finest: the hand's, or all
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+class Lit(NamedTuple):
+    """A posed mesh with its light, as far as that does not depend on the camera; float32."""
+
+    vertices: np.ndarray  # (N, 3) world, m
+    normals: np.ndarray  # (N, 3)
+    openness: np.ndarray  # (N,), part of the sky that each vertex sees
+    heights: np.ndarray  # (L, S, S), depth map of each light
+    frames: np.ndarray  # (L, 3, 3)
+    lows: np.ndarray  # (L, 2)
+    texel_m: np.float32
+    spread: np.ndarray  # (L,), half the width of each shadow's edge, texels
+    up: np.ndarray  # (3,)
+    direction: np.ndarray  # (L, 3)
+    colour: np.ndarray  # (L, 3)
+    sky: np.ndarray  # (3,)
+    ground: np.ndarray  # (3,)
+
+
+@no_type_check
 @njit(cache=True, nogil=True)
-def sky_openness(vertices, normals, faces, frames, lows, texel_m, size, out):
+def sky_openness(
+    vertices: np.ndarray,
+    normals: np.ndarray,
+    faces: np.ndarray,
+    frames: np.ndarray,
+    lows: np.ndarray,
+    texel_m: float,
+    out: np.ndarray,
+) -> None:
     """Part of the sky that each vertex sees, cosine-weighted, into `out` (N,): ambient occlusion.
 
-    One depth map of size x size texels for each frame (K, 3, 3) of the sky's directions; lows (K, 2) are its corners.
+    One depth map for each frame (K, 3, 3) of the sky's directions; lows (K, 2) are its corners.
     """
+    size = SKY_TEXELS
     heights = np.empty((size, size), np.float32)
     everything = np.full(vertices.shape[0], 1e-3, np.float32)
     out[:] = 1e-3
@@ -76,11 +95,12 @@ def sky_openness(vertices, normals, faces, frames, lows, texel_m, size, out):
         out[i] /= everything[i]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def _lit_fraction(heights, frame, low, texel_m, spread, x, y, z):
+def _lit_fraction(lit: Lit, light: int, x: float, y: float, z: float) -> float:
     """Part of a light that reaches a point: nine taps around it in the light's depth map."""
-    size = heights.shape[0]
+    heights, frame, low = lit.heights[light], lit.frames[light], lit.lows[light]
+    texel_m, spread, size = lit.texel_m, lit.spread[light], heights.shape[0]
     u = (frame[0, 0] * x + frame[0, 1] * y + frame[0, 2] * z - low[0]) / texel_m
     v = (frame[1, 0] * x + frame[1, 1] * y + frame[1, 2] * z - low[1]) / texel_m
     h = frame[2, 0] * x + frame[2, 1] * y + frame[2, 2] * z + _SHADOW_BIAS_M
@@ -94,33 +114,13 @@ def _lit_fraction(heights, frame, low, texel_m, spread, x, y, z):
     return count / 9.0
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True, fastmath=True)
-def shade_point(
-    f,
-    b1,
-    b2,
-    faces,
-    material,
-    texels,
-    vertices,
-    normals,
-    openness,
-    centre,
-    up,
-    light_direction,
-    light_colour,
-    sky,
-    ground,
-    heights,
-    frames,
-    lows,
-    texel_m,
-    spread,
-    out,
-):
+def shade_point(f: int, b1: float, b2: float, model: SceneModel, lit: Lit, centre: np.ndarray, out: np.ndarray) -> None:
     """Radiance leaving one surface point towards the camera, into `out` (3,)."""
-    a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
+    vertices, normals, openness = lit.vertices, lit.normals, lit.openness
+    up, sky, ground = lit.up, lit.sky, lit.ground
+    a, b, c = model.faces[f, 0], model.faces[f, 1], model.faces[f, 2]
     b0 = 1.0 - b1 - b2
     x = b0 * vertices[a, 0] + b1 * vertices[b, 0] + b2 * vertices[c, 0]
     y = b0 * vertices[a, 1] + b1 * vertices[b, 1] + b2 * vertices[c, 1]
@@ -131,7 +131,7 @@ def shade_point(
     sky_open = b0 * openness[a] + b1 * openness[b] + b2 * openness[c]
     i = min(TEXELS - 1, max(0, int(b1 * TEXELS)))
     j = min(TEXELS - 1 - i, max(0, int(b2 * TEXELS)))
-    texel = texels[f, i * (2 * TEXELS + 1 - i) // 2 + j]
+    texel = model.texels[f, i * (2 * TEXELS + 1 - i) // 2 + j]
     # Relief: tilt the normal against the slope, using the triangle's dual basis (g1 . e1 = 1, g1 . e2 = 0).
     e1x, e1y, e1z = vertices[b, 0] - vertices[a, 0], vertices[b, 1] - vertices[a, 1], vertices[b, 2] - vertices[a, 2]
     e2x, e2y, e2z = vertices[c, 0] - vertices[a, 0], vertices[c, 1] - vertices[a, 1], vertices[c, 2] - vertices[a, 2]
@@ -148,7 +148,8 @@ def shade_point(
     nx, ny, nz = nx * over, ny * over, nz * over
     if fx * vx + fy * vy + fz * vz < 0.0:  # the inside of an open surface
         nx, ny, nz = -nx, -ny, -nz
-    scatter, exponent, reflectance = material[f, 0], material[f, 1], material[f, 2] * texel[3]
+    scatter, exponent = model.material[f, 0], model.material[f, 1]
+    reflectance = model.material[f, 2] * texel[3]
     upness = 0.5 + 0.5 * (nx * up[0] + ny * up[1] + nz * up[2])
     for k in range(3):
         albedo = texel[k]
@@ -159,72 +160,48 @@ def shade_point(
     rim = rim * rim * rim * rim * rim * reflectance * sky_open
     for k in range(3):
         out[k] += rim * (ground[k] + upness * (sky[k] - ground[k])) * 6.0
-    for m in range(light_direction.shape[0]):
-        lx, ly, lz = light_direction[m, 0], light_direction[m, 1], light_direction[m, 2]
+    for m in range(lit.direction.shape[0]):
+        lx, ly, lz = lit.direction[m, 0], lit.direction[m, 1], lit.direction[m, 2]
         cosine = nx * lx + ny * ly + nz * lz
         if cosine < -0.45:
             continue
-        lit = _lit_fraction(
-            heights[m],
-            frames[m],
-            lows[m],
-            texel_m,
-            spread[m],
-            x + _SHADOW_BIAS_M * nx,
-            y + _SHADOW_BIAS_M * ny,
-            z + _SHADOW_BIAS_M * nz,
-        )
-        if lit == 0.0:
+        shift = _SHADOW_BIAS_M
+        reached = _lit_fraction(lit, m, x + shift * nx, y + shift * ny, z + shift * nz)
+        if reached == 0.0:
             continue
         for k in range(3):
             wrap = scatter * _WRAP[k]
-            out[k] += texel[k] * light_colour[m, k] * lit * max(0.0, (cosine + wrap) / ((1.0 + wrap) * (1.0 + wrap)))
+            out[k] += texel[k] * lit.colour[m, k] * reached * max(0.0, (cosine + wrap) / ((1.0 + wrap) * (1.0 + wrap)))
         if cosine > 0.0:
             hx, hy, hz = lx + vx, ly + vy, lz + vz
             over = 1.0 / math.sqrt(hx * hx + hy * hy + hz * hz + 1e-20)
             peak = max(0.0, (nx * hx + ny * hy + nz * hz) * over)
             grazing = 1.0 - max(0.0, (vx * hx + vy * hy + vz * hz) * over)
             fresnel = reflectance * (1.0 + 24.0 * grazing * grazing * grazing * grazing * grazing)
-            shine = fresnel * (exponent + 2.0) * 0.125 * math.exp(exponent * math.log(peak + 1e-6)) * cosine * lit
+            shine = fresnel * (exponent + 2.0) * 0.125 * math.exp(exponent * math.log(peak + 1e-6)) * cosine * reached
             for k in range(3):
-                out[k] += shine * light_colour[m, k]
+                out[k] += shine * lit.colour[m, k]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
 def shade_image(
-    window,
-    inverse_depth,
-    face_id,
-    barycentric,
-    label,
-    faces,
-    material,
-    texels,
-    vertices,
-    normals,
-    openness,
-    centre,
-    up,
-    light_direction,
-    light_colour,
-    sky,
-    ground,
-    heights,
-    frames,
-    lows,
-    texel_m,
-    spread,
-    image,
-    mask,
-    depth,
-):
+    window: tuple[int, int, int, int],
+    buffer: ZBuffer,
+    model: SceneModel,
+    lit: Lit,
+    centre: np.ndarray,
+    out: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
     """Resolve the samples of every touched pixel: shade each distinct surface once, weight it by its samples.
 
-    image (H, W, 3) arrives holding the background's radiance and is overwritten; mask (H, W) receives the label that
-    covers at least half of the pixel (or 0); depth (H, W) the nearest depth of that label, m, else infinity.
+    out: image, mask and depth. image (H, W, 3) arrives holding the background's radiance and is overwritten; mask
+    (H, W) receives the label that covers at least half of the pixel (or 0); depth (H, W) the nearest depth of that
+    label, m, else infinity.
     """
     row0, row1, column0, column1 = window
+    image, mask, depth = out
+    label = model.label
     taken = np.empty(SAMPLES * SAMPLES, np.bool_)
     ids = np.empty(SAMPLES * SAMPLES, np.int32)
     distance = np.empty(SAMPLES * SAMPLES, np.float32)
@@ -236,11 +213,11 @@ def shade_image(
             covered = 0
             for n in range(SAMPLES * SAMPLES):
                 rr, ss = r * SAMPLES + n // SAMPLES, s * SAMPLES + n % SAMPLES
-                ids[n] = face_id[rr, ss]
+                ids[n] = buffer.face_id[rr, ss]
                 taken[n] = ids[n] < 0
                 if ids[n] >= 0:
                     covered += 1
-                    distance[n] = 1.0 / inverse_depth[rr, ss]
+                    distance[n] = 1.0 / buffer.inverse_depth[rr, ss]
             if covered == 0:
                 continue
             share = 1.0 / (SAMPLES * SAMPLES)
@@ -272,38 +249,17 @@ def shade_image(
                         taken[m] = True
                         weight += share
                 rr, ss = r * SAMPLES + n // SAMPLES, s * SAMPLES + n % SAMPLES
-                shade_point(
-                    ids[n],
-                    barycentric[rr, ss, 0],
-                    barycentric[rr, ss, 1],
-                    faces,
-                    material,
-                    texels,
-                    vertices,
-                    normals,
-                    openness,
-                    centre,
-                    up,
-                    light_direction,
-                    light_colour,
-                    sky,
-                    ground,
-                    heights,
-                    frames,
-                    lows,
-                    texel_m,
-                    spread,
-                    colour,
-                )
+                b1, b2 = buffer.barycentric[rr, ss, 0], buffer.barycentric[rr, ss, 1]
+                shade_point(ids[n], b1, b2, model, lit, centre, colour)
                 for k in range(3):
                     total[k] += weight * colour[k]
             for k in range(3):
                 image[r, s, k] = total[k]
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def _scramble(state):
+def _scramble(state: np.uint64) -> np.uint64:
     """One splitmix64 step: a well-mixed 64-bit word from a counter (Steele, Lea and Flood 2014)."""
     z = state * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -311,9 +267,9 @@ def _scramble(state):
     return z ^ (z >> np.uint64(31))
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def blur(image, sigma_px, scratch):
+def blur(image: np.ndarray, sigma_px: float, scratch: np.ndarray) -> None:
     """Three-tap separable blur of standard deviation at most 0.7 px, in place; edges repeat."""
     height, width, _ = image.shape
     side = 0.5 * sigma_px * sigma_px  # variance of the kernel (side, 1 - 2 side, side) is 2 side
@@ -330,9 +286,17 @@ def blur(image, sigma_px, scratch):
                 image[r, s, k] = middle * scratch[r, s, k] + side * (scratch[above, s, k] + scratch[below, s, k])
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True, fastmath=True)
-def develop(image, gain, read_noise, shot_noise, tone, seed, out):
+def develop(
+    image: np.ndarray,
+    gain: np.ndarray,
+    read_noise: float,
+    shot_noise: float,
+    tone: np.ndarray,
+    seed: np.uint64,
+    out: np.ndarray,
+) -> None:
     """Sensor: gain (3,) for exposure and white balance, noise, tone curve (a table over [0, 4)), 8 bits."""
     height, width, _ = image.shape
     entries = tone.shape[0]

@@ -7,14 +7,8 @@ def sphere(radius_m: float, rings: int = 16, segments: int = 24) -> tuple[np.nda
     """Vertices (N, 3) and faces (F, 3) of a sphere with its poles on the z axis."""
     polar = np.pi * np.arange(1, rings) / rings
     around = 2 * np.pi * np.arange(segments) / segments
-    ring = np.stack(
-        [
-            np.sin(polar)[:, None] * np.cos(around),
-            np.sin(polar)[:, None] * np.sin(around),
-            np.repeat(np.cos(polar)[:, None], segments, 1),
-        ],
-        -1,
-    )
+    sine, height = np.sin(polar)[:, None], np.repeat(np.cos(polar)[:, None], segments, 1)
+    ring = np.stack([sine * np.cos(around), sine * np.sin(around), height], -1)
     vertices = radius_m * np.concatenate([[[0.0, 0.0, 1.0]], ring.reshape(-1, 3), [[0.0, 0.0, -1.0]]])
     return vertices, _stack_faces(rings - 1, segments)
 

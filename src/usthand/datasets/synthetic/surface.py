@@ -8,11 +8,10 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from usthand.datasets.synthetic.shapes import tube_faces
 from usthand.hand.limits import anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import MANO_TO_OPENPOSE
-
-from .shapes import tube_faces
 
 ARM_LENGTH_M = 0.62  # to the upper arm's middle, so that its end lies outside the images or behind the arm
 ELBOW_M = (0.22, 0.32)  # where the arm bends down towards the body

@@ -1,28 +1,27 @@
-"""Make a whole synthetic capture on disk: rig, videos, labels as a detector would give them, and the truth beside.
+"""Write a synthetic capture: rig, videos, labels as a detector would give them, and the truth.
 
-Everything follows from the configuration: the same one makes the same bytes. The subject, the cameras, the room and
-the labels draw from streams of their own, so that another label level changes the labels and nothing else.
+The same configuration gives the same bytes. The cameras, the motion, the room and the labels each have a random stream
+of their own, so that another label level changes the labels and nothing else.
 """
 
 from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from usthand.capture.rig import MIRROR, Rig, save_rig
 from usthand.capture.settings import CaptureSettings, save_settings
 from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
+from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
 from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
 from usthand.datasets.synthetic.render import project_camera
@@ -32,7 +31,6 @@ from usthand.evaluation.truth import Truth, save_truth
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import N_JOINTS
-from usthand.labels.labels import Labels
 
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
 QUEUED = 8  # frames that wait for an encoder
@@ -42,7 +40,7 @@ OBJECTS = ("none", "held", "standing", "any", "many")
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What to make."""
+    """What a synthetic capture holds."""
 
     views: int = 4
     frames: int = 400
@@ -53,19 +51,31 @@ class SynthConfig:
     """Width and height of the images, px; even."""
     fps: float = 30.0
     objects: str = "none"
-    """What there is beside the hand: none; held, an object in the hand; standing, something between it and a camera;
-    any, one of these; many, an object in the hand and two things that stand in the way."""
+    """What else is in the scene: none; held, an object in the hand; standing, one between the hand and a camera; any,
+    one of these two; many, one in the hand and two between it and cameras."""
     layout: str = "dome"
     """Where the cameras stand: dome or side."""
     side: str = "right"
-    """Whose hand: right or left (the exact mirror of the right one)."""
+    """right, or left (the exact mirror image of the right hand)."""
 
 
-def make_capture(out: str | Path, config: SynthConfig, progress: bool = True) -> Path:
-    """Write a capture folder; it appears under its name only once it is complete.
+def make_capture(out: str | Path, config: SynthConfig, progress: Progress = silent) -> Path:
+    """Write a capture folder with images, labels and exact truth; it appears under its name only once it is complete.
+
+    Args:
+        out: Folder to write; must not exist yet, or be empty.
+        config: What to make.
+        progress: Told after each frame.
+
+    Returns:
+        The folder.
 
     Raises:
-        UsthandError: if something is there already, or the configuration makes no sense.
+        UsthandError: If something is there already, or the configuration makes no sense.
+
+    Example:
+        >>> from usthand.datasets.synthetic.write import SynthConfig, make_capture
+        >>> make_capture("clip", SynthConfig(views=2, frames=30, size=128))
     """
     _check(config)
     with whole_folder(out, "a capture") as partial:
@@ -73,19 +83,16 @@ def make_capture(out: str | Path, config: SynthConfig, progress: bool = True) ->
     return Path(out)
 
 
-def made_capture(folder: Path, config: SynthConfig, progress: bool = True) -> Path:
-    """A capture of these settings: one that was made before, or a new one. The settings lie beside it, in FOLDER.json.
+def made_capture(folder: Path, config: SynthConfig, progress: Progress = silent) -> Path:
+    """The capture of these settings in `folder`, made if it is not there; its settings are beside it in FOLDER.json.
 
     Raises:
-        UsthandError: if the one that is there was made with others.
+        UsthandError: If the capture that is there was made with other settings.
     """
     settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(vars(config), indent=2) + "\n"
     if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
-        raise UsthandError(
-            f"{folder} was made with other settings",
-            "another run's capture is there",
-            "choose another output folder, or remove it",
-        )
+        fix = "choose another output folder, or remove it"
+        raise UsthandError(f"{folder} was made with other settings", "another run's capture is there", fix)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
         settings.write_text(wanted)  # before: a capture that is there has its settings, whenever this is ended
@@ -94,28 +101,24 @@ def made_capture(folder: Path, config: SynthConfig, progress: bool = True) -> Pa
 
 
 def _check(config: SynthConfig) -> None:
-    if config.labels not in LEVELS:
-        known = ", ".join(LEVELS)
-        raise UsthandError(f"no label level is called {config.labels!r}", "a typing error", f"choose one of {known}")
-    if config.side not in ("right", "left"):
-        raise UsthandError(f"no side is called '{config.side}'", "a typing error", "choose right or left")
-    if config.objects not in OBJECTS:
-        known = ", ".join(OBJECTS)
-        raise UsthandError(
-            f"nothing is known of objects {config.objects!r}", "a typing error", f"choose one of {known}"
-        )
+    _choose(config.labels, "label level", LEVELS)
+    _choose(config.side, "side", ("right", "left"))
+    _choose(config.objects, "choice of objects", OBJECTS)
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
-        raise UsthandError("a capture of nothing was asked for", "views, frames or fps is zero", "ask for at least one")
+        raise UsthandError("the capture would be empty", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
-        raise UsthandError(
-            f"images of {config.size} px cannot be encoded", "H.264 wants an even size", "take 128 or 256"
-        )
+        fact = f"images of {config.size} px cannot be encoded"
+        raise UsthandError(fact, "H.264 needs an even size; the hand needs 32 px or more", "choose 128 or 256")
 
 
-def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:
-    rng_rig, rng_motion, rng_scene, rng_labels = (
-        np.random.default_rng(child) for child in np.random.SeedSequence(config.seed).spawn(4)
-    )
+def _choose(value: str, kind: str, known: Iterable[str]) -> None:
+    if value not in known:
+        raise UsthandError(f"no {kind} is called {value!r}", "a typing error", f"choose one of {', '.join(known)}")
+
+
+def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
+    streams = np.random.SeedSequence(config.seed).spawn(4)
+    rng_rig, rng_motion, rng_scene, rng_labels = map(np.random.default_rng, streams)
     hand = load_hand(side="right")
     rig = sample_rig(rng_rig, config.views, config.layout, config.size)
     occluders = sample_occluders(rng_scene, config.objects)
@@ -133,27 +136,26 @@ def _fill(folder: Path, config: SynthConfig, progress: bool) -> None:
     videos = VideoFan(folder, shown, config.fps)
     views = scene.draw_sequence(vertices, joints, THREADS)
     try:
-        for frame, row in enumerate(_tracked(views, config.frames, progress)):
+        for frame, row in enumerate(views):
             visible[frame] = [view.visible for view in row]
             videos.put([view.rgb[:, ::-1] if left else view.rgb for view in row])
+            progress(frame + 1, config.frames, "rendering")
     finally:
         videos.close()
 
     uv, in_image = project(rig, joints)
     labels = noisy_labels(uv, visible, in_image, rng_labels, config.labels, rig.names)
-    truth = Truth(
-        joints.astype(np.float32),
-        vertices,
-        visible,
-        motion.pose.astype(np.float32),
-        shape.astype(np.float32),
-        motion.translation_m.astype(np.float32),
-    )
+    numbers = (joints, vertices, motion.pose, shape, motion.translation_m)
+    joints, vertices, *posture = (values.astype(np.float32) for values in numbers)
+    truth = Truth(joints, vertices, visible, *posture)
     if left:
         widths = [camera.width for camera in rig.cameras]
         labels = {one.side: one for one in (right.mirrored(widths) for right in labels.values())}
         truth = mirrored_truth(truth)
-    _save(folder, labels, truth, config.side)
+    (folder / "labels").mkdir()
+    for name, one in labels.items():
+        one.save(folder / "labels" / f"{name}.npz")
+    save_truth(folder, config.side, truth)
 
 
 def sample_occluders(rng: np.random.Generator, objects: str) -> list[str]:
@@ -163,21 +165,6 @@ def sample_occluders(rng: np.random.Generator, objects: str) -> list[str]:
     kinds = {"any": ("static", *GRASPED), "standing": ("static",)}.get(objects, GRASPED)
     first = str(rng.choice(kinds))
     return [first, "static", "static"] if objects == "many" else [first]
-
-
-def _save(folder: Path, labels: dict[str, Labels], truth: Truth, side: str) -> None:
-    for name, one in labels.items():
-        path = folder / "labels" / f"{name}.npz"
-        path.parent.mkdir(exist_ok=True)
-        one.save(path)
-    save_truth(folder, side, truth)
-
-
-def _tracked(views: Iterator, total: int, progress: bool) -> Iterator:
-    """The same items, with a bar and the time left on the error stream."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress) as bar:
-        yield from bar.track(views, total=total, description="rendering")
 
 
 def pose_hand(hand: HandModel, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
@@ -207,22 +194,20 @@ def project(rig: Rig, joints_world_m: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def mirrored_truth(truth: Truth) -> Truth:
     """The truth of the left hand that is the mirror of a right one: x -> -x."""
-    turned = truth.pose.reshape(-1, 16, 3) * -MIRROR  # a mirror turns rotation vectors the other way round
-    return Truth(
-        truth.joints_world_m * MIRROR,
-        truth.vertices_world_m * np.float32(MIRROR),
-        truth.visible,
-        turned.reshape(truth.pose.shape),
-        truth.shape,
-        truth.translation_m * MIRROR,
-        truth.valid,
+    turned = truth.pose.reshape(-1, 16, 3) * -MIRROR  # a mirror reverses rotation vectors
+    return replace(
+        truth,
+        joints_world_m=truth.joints_world_m * MIRROR,
+        vertices_world_m=truth.vertices_world_m * np.float32(MIRROR),
+        pose=turned.reshape(truth.pose.shape),
+        translation_m=truth.translation_m * MIRROR,
     )
 
 
 class VideoFan:
     """One encoder thread per camera, each fed through a short queue, so that memory stays constant."""
 
-    def __init__(self, folder: Path, rig: Rig, fps: float):
+    def __init__(self, folder: Path, rig: Rig, fps: float) -> None:
         self._pool = ThreadPoolExecutor(len(rig))
         self._queues: list[queue.Queue] = [queue.Queue(QUEUED) for _ in rig.cameras]
         self._jobs: list[Future] = [
@@ -231,7 +216,7 @@ class VideoFan:
         ]
 
     def put(self, images: list[np.ndarray]) -> None:
-        """Hand over one frame of all cameras; waits while the encoders are behind."""
+        """Hand over one frame of all cameras, each (H, W, 3) uint8; waits while the encoders are behind."""
         for job, waiting, image in zip(self._jobs, self._queues, images, strict=True):
             _put(job, waiting, image)
 

@@ -108,7 +108,7 @@ def captures(
         config = regime.capture_config(seed, split)
         rendered = cache / "captures" / capture_name(config) / "exact"
         if not rendered.is_dir():
-            make_capture(rendered, config, progress=False)
+            make_capture(rendered, config)
         whole = _relabelled(rendered, rendered.with_name(labels), labels, seed)
         paths.append(whole if views >= regime.views else _fewer_views(whole, views))
         progress(number + 1, len(seeds), f"captures of {regime.name}")

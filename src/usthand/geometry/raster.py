@@ -1,11 +1,14 @@
 """Triangles to depth: camera projection with lens distortion, a perspective-correct z-buffer, orthographic depth maps.
 
-Everything here is numba, holds no state and releases the GIL, so images can be drawn by several threads at once.
+Numba compiles the functions (`no_type_check` keeps run-time type checks from wrapping them). They hold no state and
+release the GIL, so several threads can draw images at once.
 Pixel centres lie at integer coordinates, as in OpenCV.
 """
 
+from __future__ import annotations
+
 import math
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import numpy as np
 from numba import njit
@@ -13,14 +16,37 @@ from numba import njit
 from usthand.geometry.lenses import FISHEYE, PINHOLE, THIN_PRISM
 
 NEAR_M = 0.02  # triangles nearer to the camera than this are dropped, not clipped
-SAMPLES = 2  # supersampling per axis: 2 x 2 depth samples a pixel
 _OUTSIDE = -1.0  # depth that marks a vertex the lens cannot see
 _EDGE = -1e-5  # barycentric slack: rounding must not open cracks between neighbouring triangles
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+class ZBuffer(NamedTuple):
+    """The nearest surface at each sample of an image; what `rasterise` fills."""
+
+    inverse_depth: np.ndarray  # (h, w) float32, 1/m; 0 where empty
+    face_id: np.ndarray  # (h, w) int32; -1 where empty
+    barycentric: np.ndarray  # (h, w, 2) float32, perspective-correct weights of the triangle's second and third vertex
+
+    def clear(self) -> None:
+        """Empty it; the barycentrics of empty samples mean nothing."""
+        self.inverse_depth.fill(0.0)
+        self.face_id.fill(-1)
+
+
+def empty_buffer(height: int, width: int) -> ZBuffer:
+    """A cleared z-buffer of so many samples."""
+    buffer = ZBuffer(
+        np.empty((height, width), np.float32),
+        np.empty((height, width), np.int32),
+        np.empty((height, width, 2), np.float32),
+    )
+    buffer.clear()
+    return buffer
+
+
+@no_type_check
 @njit(cache=True, nogil=True)
-def _pinhole_limit(k):
+def _pinhole_limit(k: np.ndarray) -> float:
     """Largest undistorted radius up to which OpenCV's radial polynomial still grows; beyond it, images fold back."""
     previous = 0.0
     for step in range(1, 400):
@@ -33,9 +59,9 @@ def _pinhole_limit(k):
     return 4.0
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def _bend(x, y, k, lens):
+def _bend(x: float, y: float, k: np.ndarray, lens: int) -> tuple[float, float]:
     """`usthand.geometry.lenses.distort` for one point: `lens` and the twelve coefficients `k` are as in `Cameras`."""
     r2 = x * x + y * y
     if lens == PINHOLE or lens == THIN_PRISM:
@@ -60,9 +86,17 @@ def _bend(x, y, k, lens):
     return xd, yd
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def project_vertices(points, rotation, translation, matrix, k, lens, out):
+def project_vertices(
+    points: np.ndarray,
+    rotation: np.ndarray,
+    translation: np.ndarray,
+    matrix: np.ndarray,
+    k: np.ndarray,
+    lens: int,
+    out: np.ndarray,
+) -> None:
     """Project world points (N, 3) m into `out` (N, 3): u px, v px, depth m; depth -1 where the lens cannot see.
 
     `lens` and the twelve coefficients `k` are as in `usthand.geometry.cameras.Cameras`.
@@ -91,29 +125,28 @@ def project_vertices(points, rotation, translation, matrix, k, lens, out):
         out[i, 2] = z
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def rasterise(screen, faces, inverse_depth, face_id, barycentric):
-    """Draw triangles into a supersampled z-buffer.
+def rasterise(screen: np.ndarray, faces: np.ndarray, buffer: ZBuffer, samples: int) -> tuple[int, int, int, int]:
+    """Draw triangles into a z-buffer of samples x samples to a pixel, which the caller passes cleared.
 
-    screen (N, 3): u px, v px, depth m of the vertices. faces (F, 3). The buffers have SAMPLES rows and columns a pixel:
-    inverse_depth (h, w) 1/m, zero where empty; face_id (h, w), -1 where empty; barycentric (h, w, 2), weights of the
-    triangle's second and third vertex, perspective-correct. The caller passes them cleared. Returns (row0, row1,
-    column0, column1) of the touched samples.
+    screen (N, 3): u px, v px, depth m of the vertices; triangles with a vertex of negative depth are left out.
+    faces (F, 3). Returns (row0, row1, column0, column1) of the touched samples.
     """
+    inverse_depth, face_id, barycentric = buffer
     height, width = inverse_depth.shape
     row_lo, row_hi, column_lo, column_hi = height, 0, width, 0
-    offset = 0.5 * SAMPLES - 0.5  # sample i lies at pixel (i - offset) / SAMPLES
+    offset = 0.5 * samples - 0.5  # sample i lies at pixel (i - offset) / samples
     for f in range(faces.shape[0]):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         if screen[a, 2] < 0 or screen[b, 2] < 0 or screen[c, 2] < 0:
             continue
-        ua = screen[a, 0] * SAMPLES + offset
-        va = screen[a, 1] * SAMPLES + offset
-        ub = screen[b, 0] * SAMPLES + offset
-        vb = screen[b, 1] * SAMPLES + offset
-        uc = screen[c, 0] * SAMPLES + offset
-        vc = screen[c, 1] * SAMPLES + offset
+        ua = screen[a, 0] * samples + offset
+        va = screen[a, 1] * samples + offset
+        ub = screen[b, 0] * samples + offset
+        vb = screen[b, 1] * samples + offset
+        uc = screen[c, 0] * samples + offset
+        vc = screen[c, 1] * samples + offset
         c0 = max(0, math.ceil(min(ua, ub, uc)))
         c1 = min(width - 1, math.floor(max(ua, ub, uc)))
         r0 = max(0, math.ceil(min(va, vb, vc)))
@@ -153,9 +186,23 @@ def rasterise(screen, faces, inverse_depth, face_id, barycentric):
     return row_lo, row_hi + 1, column_lo, column_hi + 1
 
 
-@no_type_check  # numba compiles it: nothing may be wrapped around it
+@no_type_check
 @njit(cache=True, nogil=True)
-def light_map(points, faces, frame, low, texel_m, out):
+def interpolate(buffer: ZBuffer, faces: np.ndarray, values: np.ndarray, out: np.ndarray) -> None:
+    """Carry one value per vertex, values (N,), to the covered samples of `out` (h, w), perspective-correct."""
+    for r in range(out.shape[0]):
+        for s in range(out.shape[1]):
+            f = buffer.face_id[r, s]
+            if f >= 0:
+                b, c = buffer.barycentric[r, s, 0], buffer.barycentric[r, s, 1]
+                out[r, s] = (1.0 - b - c) * values[faces[f, 0]] + b * values[faces[f, 1]] + c * values[faces[f, 2]]
+
+
+@no_type_check
+@njit(cache=True, nogil=True)
+def light_map(
+    points: np.ndarray, faces: np.ndarray, frame: np.ndarray, low: np.ndarray, texel_m: float, out: np.ndarray
+) -> None:
     """Orthographic depth map seen from a light: `out` (S, S) receives the largest height along the light's direction.
 
     frame (3, 3): rows are the map's two axes and the unit direction towards the light. low (2,): the map's corner in
