@@ -54,7 +54,7 @@ def test_every_public_name_is_documented(name):
 def test_every_door_is_narrow_and_has_an_example(name):
     door = getattr(usthand, name)
     assert len(inspect.signature(door).parameters) <= MOST_ARGUMENTS
-    assert "Example:" in inspect.getdoc(door)
+    assert "Examples:" in inspect.getdoc(door)
 
 
 def test_the_import_is_light_and_loads_no_torch():

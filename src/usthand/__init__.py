@@ -2,11 +2,11 @@
 
 Everything that a script or a notebook needs is here, and loaded when it is first used: `import usthand` is instant.
 
-Example:
+Examples:
     >>> import usthand
     >>> capture = usthand.open_capture("clip")
     >>> labels = usthand.load_labels(capture, "right")
-    >>> result = usthand.fit_labels(capture.rig, labels)
+    >>> result = usthand.fit_labels(capture.rig, labels, usthand.FitConfig(fps=capture.fps))
     >>> result.joints_world_m.shape
     (111, 21, 3)
 """

@@ -80,10 +80,11 @@ class Source:
 class Capture:
     """An opened capture; `open_capture` makes one. It holds no frames: `read` decodes them one by one.
 
-    Example:
-        >>> capture = open_capture("clip")
-        >>> for frame, image in capture.read(capture.rig.names[0], stop=3):
-        ...     print(frame, image.shape)
+    Examples:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> capture.n_frames, capture.fps, capture.rig.names
+        >>> frame, image = next(iter(capture.read(capture.rig.names[0], stop=1)))  # image: (height, width, 3) RGB
     """
 
     path: Path
@@ -255,9 +256,10 @@ def open_capture(path: str | Path) -> Capture:
         UsthandError: If the folder, the rig or a camera's source is missing, a size differs from the rig's, or the
             lengths differ and no offsets are stated.
 
-    Example:
-        >>> capture = open_capture("clip")
-        >>> print(capture.n_frames, capture.fps, capture.rig.names)
+    Examples:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> capture.n_frames, capture.fps, capture.rig.names
     """
     path = Path(path)
     check_folder(path)

@@ -46,7 +46,12 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class CreateConfig:
-    """How a capture is made of videos and a calibration."""
+    """How a capture is made of videos and a calibration.
+
+    Examples:
+        >>> import usthand
+        >>> config = usthand.CreateConfig(format="anipose", scale=0.025, names={"left": "GOPRO_17.mp4"})
+    """
 
     format: Format = "auto"
     """Of the calibration; auto recognises it."""
@@ -95,10 +100,11 @@ def create_capture(
     Raises:
         UsthandError: If `out` is there, or videos, calibration and each other do not fit. Nothing is written then.
 
-    Example:
-        >>> config = CreateConfig(scale=0.025, names={"left": "GOPRO_17.mp4"})
-        >>> made = create_capture("raw", "raw/calibration.toml", "clip", config)
-        >>> print(made.capture.n_frames, made.capture.fps, made.fps_from)
+    Examples:
+        >>> import usthand
+        >>> config = usthand.CreateConfig(offsets={"cam1": 1})  # cam1 started one frame later than the others
+        >>> made = usthand.create_capture("raw", "config.toml", "own", config)
+        >>> made.capture.n_frames, made.fps_from
     """
     found = find_calibration(calibration, config.format, config.images)
     footage = match_videos(found.names, list_videos(videos), config.names)

@@ -39,10 +39,11 @@ CAMERA_KEYS = {"name", "size", "matrix", "distortion", "model", "rotation", "tra
 class Camera:
     """One calibrated camera. Pixel centres lie at integer coordinates.
 
-    Example:
-        >>> camera = load_calibration("config.toml").cameras[0]
-        >>> print(camera.name, camera.size, camera.matrix[0, 0])  # focal length, px
-        >>> print(camera.centre_world)  # where it stands, in the rig's unit of length
+    Examples:
+        >>> import usthand
+        >>> camera = usthand.load_calibration("config.toml").cameras[0]
+        >>> camera.name, camera.size, camera.matrix[0, 0]  # name, (width, height) in px, focal length in px
+        >>> camera.centre_world  # where it stands, in the rig's unit of length
     """
 
     name: str
@@ -104,10 +105,12 @@ class Camera:
 class Rig:
     """Cameras that share one world frame.
 
-    Example:
-        >>> rig = open_capture("clip").rig
-        >>> print(rig.names, rig.unit_source)
-        >>> uv_px, depth = project(rig.tensors(), torch.zeros(1, 3))  # where each camera sees the world's origin
+    Examples:
+        >>> import torch, usthand
+        >>> from usthand.geometry.cameras import project
+        >>> rig = usthand.open_capture("clip").rig
+        >>> rig.names, rig.unit_source
+        >>> uv_px, depth_m = project(rig.tensors(), torch.zeros(1, 3))  # where each camera sees the world's origin
     """
 
     cameras: tuple[Camera, ...]

@@ -72,13 +72,10 @@ def check_capture(capture: Path | str | Capture, progress: Progress = silent) ->
     Raises:
         UsthandError: If there is no folder, rig or label, or rig and labels do not belong together at all.
 
-    Example:
-        from usthand.diagnostics.check import check_capture
-        from usthand.diagnostics.write import as_text
-
-        report = check_capture("clip")
-        print(as_text(report))
-        print([finding.fault for finding in report.findings])
+    Examples:
+        >>> import usthand
+        >>> report = usthand.check_capture("clip")
+        >>> [finding.sentence for finding in report.findings]  # empty: nothing wrong was found
     """
     return check_facts(read_facts(capture.path if isinstance(capture, Capture) else capture), progress)
 

@@ -18,13 +18,6 @@ def evaluate(
 ) -> dict[str, object]:
     """Measure how good a result is: against truth where the capture has one, else against its labels.
 
-    Example:
-        >>> import usthand
-        >>> capture = usthand.open_capture("clip")
-        >>> result = usthand.load_result("fit.npz")
-        >>> numbers = usthand.evaluate(result, capture)
-        >>> spread_mm = numbers["palm_spread_mm"]
-
     Args:
         result: What to measure.
         capture: What the result was made from; None measures only how steady the result is.
@@ -37,6 +30,12 @@ def evaluate(
     Raises:
         UsthandError: If there is no capture to leave a camera out of, the result has used that camera, or the capture
             has several hands of the result's side and none was named.
+
+    Examples:
+        >>> import usthand
+        >>> result, capture = usthand.load_result("fit.npz"), usthand.open_capture("clip")
+        >>> numbers = usthand.evaluate(result, capture)
+        >>> numbers["label_residual_median_px"], numbers["jitter_mm"]
     """
     if capture is None:
         if leave_out is not None:

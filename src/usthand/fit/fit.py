@@ -63,14 +63,12 @@ def fit_labels(
         UsthandError: If fewer than two views have labels, the rig lacks a camera of the labels, or no frame is seen by
             two views.
 
-    Example:
-        ```python
-        from usthand import fit_labels, load_labels, open_capture
-
-        clip = open_capture("clip")
-        result = fit_labels(clip.rig, load_labels(clip, "right"))
-        result.save("hand.npz")
-        ```
+    Examples:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> labels = usthand.load_labels(capture, "right")
+        >>> result = usthand.fit_labels(capture.rig, labels, usthand.FitConfig(fps=capture.fps))
+        >>> result.joints_world_m.shape, result.std_mm.shape  # (T, 21, 3), (T, 21)
     """
     rig, labels = _aligned(rig, labels)
     _check_views(rig, labels.mask)
@@ -136,14 +134,12 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
     Raises:
         UsthandError: As `fit_labels`.
 
-    Example:
-        ```python
-        from usthand import load_labels, open_capture, triangulate
-
-        clip = open_capture("clip")
-        result = triangulate(clip.rig, load_labels(clip, "right"), smooth_fps=clip.fps)
-        result.joints_world_m.shape  # (T, 21, 3), metres
-        ```
+    Examples:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> labels = usthand.load_labels(capture, "right")
+        >>> raw = usthand.triangulate(capture.rig, labels)
+        >>> smoothed = usthand.triangulate(capture.rig, labels, smooth_fps=capture.fps)
     """
     rig, labels = _aligned(rig, labels)
     _check_views(rig, labels.mask)

@@ -50,7 +50,12 @@ class MotionScales:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Settings of the sequence fit; the defaults come from the measurements in docs/notes/fit.md."""
+    """Settings of the sequence fit; the defaults come from the measurements in docs/notes/fit.md.
+
+    Examples:
+        >>> import usthand
+        >>> config = usthand.FitConfig(fps=60.0, joint_model="rigid")
+    """
 
     fps: float = 30.0
     """Frames per second of the capture."""

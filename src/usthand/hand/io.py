@@ -53,15 +53,11 @@ def load_hand(path: str | Path | None = None, side: str = "right", dtype: torch.
     Raises:
         UsthandError: If the file is missing, unreadable, of another layout or of a left hand, or `side` is neither.
 
-    Example:
-        ```python
-        import torch
-        from usthand import load_hand
-
-        hand = load_hand(side="left")
-        posed = hand.with_shape(torch.zeros(10)).with_pose(hand.rotations(torch.zeros(48), flat_hand_mean=True))
-        posed.vertices.shape, posed.joints.shape  # (778, 3), (21, 3), metres
-        ```
+    Examples:
+        >>> import torch, usthand
+        >>> hand = usthand.load_hand(side="right")
+        >>> shaped = hand.with_shape(torch.zeros(10))
+        >>> shaped.with_pose(hand.rotations(torch.zeros(48), flat_hand_mean=True)).vertices.shape  # (778, 3), metres
     """
     if side not in SIDES:
         raise UsthandError(

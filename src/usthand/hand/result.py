@@ -53,14 +53,12 @@ class Result:
     Raises:
         ValueError: On a wrong shape, a number that is not finite, or an unknown side or joint model.
 
-    Example:
-        ```python
-        from usthand import load_result
-
-        result = load_result("hand.npz").keep(max_std_mm=5)
-        tip = result.joint("index_tip")  # (T, 3), world, metres
-        sure = result.joint_valid[:, 8]  # (T,), where its standard deviation is at most 5 mm
-        ```
+    Examples:
+        >>> import usthand
+        >>> result = usthand.load_result("fit.npz")
+        >>> result.joint("index_tip")  # (T, 3), metres, world
+        >>> result.keep(max_std_mm=5).joint_valid.mean()  # share of the joints that are certain to 5 mm
+        >>> result.to_order("mano").shape  # (T, 21, 3) in MANO's order
     """
 
     joints_world_m: Float[np.ndarray, "T 21 3"]
@@ -223,13 +221,10 @@ def load_result(path: str | Path) -> Result:
     Raises:
         UsthandError: If the file is missing, no result, cut short, edited, or of a later version.
 
-    Example:
-        ```python
-        from usthand import load_result
-
-        result = load_result("hand.npz")
-        result.joints_world_m.shape, result.std_mm.shape  # (T, 21, 3) metres, (T, 21) millimetres
-        ```
+    Examples:
+        >>> import usthand
+        >>> result = usthand.load_result("fit.npz")
+        >>> result.side, result.method, len(result), int(result.valid.sum())
     """
     path = Path(path)
     data = _read_arrays(path)

@@ -39,11 +39,10 @@ def detect_labels(
     Raises:
         UsthandError: If labels exist, the rig has one camera, the detector is unknown or stops, or no hand was found.
 
-    Example:
+    Examples:
         >>> import usthand
-        >>> capture = usthand.open_capture("clip")
-        >>> report = usthand.detect_labels(capture, overwrite=True)
-        >>> right = report["right"]
+        >>> report = usthand.detect_labels(usthand.open_capture("clip"), overwrite=True)  # doctest: +SKIP
+        >>> report["right"].uv_px.shape  # doctest: +SKIP
     """
     if isinstance(detector, str) and detector not in DETECTORS:
         raise UsthandError(

@@ -39,7 +39,12 @@ MIRRORED_BELOW = 0.2
 
 @dataclass(frozen=True)
 class ImportConfig:
-    """How other programs' files are read."""
+    """How other programs' files are read.
+
+    Examples:
+        >>> import usthand
+        >>> config = usthand.ImportConfig(format="openpose", first_frame=1, max_hands=2)
+    """
 
     format: str = "auto"
     """One of `FORMATS`, or "auto" to tell by the files' content."""
@@ -72,11 +77,11 @@ def import_labels(
         UsthandError: If labels exist, cameras or frame numbers do not match, a file is damaged or of no known layout,
             or no hand was found in two views at once.
 
-    Example:
+    Examples:
         >>> import usthand
-        >>> capture = usthand.open_capture("clip")
-        >>> report = usthand.import_labels(capture, "openpose_json", usthand.ImportConfig(overwrite=True))
-        >>> right = report["right"]
+        >>> config = usthand.ImportConfig(overwrite=True)
+        >>> report = usthand.import_labels(usthand.open_capture("clip"), "openpose", config)
+        >>> report["right"].confidence.shape  # (T, V, 21); 0 where missing
     """
     source, rig = Path(source), capture.rig
     check_writable(capture, config.overwrite, f"usthand import-labels {capture.path} {source} --overwrite")

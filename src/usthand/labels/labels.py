@@ -48,7 +48,14 @@ class Detection:
 
 @dataclass(frozen=True)
 class Labels:
-    """Pseudo-labels of one hand over a capture."""
+    """Pseudo-labels of one hand over a capture.
+
+    Examples:
+        >>> import usthand
+        >>> labels = usthand.load_labels(usthand.open_capture("clip"), "right")
+        >>> labels.uv_px.shape, labels.mask.mean()  # (T, V, 21, 2), and the share of joints that are labelled
+        >>> labels.without(labels.cameras[0]).cameras
+    """
 
     uv_px: Float[np.ndarray, "T V J 2"]
     """Pixel positions, float32, pixel centres at integers; 0 where missing."""
@@ -189,11 +196,10 @@ def load_labels(capture: Capture, side: str) -> Labels:
         UsthandError: If the file is missing or damaged, names a camera that the rig lacks, has another number of
             frames, or has labels in fewer than two views, from which nothing can be triangulated.
 
-    Example:
+    Examples:
         >>> import usthand
-        >>> capture = usthand.open_capture("clip")
-        >>> labels = usthand.load_labels(capture, "right")
-        >>> right_index_tip_px = labels.uv_px[:, :, 8]
+        >>> labels = usthand.load_labels(usthand.open_capture("clip"), "right")
+        >>> index_tip_px = labels.uv_px[:, :, 8]  # (T, V, 2)
     """
     hand_side(side)
     path = Path(capture.labels_path(side))

@@ -41,7 +41,12 @@ Image8 = UInt8[np.ndarray, "H W 3"]
 
 @dataclass(frozen=True)
 class OverlayConfig:
-    """What is drawn, and how large."""
+    """What is drawn, and how large.
+
+    Examples:
+        >>> import usthand
+        >>> config = usthand.OverlayConfig(crop=True, mesh=False)
+    """
 
     crop: bool = False
     """A square around each hand, side by side, instead of the whole image."""
@@ -257,12 +262,6 @@ def write_overlays(
 ) -> list[Path]:
     """Draw results over the footage: a video for each camera, and one contact sheet, cropped to the hand.
 
-    Example:
-        >>> import usthand
-        >>> capture = usthand.open_capture("clip")
-        >>> result = usthand.load_result("fit.npz")
-        >>> paths = usthand.write_overlays(capture, [result], "clip/overlay")
-
     Args:
         capture: The footage that the results were made from.
         results: One or more, for instance of both hands.
@@ -277,6 +276,11 @@ def write_overlays(
     Raises:
         UsthandError: If there is no result, one of them belongs to another rig or a longer capture, or a file is there
             already and `overwrite` is not set; nothing is written then.
+
+    Examples:
+        >>> import usthand
+        >>> result, capture = usthand.load_result("fit.npz"), usthand.open_capture("clip")
+        >>> paths = usthand.write_overlays(capture, [result], "overlay", usthand.OverlayConfig(crop=True))
     """
     _check(capture, results)
     videos = {name: Path(out) / f"overlay_{name}.mp4" for name in capture.rig.names}

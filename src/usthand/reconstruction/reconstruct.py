@@ -35,7 +35,12 @@ from usthand.training.checkpoint import SHIPPED, load_checkpoint
 
 @dataclass(frozen=True)
 class ReconstructConfig:
-    """How hands are reconstructed."""
+    """How hands are reconstructed.
+
+    Examples:
+        >>> import usthand
+        >>> config = usthand.ReconstructConfig(answer="network", leave_out="cam0")
+    """
 
     leave_out: str | None = None
     """A camera not to use."""
@@ -94,11 +99,12 @@ def reconstruct(
     Raises:
         UsthandError: If there is no such device, no network in `run`, no such hand, or the labels place no frame.
 
-    Example:
-        >>> from usthand import open_capture, reconstruct
-        >>> hands = reconstruct(open_capture("clip"))  # doctest: +SKIP
-        >>> hands.joints_world_m.shape  # doctest: +SKIP
-        (120, 21, 3)
+    Examples:
+        >>> import usthand
+        >>> capture = usthand.open_capture("clip")
+        >>> config = usthand.ReconstructConfig(answer="network")
+        >>> result = usthand.reconstruct(capture, side="right", config=config)
+        >>> result.method, result.vertices_world_m.shape  # "usthand network", (T, 778, 3)
     """
     config = config or ReconstructConfig()
     final = config.answer == "final"

@@ -84,7 +84,12 @@ def from_nothing(preset: Preset) -> Preset:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What a user chooses for a training (`usthand.training.loop.train`)."""
+    """What a user chooses for a training (`usthand.training.loop.train`).
+
+    Examples:
+        >>> import usthand
+        >>> config = usthand.TrainConfig(preset="paper", side="right", device="cuda")
+    """
 
     preset: Literal["tiny", "paper"] | Preset = "tiny"
     """`tiny` for a CPU, `paper` for the published sizes, or settings of one's own."""

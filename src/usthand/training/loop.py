@@ -162,10 +162,10 @@ def train(
     Raises:
         UsthandError: If there is no such device, no capture or label, or `out` holds a run with other settings.
 
-    Example:
-        >>> from usthand import TrainConfig, open_capture, reconstruct, train
-        >>> run = train(["clip"], "runs/clip", TrainConfig(steps=300))  # doctest: +SKIP
-        >>> reconstruct(open_capture("clip"), run).save("hands.npz")  # doctest: +SKIP
+    Examples:
+        >>> import usthand
+        >>> config = usthand.TrainConfig(side="right", steps=300)
+        >>> best = usthand.train(["clip"], "runs/clip", config)  # doctest: +SKIP
     """
     config = config or TrainConfig()
     check_device(config.device)

@@ -78,9 +78,10 @@ def load_calibration(
     Raises:
         UsthandError: If it is not there, of no known format, incomplete, or a camera is impossible.
 
-    Example:
-        >>> rig = load_calibration("calibration.toml", scale=0.025)  # an Anipose file whose unit is a square of 25 mm
-        >>> print(rig.names, rig.unit_source)
+    Examples:
+        >>> import usthand
+        >>> rig = usthand.load_calibration("config.toml")  # Caliscope, Anipose, EasyMocap, ...: recognised by itself
+        >>> rig.names, rig.metric, rig.unit_source
     """
     return build_rig(find_calibration(path, format, images), scale, sizes)
 

@@ -73,7 +73,7 @@ def make_capture(out: str | Path, config: SynthConfig, progress: Progress = sile
     Raises:
         UsthandError: If something is there already, or the configuration makes no sense.
 
-    Example:
+    Examples:
         >>> from usthand.datasets.synthetic.write import SynthConfig, make_capture
         >>> make_capture("clip", SynthConfig(views=2, frames=30, size=128))
     """
