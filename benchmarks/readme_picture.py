@@ -15,9 +15,8 @@ import numpy as np
 import tyro
 from PIL import Image, ImageDraw, ImageFont
 
-from support.stand_in import make_capture
 from usthand.capture.capture import Capture, open_capture
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
 from usthand.fit.fit import triangulate

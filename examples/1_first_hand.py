@@ -8,8 +8,7 @@ It leaves a folder `clip`, which the other examples use.
 from pathlib import Path
 
 import usthand
-from support.stand_in import make_capture
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 
 CLIP = Path("clip")
 

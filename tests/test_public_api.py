@@ -98,8 +98,7 @@ def python_blocks(page: Path) -> list[str]:
 
 def test_the_readmes_python_runs(tmp_path):
     """In a folder with the clip that the README's commands make: a synthetic one stands in for it."""
-    from support.stand_in import make_capture
-    from usthand.datasets.synthetic.write import SynthConfig
+    from usthand.datasets.synthetic.write import SynthConfig, make_capture
 
     make_capture(tmp_path / "clip", SynthConfig(views=3, frames=8, size=96, labels="exact"))
     (snippet,) = python_blocks(ROOT / "README.md")

@@ -12,7 +12,6 @@ from io import BytesIO
 import numpy as np
 import pytest
 
-from support.stand_in import make_capture
 from support.trainings import SHORT, state_of
 from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
@@ -21,7 +20,7 @@ from usthand.data import footage as footage_module
 from usthand.data.crop_cache import CropSet, ShardedCrops, sharded
 from usthand.data.footage import footage_of
 from usthand.data.prepare import fit_hand, load_hand_2d
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.labels.labels import load_labels
 from usthand.training.config import TrainConfig
 from usthand.training.loop import train

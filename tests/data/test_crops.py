@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 import av
 import numpy as np
 import pytest
@@ -204,6 +202,6 @@ def test_a_reader_that_stops_early_ends_well_and_faults_are_told(capture, crops,
         data = (capture.path / f"{name}.mp4").read_bytes()
         (tmp_path / f"{name}.mp4").write_bytes(data)
     opened = open_capture(tmp_path)
-    write_video(tmp_path / "b.mp4", film(70, 1), Fraction(30))
+    write_video(tmp_path / "b.mp4", film(70, 1), 30)
     with pytest.raises(UsthandError, match="ends at frame 69 of 150"):
         list(read_crops(opened, ("a", "b"), crops, 32, False))

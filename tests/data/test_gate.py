@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from support.networks import make_inputs, make_model, run
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.data.batches import GATE_DROPOUT, make_batch, make_gate
 from usthand.data.crops import CropConfig
 from usthand.data.footage import footage_of
 from usthand.data.prepare import fit_hand, load_hand_2d
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.geometry.affine import affine_apply
 from usthand.geometry.cameras import Cameras, project
 from usthand.network.heatmaps import NO_PEAK, Gate, HeatmapHead, cell_centres, soft_argmax

@@ -12,14 +12,13 @@ import torch
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.common.errors import UsthandError
 from usthand.datasets import hanco, reader
 from usthand.datasets.base import check_recording, write_recording
 from usthand.datasets.hanco_write import HAND_PX, crop_matrices, cut_undistorted, write_hanco
 from usthand.datasets.importing import DatasetConfig, import_recordings, report_lines
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.truth import load_truth
 from usthand.geometry.cameras import project
 from usthand.hand.io import hand_from_arrays, load_hand, mano_layout

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from support.fit_scene import rig_in_unit
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import save_rig
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.evaluate import evaluate
 from usthand.fit.fit import fit_labels
 from usthand.fit.sequence import FitConfig
@@ -27,7 +26,7 @@ def captures(tmp_path_factory):
     """One capture with truth; its rig in metres, and without scale in three units."""
     folder = tmp_path_factory.mktemp("units")
     config = SynthConfig(views=3, frames=8, labels="light", size=128, seed=3)
-    captures = {"metric": make_capture(folder / "metric", config, progress=False)}
+    captures = {"metric": make_capture(folder / "metric", config)}
     for name, unit_m in UNITS_M.items():
         path = folder / name
         shutil.copytree(folder / "metric", path)

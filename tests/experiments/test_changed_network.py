@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from support.networks import make_inputs, run
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.bench.changed_network import CHANGES, reconstruct_changed
 from usthand.hand.io import load_hand
 from usthand.network.config import TINY

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.data.batches import Targets
 from usthand.data.crops import CropConfig
 from usthand.datasets.synthetic.scene import sample_rig
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.hamuco.model import (
     ROOT,
     UNIT_M,

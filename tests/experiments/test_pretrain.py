@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
-from usthand.cli.experiments import pretrain
-from usthand.cli.experiments import pretrain as pretraining
 from usthand.common.errors import UsthandError
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
+from usthand.experiments import pretrain as pretraining
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig, capture_config, export_weights, pretraining_preset
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand

@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from support.fit_scene import make_scene, rig_in_unit
-from support.stand_in import make_capture
 from support.trainings import SHORT
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import Rig, save_rig
 from usthand.data.prepare import consensus_labels, fit_hand, load_hand_2d
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import steadiness
 from usthand.fit.fit import fit_labels
 from usthand.fit.kinematics import articulation

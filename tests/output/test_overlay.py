@@ -64,9 +64,9 @@ def test_mesh_covers_what_opencv_fills():
     rng = np.random.default_rng(1)
     corners = rng.uniform(5, 90, size=(20, 3, 2))
     for triangle in corners:
-        nearness, value = np.zeros((100, 100), np.float32), np.zeros((100, 100), np.float32)
-        draw._fill_mesh(triangle, np.ones(3), np.ones(3), np.array([[0, 1, 2]]), nearness, value)
-        ours = nearness > 0
+        buffer = raster.empty_buffer(100, 100)
+        raster.rasterise(np.c_[triangle, np.ones(3)], np.array([[0, 1, 2]], np.int32), buffer, 1)
+        ours = buffer.inverse_depth > 0
         theirs = np.zeros((100, 100), np.uint8)
         cv2.fillConvexPoly(theirs, np.round(triangle * 256).astype(np.int32), 1, shift=8)
         # OpenCV also fills the pixels that the edge touches: a band of one pixel around ours.

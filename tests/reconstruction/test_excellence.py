@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from support.stand_in import make_capture
+from support.check_captures import labelled_rig
 from usthand.capture.capture import open_capture
 from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.datasets.synthetic.noise import HEAVY, LIGHT
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import load_truth
 from usthand.fit.canonical import canonical_hand

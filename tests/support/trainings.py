@@ -6,8 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from support.stand_in import make_capture
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.hand.io import load_hand
 from usthand.network.config import ModelConfig
 from usthand.training.checkpoint import load_checkpoint
@@ -32,7 +31,7 @@ SHORT = Preset(MODEL, train=OptimisationConfig(steps=6, clips=2, clip_frames=2, 
 
 def small_capture(folder: Path) -> Path:
     """Three cameras, 24 frames, exact labels."""
-    return make_capture(folder, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3), progress=False)
+    return make_capture(folder, SynthConfig(views=3, frames=24, labels="exact", size=128, seed=3))
 
 
 def state_of(run: Path, name: str = "last") -> dict[str, Tensor]:

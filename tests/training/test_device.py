@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.cli import main
 from usthand.common.device import check_device
 from usthand.common.errors import UsthandError
 from usthand.data.batches import make_batch
-from usthand.datasets.synthetic.write import SynthConfig
+from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.network.config import ModelConfig
 from usthand.reconstruction.inference import SPREAD_SAMPLES, _chunk, _shared_noise

@@ -57,7 +57,7 @@ ImagesByFrame = dict[tuple[int, int], Path]
 """By (frame, camera)."""
 
 
-class Calibration(NamedTuple):
+class FrameCalibration(NamedTuple):
     """All cameras of one frame."""
 
     matrix: Float[np.ndarray, "V 3 3"]
@@ -175,7 +175,7 @@ def _ref(path: Path | None, place: np.ndarray) -> ImageRef | Path | None:
 # ---- cameras -------------------------------------------------------------------------------------------------------
 
 
-def _read_calibration(file: Path) -> Calibration | None:
+def _read_calibration(file: Path) -> FrameCalibration | None:
     """None where there is no file."""
     data = _read(file)
     if data is None:
@@ -187,10 +187,10 @@ def _read_calibration(file: Path) -> Calibration | None:
     shaped = k.shape[1:] == (3, 3) and m.shape == (len(k), 4, 4)
     if not (shaped and np.isfinite(k).all() and np.isfinite(m).all()):
         raise _broken(file, f"has K of shape {k.shape} and M of shape {m.shape}")
-    return Calibration(k, m)
+    return FrameCalibration(k, m)
 
 
-def _place_crops(name: str, view: int, calibration: dict[int, Calibration], frames: int) -> PlacedCrops:
+def _place_crops(name: str, view: int, calibration: dict[int, FrameCalibration], frames: int) -> PlacedCrops:
     """The camera of one view, and where its crops lie.
 
     With f the virtual focal length (the median of the frames'), a crop of fx, cx is laid out at scale s = f / fx. Its

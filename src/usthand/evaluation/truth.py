@@ -25,7 +25,7 @@ class Truth:
     """Axis-angle, radians, flat-hand mean; the first three numbers turn the whole hand."""
     shape: Float[np.ndarray, "shape"]
     """Ten coefficients, or none."""
-    translation_m: Float[np.ndarray, "pose_T 3"]
+    translation_m: Float[np.ndarray, "translation_T 3"]
     valid: Bool[np.ndarray, "T"] = field(default_factory=lambda: np.zeros(0, bool))
     """Frames that have truth; an empty array is turned into all of them."""
 

@@ -95,7 +95,7 @@ def _by_lens(functions: dict, lens: Tensor, points: Tensor, k: Tensor) -> Tensor
 
 
 def distort(
-    xy: Float[Tensor, "*b V N 2"], distortion: Float[Tensor, "*b V 12"], lens: Int[Tensor, "*b V"]
+    xy: Float[Tensor, "*b V N 2"], distortion: Float[Tensor, "*#b V 12"], lens: Int[Tensor, "*#b V"]
 ) -> Float[Tensor, "*b V N 2"]:
     """Bend ideal image coordinates the way the lens does (both at depth 1, unitless)."""
     return _by_lens(_DISTORT, lens, xy, distortion.unsqueeze(-2))
@@ -174,8 +174,8 @@ def _pinhole_distortion_jacobian(xy: Tensor, k: Tensor) -> Tensor:
 
 def undistort_xy(
     bent: Float[Tensor, "*b V N 2"],
-    distortion: Float[Tensor, "*b V 12"],
-    lens: Int[Tensor, "*b V"],
+    distortion: Float[Tensor, "*#b V 12"],
+    lens: Int[Tensor, "*#b V"],
     iterations: int = 10,
 ) -> Float[Tensor, "*b V N 2"]:
     """Undo `distort`. Differentiable through its iterations."""

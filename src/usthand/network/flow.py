@@ -77,7 +77,7 @@ class ConditionalFlow(nn.Module):
 
     def transform(
         self, z: Float[Tensor, "*b d"], context: Float[Tensor, "*#b D"], centre: Float[Tensor, "*#b d"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b"]]:
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*#b"]]:
         """Map z to x, with log |det dx/dz|. Broadcasts over leading axes."""
         shift, log_scale = self._affine(context)
         log_det = log_scale.sum(-1)
@@ -88,7 +88,7 @@ class ConditionalFlow(nn.Module):
 
     def inverse(
         self, x: Float[Tensor, "*b d"], context: Float[Tensor, "*#b D"], centre: Float[Tensor, "*#b d"]
-    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*b"]]:
+    ) -> tuple[Float[Tensor, "*b d"], Float[Tensor, "*#b"]]:
         """Map x to z, with log |det dz/dx|."""
         shift, log_scale = self._affine(context)
         z = (x - centre - shift) * (-log_scale).exp()

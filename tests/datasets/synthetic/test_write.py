@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from support.label_files import write
-from support.stand_in import make_capture
 from usthand.capture.capture import open_capture
 from usthand.capture.rig import MIRROR
 from usthand.common.errors import UsthandError
+from usthand.datasets.synthetic import write
 from usthand.datasets.synthetic.render import FOREARM, HAND
-from usthand.datasets.synthetic.write import SynthConfig, made_capture
+from usthand.datasets.synthetic.write import SynthConfig, made_capture, make_capture
 from usthand.evaluation.truth import load_truth
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
