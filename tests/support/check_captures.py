@@ -17,14 +17,13 @@ from usthand.capture.rig import Camera, Rig
 from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
 from usthand.datasets.synthetic.scene import sample_rig
+from usthand.datasets.synthetic.write import pose_hand, project
 from usthand.diagnostics.check import CheckReport, check_facts
 from usthand.diagnostics.findings import Finding
 from usthand.diagnostics.folder import CaptureFacts
-from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.labels.labels import Labels
-from usthand.network.hand_head import pose_hand
 
 FRAMES = 90  # enough for every fault but those in time
 DEPTH_M = 0.012  # half a finger's thickness: a joint behind another one by more than this is hidden by it

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_file
@@ -92,7 +92,7 @@ class Labels:
         """The number of frames, T."""
         return self.uv_px.shape[0]
 
-    def mirrored(self, widths: Sequence[int]) -> Labels:
+    def mirrored(self, widths: Sequence[int] | Int[np.ndarray, "V"]) -> Labels:
         """Labels of the other side in the mirrored images, u -> width - 1 - u; `widths` (V,) in pixels."""
         last_column = np.asarray(widths, dtype=np.float32)[None, :, None] - 1
         uv = self.uv_px.copy()
