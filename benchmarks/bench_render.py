@@ -18,8 +18,8 @@ import numpy as np
 from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.scene import sample_rig, sample_scene
 from usthand.datasets.synthetic.surface import hand_surface
-from usthand.hand.io import load_hand
 from usthand.datasets.synthetic.write import pose_hand
+from usthand.hand.io import load_hand
 
 
 def rate(size: int, frames: int, views: int, threads: int, occluders: tuple[str, ...]) -> dict[str, int]:

@@ -20,7 +20,7 @@ sure = result.keep(max_std_mm=5)  # the same result; joints less certain than 5 
 print(f"joints more certain than 5 mm: {sure.joint_valid.mean():.0%}")
 
 # Truth is for measuring only. The squared Mahalanobis distance of a 3D Gaussian follows chi-square with 3 degrees.
-error = load_truth(capture.truth_path("right")).joints_world_m - result.joints_world_m
+error = load_truth("clip", "right").joints_world_m - result.joints_world_m
 squared = np.einsum("tji,tjik,tjk->tj", error, np.linalg.inv(result.joints_cov_m2), error)
 for level in (0.5, 0.9):
     held = (squared <= chi2.ppf(level, 3))[result.joint_valid].mean()

@@ -18,7 +18,7 @@ from usthand.diagnostics import corrections
     "fault,mistake",
     [
         ("inverted_extrinsics", corrections.inverted),
-        ("inverted_extrinsics", lambda c: replace(c, translation=c.centre_world_m)),
+        ("inverted_extrinsics", lambda c: replace(c, translation=c.centre_world)),
         ("flipped_axes", corrections.opencv_axes),
         ("flipped_axes", lambda c: corrections.inverted(corrections.opencv_axes(c))),
         ("wrong_size", lambda c: corrections.scaled_matrix(c, 2.0)),

@@ -15,8 +15,7 @@ from usthand.common.errors import UsthandError
 from usthand.diagnostics import corrections
 from usthand.diagnostics.check import check_facts
 from usthand.diagnostics.folder import read_facts
-from usthand.diagnostics.write import as_text, write_fixes
-from usthand.diagnostics.write import as_json
+from usthand.diagnostics.write import as_json, as_text, write_fixes
 from usthand.labels.labels import load_npz
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from support.check_captures import FRAMES, broken_rig, check, labelled_rig, only, wide_rig
+from usthand.capture.probe import VideoHeader
 from usthand.diagnostics import corrections
 
 
