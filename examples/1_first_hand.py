@@ -13,7 +13,7 @@ from usthand.datasets.synthetic.write import SynthConfig, make_capture
 CLIP = Path("clip")
 
 if not CLIP.exists():  # three cameras, one second, labels as noisy as a real detector's
-    make_capture(CLIP, SynthConfig(views=3, frames=30, size=160, labels="heavy", seed=1))
+    make_capture(CLIP, SynthConfig(views=3, frames=30, size=160, labels="heavy", seed=2))
 
 capture = usthand.open_capture(CLIP)
 labels = usthand.load_labels(capture, "right")  # 2D joints: (30 frames, 3 views, 21 joints, 2) px
