@@ -86,13 +86,13 @@ def test_a_small_pretraining_runs_to_its_weights_and_again(tmp_path, monkeypatch
         lambda config: Preset(TINY, train=OptimisationConfig(steps=config.steps, targets="labels")),
     )
     config = PretrainConfig(tmp_path, captures=2, frames=8, views=3, steps=3)
-    folder = pretrain(config)
+    folder = pretraining.pretrain(config)
     made = (tmp_path / "captures" / "0001" / "rig.toml").stat().st_mtime_ns
     model, _, _ = load_checkpoint(folder, load_hand())
     trained, _, _ = load_checkpoint(tmp_path / "run", load_hand())
     for (name, half), whole in zip(model.state_dict().items(), trained.state_dict().values(), strict=True):
         assert torch.allclose(half.float(), whole.float(), rtol=2e-3, atol=1e-6), name
-    assert pretrain(config) == folder
+    assert pretraining.pretrain(config) == folder
     assert (tmp_path / "captures" / "0001" / "rig.toml").stat().st_mtime_ns == made
 
 
