@@ -11,7 +11,7 @@ from tyro.conf import Positional, arg
 from usthand.capture.calibration.read import Format
 from usthand.cli.options import CapturePath, Side, camera_values, whole_number
 from usthand.cli.progress import progress_bar
-from usthand.cli.show import show_created, show_labels, show_overlap
+from usthand.cli.show import show_created
 from usthand.common.errors import UsthandError
 
 
@@ -134,54 +134,6 @@ def import_dataset(
     print(f"{out}: {count} captures.")
     if bare:
         print(NO_MESHES, file=sys.stderr)
-
-
-def label(
-    capture: CapturePath, detector: Literal["mediapipe"] = "mediapipe", overwrite: bool = False, max_hands: int = 2
-) -> None:
-    """Detect the hands' 2D joints in all videos; writes CAPTURE/labels/right.npz and left.npz.
-
-    Args:
-        capture: Folder with rig.toml and one video per camera.
-        detector: What detects; install MediaPipe with `make detector`.
-        overwrite: Write over labels that are there.
-        max_hands: Most hands in view at once; 4 for two people, whose further hands go to right-2.npz and left-2.npz.
-    """
-    from usthand.capture.capture import open_capture
-    from usthand.labels.detection import detect_labels
-
-    opened = open_capture(capture)
-    show_overlap(opened)
-    show_labels(detect_labels(opened, detector, overwrite, max_hands, progress_bar("detecting hands")))
-
-
-def import_labels(
-    capture: CapturePath,
-    source: Positional[Annotated[Path, arg(metavar="FOLDER_OR_FILE")]],
-    format: Literal["auto", "openpose", "mediapipe", "wholebody", "mmpose", "holistic-csv", "hands-npz"] = "auto",
-    overwrite: bool = False,
-    first_frame: int = 0,
-    swap_sides: Literal["auto", "yes", "no"] = "auto",
-    max_hands: int = 8,
-) -> None:
-    """2D joints from another detector's files; writes CAPTURE/labels/right.npz and left.npz (docs/labels.md).
-
-    Args:
-        capture: Folder with rig.toml and one video per camera.
-        source: Folder with one file or subfolder per camera, named as in rig.toml, or one file that holds all cameras.
-        format: What wrote the files; auto looks into them.
-        overwrite: Write over labels that are there.
-        first_frame: What the files call the videos' first frame.
-        swap_sides: Right for left, where the detector saw mirrored images; auto lets the hands' bend decide.
-        max_hands: Most hands in view at once; 2 says that all are one person's.
-    """
-    from usthand.capture.capture import open_capture
-    from usthand.labels.importing import ImportConfig
-    from usthand.labels.importing import import_labels as read
-
-    opened, config = open_capture(capture), ImportConfig(format, overwrite, first_frame, swap_sides, max_hands)
-    show_overlap(opened)
-    show_labels(read(opened, source, config, progress_bar("reading labels")))
 
 
 def check(capture: CapturePath, json: bool = False, fix: bool = False) -> None:

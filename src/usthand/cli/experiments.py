@@ -9,6 +9,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from usthand.cli.progress import progress_bar
 from usthand.cli.show import cell_progress, show_demo
+from usthand.experiments.bench.fill import FillConfig, fill
 from usthand.experiments.pretrain import PretrainConfig
 
 Table = Literal[
@@ -43,33 +44,13 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None,
     print(f"Report: {made.report}")
 
 
-def bench(
-    table: Positional[Table],
-    cache: Path = Path("runs/bench"),
-    results: Path = Path("benchmarks/results"),
-    seeds: tuple[int, ...] | None = None,
-    run: bool = True,
-    minutes: float | None = None,
-    into: Path | None = None,
-    preset: Literal["tiny", "paper"] = "tiny",
-    device: str = "cpu",
-) -> None:
+def bench(table: Positional[Table], config: OmitArgPrefixes[FillConfig]) -> None:
     """Fill a table of the evidence, cell by cell, and print it; cells that are there are not run again.
 
     Args:
         table: Which one; docs/benchmarks.md says what each shows.
-        cache: Captures and trainings under way.
-        results: Numbers of the cells, and the table's JSON.
-        seeds: Of the trainings; 0 to 2 for the headline, 0 to 4 for the spread, else 0, if not given.
-        run: Run missing cells; --no-run prints what is there.
-        minutes: Begin no further cell after so long.
-        into: A document to put the table into, between its markers.
-        preset: Networks of these sizes; `paper` (the headline) wants a GPU.
-        device: Where to train, in torch's words: cpu, cuda, cuda:1.
+        config: Where, and how much of it.
     """
-    from usthand.experiments.bench.fill import FillConfig, fill
-
-    config = FillConfig(cache, results, seeds, run, minutes, into, preset, device)
     print(fill(table, config, cell_progress()))
 
 

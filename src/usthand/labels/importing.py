@@ -46,8 +46,8 @@ class ImportConfig:
         >>> config = usthand.ImportConfig(format="openpose", first_frame=1, max_hands=2)
     """
 
-    format: str = "auto"
-    """One of `FORMATS`, or "auto" to tell by the files' content."""
+    format: Literal["auto", "openpose", "mediapipe", "wholebody", "mmpose", "holistic-csv", "hands-npz"] = "auto"
+    """What wrote the files; auto looks into them."""
     overwrite: bool = False
     """Replace labels that are there."""
     first_frame: int = 0

@@ -47,7 +47,8 @@ class ReconstructConfig:
     seed: int = 0
     """Of the flow's samples."""
     answer: Literal["final", "network", "head"] = "final"
-    """Which result `reconstruct` returns: see `Reconstruction`."""
+    """The sequence fit on network and labels (final); the mesh fitted to the network's points, frame by frame, without
+    labels (network); or that of the network's own hand head, the published way (head)."""
     hand: HandModel | None = None
     """The hand of the mesh, by default the embedded one. The network's hand head knows only the latter."""
     device: str = "cpu"

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from usthand.common.device import check_device
 from usthand.common.progress import Progress, silent
@@ -19,22 +20,22 @@ SCALES = {"tiny": "cpu", "paper": "gpu"}  # in the names of the JSON files
 class FillConfig:
     """How a table is filled."""
 
-    cache: Path
+    cache: Path = Path("runs/bench")
     """Captures and trainings under way."""
-    results: Path
+    results: Path = Path("benchmarks/results")
     """Numbers of the cells, and the table's JSON."""
     seeds: tuple[int, ...] | None = None
-    """Of the trainings; the table's own number of them if none are given."""
+    """Of the trainings; 0 to 2 for the headline, 0 to 4 for the spread, else 0, if not given."""
     run: bool = True
-    """Run missing cells."""
+    """Run missing cells; --no-run prints what is there."""
     minutes: float | None = None
-    """No cell is begun after so long; None for no limit."""
+    """Begin no further cell after so long."""
     into: Path | None = None
-    """A document whose table of this name is replaced."""
-    preset: str = "tiny"
-    """Of the trained networks: tiny or paper."""
+    """A document to put the table into, between its markers."""
+    preset: Literal["tiny", "paper"] = "tiny"
+    """Networks of these sizes; `paper` (the headline) wants a GPU."""
     device: str = "cpu"
-    """Where networks are trained, in torch's words."""
+    """Where to train, in torch's words: cpu, cuda, cuda:1."""
 
 
 def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
