@@ -51,8 +51,7 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
         UsthandError: If something is there already.
     """
     out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsthandError(f"{out} exists", f"{kind} is never written over", "choose another name, or remove it first")
+    refuse_filled_folder(out, kind)
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -64,6 +63,17 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     if out.is_dir():
         out.rmdir()
     partial.rename(out)
+
+
+def refuse_filled_folder(out: str | Path, kind: str) -> None:
+    """Stop before work begins that ends in `whole_folder(out, kind)`.
+
+    Raises:
+        UsthandError: If something is at `out` that is not an empty folder.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsthandError(f"{out} exists", f"{kind} is never written over", "choose another name, or remove it first")
 
 
 def refuse_existing(
