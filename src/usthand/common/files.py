@@ -50,8 +50,8 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     Raises:
         UsthandError: If something is there already.
     """
-    out = Path(out)
     refuse_filled_folder(out, kind)
+    out = Path(out).resolve()  # "." has no name
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -60,9 +60,12 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
+    if not out.is_dir():
+        partial.rename(out)
+        return
+    for entry in partial.iterdir():  # into the empty folder and not in its place: somebody may be working in it
+        entry.rename(out / entry.name)
+    partial.rmdir()
 
 
 def refuse_filled_folder(out: str | Path, kind: str) -> None:
