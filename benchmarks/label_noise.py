@@ -2,7 +2,7 @@
 
     python benchmarks/label_noise.py CAPTURE --first 6 --last 53 [--out label_noise.json]
 
-Procedure (docs/notes/label-noise.md says what came out, and what it means):
+Procedure (docs/development/label-noise.md says what came out, and what it means):
 
 1. Every label is compared with the projection of the joint triangulated from the *other* cameras, robustly (Cauchy
    reweighting at a tenth of the hand's size, three rounds). Differences are in hand sizes: the longer side of the box

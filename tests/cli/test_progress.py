@@ -55,3 +55,15 @@ def test_long_work_has_a_bar_for_each_task(monkeypatch, clock):
     before = len(text)
     show(3, 3, "another")  # over before it has begun
     assert len(sys.stderr.getvalue()) == before
+
+
+def test_a_task_that_comes_again_has_a_bar_again(monkeypatch, clock):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    show = progress_bar("cells")
+    clock[0] += 3.0
+    for round_ in range(2):
+        for done in range(1, 4):
+            show(done, 3, "training", f"round {round_}")
+    assert "round 0" in sys.stderr.getvalue() and "round 1" in sys.stderr.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -58,6 +59,14 @@ def test_a_folder_appears_once_it_is_whole(tmp_path):
     with whole_folder(tmp_path / "empty", "a capture") as partial:
         (partial / "x").write_text("1")
     assert names(tmp_path / "empty") == ["x"]
+
+
+def test_the_folder_that_one_works_in_is_filled(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with whole_folder(".", "a capture") as partial:
+        (partial / "x").write_text("1")
+    assert names(Path()) == ["x"] and names(tmp_path) == ["here"]
 
 
 @pytest.mark.parametrize("error", [ValueError, Stopped])

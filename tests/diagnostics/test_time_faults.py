@@ -33,7 +33,7 @@ def test_offsets_to_a_tenth_of_a_frame(views, offset, frames):
 def test_offsets_over_captures_and_their_standard_errors(level, frames, most):
     """Root mean square over two captures each of 2, 3 and 4 cameras; and errors of the size that is stated.
 
-    docs/notes/offsets.md has .024, .125 and about .07 over many captures.
+    docs/development/offsets.md has .024, .125 and about .07 over many captures.
     """
     errors, stated = [], []
     for seed in range(100, 106):

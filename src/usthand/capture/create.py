@@ -19,7 +19,7 @@ from usthand.capture.probe import probe_video
 from usthand.capture.rig import Camera, Rig, build_rig, save_rig
 from usthand.capture.settings import CaptureSettings, check_offsets, save_settings
 from usthand.common.errors import UsthandError
-from usthand.common.files import whole_folder
+from usthand.common.files import refuse_filled_folder, whole_folder
 from usthand.common.progress import Progress, silent
 
 NO_VIDEO = "none"
@@ -106,6 +106,7 @@ def create_capture(
         >>> made = usthand.create_capture("raw", "config.toml", "own", config)
         >>> made.capture.n_frames, made.fps_from
     """
+    refuse_filled_folder(out, "a capture")  # now, for the videos may take long to read
     found = find_calibration(calibration, config.format, config.images)
     footage = match_videos(found.names, list_videos(videos), config.names)
     rig = build_rig(found, config.scale, {name: (part.width, part.height) for name, part in footage.items()})

@@ -83,19 +83,20 @@ def synth(
     views = views or (8 if layout == "hanco" else 4)
     objects = "any" if occluder else "none"
     config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side)
+    bar = progress_bar("rendering")
     if layout == "hanco":
         from usthand.datasets.hanco_write import HAND_FILE, write_hanco
 
         told = (
             f"{sequences} sequences for training and {sequences} for testing, {frames} frames each, in HanCo's layout"
         )
-        print(f"{write_hanco(out, config, sequences)}: {told}; their hand is {out / HAND_FILE}.")
+        print(f"{write_hanco(out, config, sequences, bar)}: {told}; their hand is {out / HAND_FILE}.")
         return
     if sequences != 1:
         raise UsthandError(
             "a capture folder holds one sequence", "--sequences goes with --layout hanco", "add it, or leave it out"
         )
-    print(f"{make_capture(out, config)}: {frames} frames from {views} cameras.")
+    print(f"{make_capture(out, config, bar)}: {frames} frames from {views} cameras.")
 
 
 def import_dataset(

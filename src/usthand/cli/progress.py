@@ -41,5 +41,8 @@ def progress_bar(label: str) -> Progress:
         bar.update(tasks[task], completed=done, total=total, note=note)
         if bar.finished:
             bar.stop()
+            for shown in tasks.values():  # a later task of the same name gets a new bar
+                bar.remove_task(shown)
+            tasks.clear()
 
     return show

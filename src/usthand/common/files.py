@@ -50,9 +50,8 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     Raises:
         UsthandError: If something is there already.
     """
-    out = Path(out)
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsthandError(f"{out} exists", f"{kind} is never written over", "choose another name, or remove it first")
+    refuse_filled_folder(out, kind)
+    out = Path(out).resolve()  # "." has no name
     partial = out.with_name(out.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -61,9 +60,23 @@ def whole_folder(out: str | Path, kind: str) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    if out.is_dir():
-        out.rmdir()
-    partial.rename(out)
+    if not out.is_dir():
+        partial.rename(out)
+        return
+    for entry in partial.iterdir():  # into the empty folder and not in its place: somebody may be working in it
+        entry.rename(out / entry.name)
+    partial.rmdir()
+
+
+def refuse_filled_folder(out: str | Path, kind: str) -> None:
+    """Stop before work begins that ends in `whole_folder(out, kind)`.
+
+    Raises:
+        UsthandError: If something is at `out` that is not an empty folder.
+    """
+    out = Path(out)
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise UsthandError(f"{out} exists", f"{kind} is never written over", "choose another name, or remove it first")
 
 
 def refuse_existing(

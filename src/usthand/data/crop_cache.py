@@ -9,8 +9,8 @@
 
 A shard is a plain, uncompressed tar file: any tool can read it, and this module reads pixels in place. They are raw.
 PNG would save two thirds of the disk, but writing it takes as long as decoding the video, and reading a batch of it
-tens of times as long (docs/notes/throughput.md). A shard takes its name only when it is whole, and a missing one is
-written when it is next needed. The digest covers all that the pixels depend on: videos, place and size of the crops
+tens of times as long (docs/development/throughput.md). A shard takes its name only when it is whole, and a missing one
+is written when it is next needed. The digest covers all that the pixels depend on: videos, place and size of the crops
 (in which rig, labels and crop settings show), mirroring, and the decoder. Changed labels thus lead to another folder.
 """
 

@@ -49,7 +49,7 @@ class CropConfig:
     """Brightness, contrast and each channel vary by this share."""
     gate: float = 0.14
     """Standard deviation, crop coordinates, of the gate around the place where the labels' fit expects a joint; 0 for
-    none (the published network). Beyond the paper: docs/notes/gate.md."""
+    none (the published network). Beyond the paper: docs/development/gate.md."""
 
 
 class Crops(NamedTuple):

@@ -2,7 +2,7 @@
 
 A `Case` holds the cameras and labels as they are assumed to be; a fix turns it into another case. `ViewRays` holds one
 camera's labels as rays in the world, so that every lens is treated alike. The unit is the angle under which the camera
-sees the hand, because a detector's error is a fraction of that (docs/notes/label-noise.md).
+sees the hand, because a detector's error is a fraction of that (docs/development/label-noise.md).
 
 Legend: T frames, V views, P points of a frame (21 for each hand), N = T P.
 """
@@ -26,7 +26,7 @@ CAP = 1.0
 
 PLAUSIBLE = 0.06
 """Largest median residual, hand sizes, of a sound pair of cameras. Labels err by .03 to .10 on two axes; a pair shows
-the error on one, whose median is about .025 (docs/notes/label-noise.md)."""
+the error on one, whose median is about .025 (docs/development/label-noise.md)."""
 
 PLAUSIBLE_LEFT_OUT = 0.2
 """The same for a view against the point that the others give, on two axes and with the others' own errors."""

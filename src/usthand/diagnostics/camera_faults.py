@@ -2,7 +2,7 @@
 
 Unlike the known mistakes of `candidate_faults` these have a continuous fix, which always helps a little. It is accepted
 only if what it does to the labels is clearly larger than their noise: label noise has a part that is constant for a
-hand and a view (docs/notes/label-noise.md), which a turned camera would explain as well.
+hand and a view (docs/development/label-noise.md), which a turned camera would explain as well.
 """
 
 from __future__ import annotations

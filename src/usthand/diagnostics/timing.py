@@ -1,7 +1,7 @@
 """The timing of each camera, by Gauss-Newton on the residuals of all pairs, with standard errors.
 
 First robustly on a few joints and frames (`refine`), then sharply (`sharpen`): on all joints and many frames, with the
-errors that a hand's joints have in common weighted down (docs/notes/offsets.md).
+errors that a hand's joints have in common weighted down (docs/development/offsets.md).
 
 Legend: T frames, V views, K points, B blocks of time, W = 2 V parameters: offsets, then drifts.
 """

@@ -4,7 +4,7 @@
 package as `usthand/network/weights/tiny`. Subjects, rigs, lights, rooms and motions differ from capture to capture.
 Their seeds begin at `FIRST_SEED`, far from those of demos, tests and benchmarks. The labels are exact 2D projections:
 no 3D number reaches a loss. With `--method hamuco` the benchmarks' rival learns from the same captures and labels, on
-top of the package's backbone. Costs and results are in docs/notes/pretraining.md.
+top of the package's backbone. Costs and results are in docs/development/pretraining.md.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Labels with independent errors are predicted best by a rigid hand, which averages the errors out. Labels of a detector
 whose joints are offset from the model's, alike in all views, are predicted best by soft joints. Both kinds are common
-(docs/notes/fit.md), and only the labels of a camera that was not used tell them apart.
+(docs/development/fit.md), and only the labels of a camera that was not used tell them apart.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from usthand.labels.labels import Labels, hand_size_px
 
 SIGMA_FRACTION = 0.025
-"""Standard deviation of a fully confident label in sizes of the hand, per axis (docs/notes/label-noise.md)."""
+"""Standard deviation of a fully confident label in sizes of the hand, per axis (docs/development/label-noise.md)."""
 
 CONFIDENCE_FLOOR = 0.05
 """Least confidence that still counts: a label that is present never has a precision of 0."""

@@ -29,7 +29,7 @@ START_DOF = 3.0
 START_ROUNDS, START_STEPS = 4, 3
 RIGID_ROUNDS = 2  # of reweighting before joints may leave the rigid hand
 FIRST_DOF = 64.0  # of Student's t in the first round of reweighting, halved every round
-COVARIANCE_INFLATION = 1.8  # measured (docs/notes/fit.md): systematic errors, which the error model leaves out
+COVARIANCE_INFLATION = 1.8  # measured (docs/development/fit.md): systematic errors, which the error model leaves out
 DIP_PER_PIP = 0.6  # the tendons couple the last two joints of a finger (Rijpkema and Girard 1991: two thirds)
 MEAN_FLEXION_RAD = 0.35
 
@@ -50,7 +50,7 @@ class MotionScales:
 
 @dataclass(frozen=True)
 class FitConfig:
-    """Settings of the sequence fit; the defaults come from the measurements in docs/notes/fit.md.
+    """Settings of the sequence fit; the defaults come from the measurements in docs/development/fit.md.
 
     Examples:
         >>> import usthand
@@ -73,7 +73,7 @@ class FitConfig:
     """The same for the joints of one finger."""
     offset_std_m: float = 0.002
     """How far a detector's joint lies from the model's, along each axis. This value predicts best; it is less than the
-    offsets that detectors show (docs/notes/fit.md)."""
+    offsets that detectors show (docs/development/fit.md)."""
     offset_memory_s: float = 1.0
     """How long an offset lasts in the frame of its bone: its correlation falls to 1/e in this time."""
     flexion_std_rad: float = 0.8

@@ -1,7 +1,7 @@
 """The final fit: the networks' 2D distributions and the detector's labels, each a source with a weight of its own.
 
 Errors of a network are correlated over frames, joints and views, while the fit takes them as independent. So a
-network's variances are multiplied by a variance scale before the fit. The scales are measured: docs/notes/gate.md.
+network's variances are multiplied by a variance scale before the fit. docs/development/gate.md has the measurements.
 """
 
 from __future__ import annotations

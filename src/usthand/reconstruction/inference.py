@@ -31,7 +31,7 @@ class Estimates:
     cov_px2: Float[np.ndarray, "T V J 2 2"]
     confidence: Float[np.ndarray, "T V J"]
     """Of `uv_px`, in (0, 1]; 0 in a view that does not see the hand. From the spread of the flow's samples, which uses
-    all views and ranks the errors better than the heatmap does (docs/notes/pretraining.md)."""
+    all views and ranks the errors better than the heatmap does (docs/development/pretraining.md)."""
     heatmap_confidence: Float[np.ndarray, "T V J"]
     """The published one, as the network uses it: maximum of the view's unnormalised heatmap; 0 as above."""
     points_world_m: Float[np.ndarray, "T J 3"]

@@ -43,7 +43,8 @@ class OptimisationConfig:
 
 
 ADAPT = OptimisationConfig(start="shipped", steps=300, learning_rate=5e-4, points_from=0.5)
-"""From the shipped weights to a footage: short and at a low rate, or they are unlearned (docs/notes/pretraining.md)."""
+"""From the shipped weights to one capture: short and at a low learning rate, or the network forgets what it learned
+before (docs/development/pretraining.md)."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class LossConfig:
     proj2d: float = 10.0
     cross_entropy: float = 0.5
     """Normalised heatmaps against the labels' Gaussians, nats. From random weights it finds the joints several times
-    sooner than the published terms do (docs/notes/training.md); 0 for the paper's loss."""
+    sooner than the published terms do (docs/development/training.md); 0 for the paper's loss."""
     hand: float = 1.0
     """Hand-model joints against the refined points (palm sizes): both come from the network, no label needed."""
     pose_prior: float = 0.01

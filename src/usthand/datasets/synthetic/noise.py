@@ -34,7 +34,7 @@ from usthand.common.errors import UsthandError
 from usthand.hand.skeleton import FINGERS, N_JOINTS
 from usthand.labels.labels import Labels
 
-# Measured on the real clip (docs/notes/label-noise.md): the errors of distant frames correlate by .72 where their
+# Measured on the real clip (docs/development/label-noise.md): the errors of distant frames correlate by .72 where their
 # layouts are less than .03 apart (rms over joints, hand sizes), .5 at .08, .43 at .13, .38 at .2, .25 at .4. That is
 # .30 and .30 of the variance in squared exponentials of these two scales, and .12 of a constant of hand and camera,
 # which the calibration explains as well as the detector and which is left out.

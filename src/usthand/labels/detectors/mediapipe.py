@@ -28,7 +28,7 @@ PYTHON_VARIABLE = "USTHAND_MEDIAPIPE_PYTHON"
 WORKER = Path(__file__).with_name("mediapipe_worker.py")
 
 # Confidence is modelled as least error / expected error. The exponents were fitted to the left-out-camera error of the
-# real clip (docs/notes/label-noise.md) and rounded. Lengths are in sizes of the hand.
+# real clip (docs/development/label-noise.md) and rounded. Lengths are in sizes of the hand.
 SPREAD_FLOOR, SPREAD_POWER = 0.005, 0.2
 """Expected error grows with the difference of the two looks to this power, above this floor."""
 DEPTH_SLOPE, DEPTH_FRONT = 1.6, -0.25

@@ -28,7 +28,7 @@ View = dict[int, list[Detection]]
 
 UNKNOWN_CONFIDENCE = 0.55
 """Confidence of joints whose detector states none. A confidence of 1 means a standard deviation of .025 of the hand's
-size (`fit.observations.SIGMA_FRACTION`); a plain detector's is .045 (docs/notes/label-noise.md)."""
+size (`fit.observations.SIGMA_FRACTION`); a plain detector's is .045 (docs/development/label-noise.md)."""
 
 LEAST_CONFIDENCE = 0.2
 """A hand of a whole-body detector, which always gives all joints, exists if its median joint has this confidence."""
