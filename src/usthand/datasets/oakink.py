@@ -89,7 +89,9 @@ def _split_file(root: Path, part: DatasetPart) -> Path:
 def _rows(file: Path) -> Iterator[tuple[str, int, int, int]]:
     try:
         rows = read_json(file, FIX)
-        for sequence, person, frame, camera in rows if isinstance(rows, list) else ():
+        if not isinstance(rows, list):
+            raise ValueError(f"a {type(rows).__name__}")
+        for sequence, person, frame, camera in rows:
             if "/" not in sequence or not 0 <= int(camera) < len(CAMERAS):
                 raise ValueError(f"row {sequence!r}, camera {camera!r}")
             yield str(sequence), int(person), int(frame), int(camera)

@@ -49,6 +49,6 @@ class Observations:
         """
         sigma = SIGMA_FRACTION * hand_size_px(labels) if sigma_px is None else np.asarray(sigma_px, dtype=np.float64)
         sigma = np.broadcast_to(sigma, labels.uv_px.shape[:2])[..., None]
-        trust = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
-        scalar = (trust / sigma) ** 2
+        stated = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
+        scalar = (stated / sigma) ** 2
         return Observations(labels.uv_px.astype(np.float64), scalar[..., None, None] * np.eye(2))

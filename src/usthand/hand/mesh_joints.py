@@ -39,7 +39,7 @@ def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarr
             "give the hand that it was made with",
         )
     middle, goal = vertices.mean(1, keepdims=True), there.mean(1, keepdims=True)
-    # A mesh in a calibration's own unit (`Result.in_calibration_unit`, and old files) tells that unit by its size.
+    # Files of before the unit was kept may be in a calibration's own, which the mesh tells by its size.
     unit = np.linalg.norm(there - goal) / np.linalg.norm(vertices - middle)
     if np.abs(unit * (vertices - middle) - (there - goal)).max() > 1e-3 * unit:
         raise UsthandError(

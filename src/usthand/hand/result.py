@@ -187,16 +187,6 @@ class Result:
             side=SIDES[1 - SIDES.index(self.side)],
         )
 
-    def in_calibration_unit(self) -> Result:
-        """The same hand in the calibration's own unit, for programs that use the calibration's file as it is.
-
-        The names still say metres and millimetres, which is then untrue; `unit_m` is 1. A metric result stays as it is.
-        """
-        if self.unit_m == 1.0:
-            return self
-        scaled = {name: getattr(self, name) / self.unit_m**power for name, power in _LENGTHS.items()}
-        return replace(self, **scaled, unit_m=1.0)
-
     def save(self, path: str | Path) -> Path:
         """Write an npz that `load_result` and plain `numpy.load` read, whole or not at all; returns its path."""
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}

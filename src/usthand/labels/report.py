@@ -117,7 +117,9 @@ def write_labels(
         seen = sum(len(view) for frame in detections for view in frame)
         raise UsthandError(
             f"no right or left hand was found in two cameras at once in {capture.path}",
-            f"the detector saw {seen} hands in single images" if seen else "the detector saw no hand in any image",
+            " ".join(
+                [*notes, f"the detector saw {seen} hands in single images" if seen else "the detector saw no hand"]
+            ),
             "check that the videos show hands and are synchronised, and that rig.toml belongs to them",
         )
     for hand in {*capture.label_hands()} - {*kept}:

@@ -41,10 +41,6 @@ class PalmFrame(NamedTuple):
         """World points in the palm's frame, palm sizes."""
         return ((points - self.origin.unsqueeze(-2)) @ self.axes) / self.size[..., None, None]
 
-    def to_world(self, points: Float[Tensor, "B T N 3"]) -> Float[Tensor, "B T N 3"]:
-        """Undo `to_local`."""
-        return self.vectors_to_world(points) + self.origin.unsqueeze(-2)
-
     def vectors_to_world(self, vectors: Float[Tensor, "B T N 3"]) -> Float[Tensor, "B T N 3"]:
         """Directions and steps, in palm sizes, in the world."""
         return (vectors @ self.axes.transpose(-1, -2)) * self.size[..., None, None]

@@ -12,7 +12,7 @@ from usthand.fit.mesh import FittedMesh, fit_mesh
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.rotations import axis_angle_from_rotation
 from usthand.geometry.triangulation import triangulate_precision
-from usthand.hand.limits import anatomical_axes
+from usthand.hand.limits import anatomical_axes, angles_to_pose
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
 from usthand.network.hand_head import HandParameters, pose_hand
@@ -62,8 +62,7 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
     )
     axes = anatomical_axes(hand)
     posed = pose_hand(hand, axes, parameters)
-    fingers = (axes * parameters.angles.unsqueeze(-1)).sum(-2).flatten(-2)
-    pose = torch.cat((axis_angle_from_rotation(parameters.root), fingers), -1).numpy()
+    pose = torch.cat((axis_angle_from_rotation(parameters.root), angles_to_pose(parameters.angles, axes)), -1).numpy()
     fitted_mesh = FittedMesh(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
     return replace(network, **fitted_mesh._asdict(), faces=hand.faces.numpy())
 

@@ -150,7 +150,7 @@ def _cameras_binary(data: bytes) -> Lenses:
     (count,), at, lenses = struct.unpack_from("<Q", data), 8, {}
     for _ in range(count):
         camera, kind, width, height = struct.unpack_from("<iiQQ", data, at)
-        name, model = list(MODELS.items())[kind]
+        name, model = dict(enumerate(MODELS.items()))[kind]
         parameters = model.focals + 2 + model.coefficients
         lenses[camera] = (name, (width, height), list(struct.unpack_from(f"<{parameters}d", data, at + 24)))
         at += 24 + 8 * parameters

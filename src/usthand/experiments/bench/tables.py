@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -276,9 +277,9 @@ def put_into(text: str, table: Table, data: dict) -> str:
     labels, found = labels_of(table), False
     for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
         begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
-        if begin in text and end in text:
-            before, _, rest = text.partition(begin)
-            found, text = True, f"{before}{begin}\n{form(data, labels)}\n{end}{rest.partition(end)[2]}"
+        new = f"{begin}\n{form(data, labels)}\n{end}"
+        text, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, new=new: new, text, flags=re.DOTALL)
+        found |= count > 0
     if not found:
         begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
         raise UsthandError(

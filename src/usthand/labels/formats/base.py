@@ -64,12 +64,12 @@ def hand(
         needed = f"a hand has {N_JOINTS} joints of 2 numbers"
         raise UsthandError(f"{where} has a hand of shape {uv.shape}", needed, "write the file again")
     uv = uv[:, :2]
-    trust = np.broadcast_to(np.asarray(confidence, dtype=np.float64), (N_JOINTS,))
-    known = np.isfinite(uv).all(axis=-1) & np.isfinite(trust) & (np.nan_to_num(trust) > 0)
-    if not known.any() or np.median(np.where(known, trust, 0)) < least:
+    stated = np.broadcast_to(np.asarray(confidence, dtype=np.float64), (N_JOINTS,))
+    known = np.isfinite(uv).all(axis=-1) & np.isfinite(stated) & (np.nan_to_num(stated) > 0)
+    if not known.any() or np.median(np.where(known, stated, 0)) < least:
         return []
-    trust = np.where(known, np.clip(trust, 0, 1), 0.0)
-    return [Detection(np.where(known[:, None], uv, 0.0), trust, side, float(score))]
+    stated = np.where(known, np.clip(stated, 0, 1), 0.0)
+    return [Detection(np.where(known[:, None], uv, 0.0), stated, side, float(score))]
 
 
 def triples(
