@@ -22,6 +22,7 @@ from support.label_files import (
     write_holistic_csv,
     write_openpose,
 )
+from support.type_checks import unchecked
 from usthand.capture.offsets import Overlap
 from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
@@ -147,7 +148,7 @@ def test_each_format_refuses_another_and_what_is_not_there(seen, capture, tmp_pa
 
 
 def test_unknown_format(capture, tmp_path):
-    with pytest.raises(UsthandError) as error:
+    with unchecked(), pytest.raises(UsthandError) as error:
         import_labels(capture, tmp_path, ImportConfig(format="sapiens"))
     told(error, "sapiens", "openpose", "holistic-csv")
 

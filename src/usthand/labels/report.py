@@ -118,7 +118,12 @@ def write_labels(
         raise UsthandError(
             f"no right or left hand was found in two cameras at once in {capture.path}",
             " ".join(
-                [*notes, f"the detector saw {seen} hands in single images" if seen else "the detector saw no hand"]
+                [
+                    *notes,
+                    f"the detector saw {seen} hands in single images"
+                    if seen
+                    else "the detector saw no hand in any image",
+                ]
             ),
             "check that the videos show hands and are synchronised, and that rig.toml belongs to them",
         )

@@ -277,9 +277,10 @@ def put_into(text: str, table: Table, data: dict) -> str:
     labels, found = labels_of(table), False
     for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
         begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
-        new = f"{begin}\n{form(data, labels)}\n{end}"
-        text, count = re.subn(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _, new=new: new, text, flags=re.DOTALL)
-        found |= count > 0
+        if begin in text and end in text:
+            new = f"{begin}\n{form(data, labels)}\n{end}"
+            pattern = f"{re.escape(begin)}.*?{re.escape(end)}"
+            found, text = True, re.sub(pattern, lambda _, new=new: new, text, flags=re.DOTALL)
     if not found:
         begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
         raise UsthandError(
