@@ -169,6 +169,10 @@ def test_edited_files_end_in_one_sentence(result, tmp_path, change, message):
         load_result(tmp_path / "edited.npz")
 
 
+def test_in_a_notebook_it_is_one_line(result):
+    assert repr(result) == f"<{result.valid.sum()} of 7 frames, right hand, test, rigid joints>"
+
+
 def test_an_old_file_in_the_calibrations_own_unit_is_converted(result, tmp_path):
     """Version 1 kept lengths in the unit of a calibration without scale, here a decimetre, and other names."""
     path = result.save(tmp_path / "r.npz")

@@ -125,6 +125,11 @@ class Result:
         object.__setattr__(self, "unit_m", float(self.unit_m))
         object.__setattr__(self, "cameras", tuple(str(name) for name in self.cameras))
 
+    def __repr__(self) -> str:
+        frames = f"{int(self.valid.sum())} of {len(self)} frames"
+        unit = "" if self.metric else ", scale from the hand's size"
+        return f"<{frames}, {self.side} hand, {self.method}, {self.joint_model} joints{unit}>"
+
     def __len__(self) -> int:
         return len(self.frame)
 
