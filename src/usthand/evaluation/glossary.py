@@ -1,4 +1,4 @@
-"""What each number means, in words for people who have never heard of it: used by the report and by tables.
+"""What each number means, in words for readers new to the field: used by the report and by tables.
 
 The names of `usthand.evaluation.metrics` carry the alignment; here (in glossary.toml) they are explained.
 """

@@ -29,10 +29,10 @@ PER_CAMERA = {
 FORMATS = (*PER_CAMERA, "holistic-csv")
 SUFFIXES = (".json", ".npz", ".csv")
 
-JUDGED_FRAMES = 300
-"""Frames, spread over the capture, by which a detector's sides are judged."""
-JUDGED_HANDS = 10
-"""Least number of clearly bent hands for a judgement."""
+CHECKED_FRAMES = 300
+"""Frames, spread over the capture, on which a detector's sides are checked."""
+MIN_BENT_HANDS = 10
+"""Least number of clearly bent hands for a decision."""
 MIRRORED_BELOW = 0.2
 """Share of them that agree with the detector's sides below which it names sides as in a mirror."""
 
@@ -201,9 +201,9 @@ def _own_frames(capture: Capture) -> dict[str, tuple[int, int]]:
 
 def _mirrored(rig: Rig, detections: list[list[list[Detection]]], max_hands: int) -> str:
     """A sentence that the detector saw mirrored images, if it did; else empty."""
-    step = max(1, len(detections) // JUDGED_FRAMES)
+    step = max(1, len(detections) // CHECKED_FRAMES)
     agree, clear = side_agreement(rig, detections[::step], AssociateConfig(max_hands=max_hands))
-    if clear < JUDGED_HANDS or agree >= MIRRORED_BELOW * clear:
+    if clear < MIN_BENT_HANDS or agree >= MIRRORED_BELOW * clear:
         return ""
     return (
         f"Sides are swapped: only {agree} of {clear} clearly bent hands bend as the files' sides say, as if the images "

@@ -88,7 +88,7 @@ def palm_width_mm(points_world_m: Float[np.ndarray, "T J 3"], known: Bool[np.nda
 
 
 def median_or_none(values: Float[np.ndarray, " n"]) -> float | None:
-    """The median; None of nothing."""
+    """The median; None if there are no values."""
     return float(np.median(values)) if len(values) else None
 
 

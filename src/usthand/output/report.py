@@ -1,6 +1,6 @@
 """One page that shows what came out and how good it is: tables, figures and a film, in a single HTML file.
 
-The page needs no network and no other file. It is written for people who have never heard of MPJPE: every number says
+The page needs no network and no other file. It is written for readers who do not know MPJPE: every number says
 what it is, in which unit and after which alignment. Its words are in templates/report.html.
 """
 
