@@ -7,7 +7,7 @@ DEMO_OUT ?= runs/demo
 PIP_FLAGS ?=
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_FLAGS)
 # A process a core, each with one thread: most tests are many small products, which threads only slow down.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 CHECKED := src tests benchmarks examples tools
 
 .PHONY: demo test quick lint docs detector clean

@@ -20,3 +20,9 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip("the real data is not here")
     return path
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: otherwise one process is left alone with them at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
