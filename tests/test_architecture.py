@@ -68,3 +68,13 @@ def test_the_house_is_easy_to_see():
     assert len(entries) <= 18, sorted(entries)
     long = {str(path): n for path in FILES if (n := path.read_text().count("\n")) > 450}
     assert not long
+
+
+def test_no_test_file_imports_another():
+    """What several share is in `tests/support` or a conftest."""
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        modules = [getattr(node, "module", None) or "" for node in nodes] + [a.name for n in nodes for a in n.names]
+        assert not [name for name in modules if name.split(".")[-1].startswith("test_")], path

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from support.bench import fake_cell
+from usthand.cli.experiments import Table
 from usthand.common.errors import UsthandError
 from usthand.experiments.bench import methods, tables
 from usthand.experiments.bench.cells import KEYS, Cell
@@ -50,23 +52,7 @@ def test_a_page_may_hold_a_short_form(tmp_path):
     assert len(lines) == 6 + len(tables.IN_SHORT)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "headline",
-        "spread",
-        "fresh",
-        "targets",
-        "detector",
-        "labels",
-        "views",
-        "ablation",
-        "parts",
-        "window",
-        "blocks",
-        "hypotheses",
-    ],
-)
+@pytest.mark.parametrize("name", get_args(Table))
 def test_every_table_is_made_of_known_methods(name):
     table = make_table(name, (0, 1))
     assert len({(row.group, row.label, row.of) for row in table.rows}) == len(table.rows)

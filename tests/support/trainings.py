@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
+from support.networks import SMALL
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.hand.io import load_hand
-from usthand.network.config import ModelConfig
 from usthand.training.checkpoint import load_checkpoint
 from usthand.training.config import OptimisationConfig, Preset
 
-MODEL = ModelConfig(
-    width=8,
-    image_size=64,
-    map_channels=16,
-    graph_width=32,
-    flow_hidden=16,
-    couplings=2,
-    point_width=32,
-    hypotheses_train=3,
-    hypotheses=4,
-    blocks=1,
-)
+MODEL = replace(SMALL, hypotheses=4, blocks=1)
 
 
 SHORT = Preset(MODEL, train=OptimisationConfig(steps=6, clips=2, clip_frames=2, warmup=2, average=0.5))
