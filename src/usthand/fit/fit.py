@@ -19,12 +19,13 @@ from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.common.progress import Progress, silent
 from usthand.fit.canonical import canonical_hand
-from usthand.fit.joint_model_selection import choose_soft
+from usthand.fit.detector_joints import load_detector_joints
 from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.objective import PointTerm
 from usthand.fit.observations import Observations
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
+from usthand.geometry.cameras import Cameras
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
     interpolate_gaps,
@@ -34,6 +35,7 @@ from usthand.geometry.robust_triangulation import (
 from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.io import right_hand
 from usthand.hand.model import HandModel
+from usthand.hand.proportions import with_proportions
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels
 
@@ -100,19 +102,28 @@ def fit_observations(
     if not rig.metric:
         raise ValueError("the rig is not in metres; see usthand.fit.canonical")
     config = config or FitConfig()
-    _check_views(rig, observations.precision.trace(axis1=-2, axis2=-1) > 0)
-    hand = right_hand(hand)
+    _check_views(rig, (observations.precision.trace(axis1=-2, axis2=-1) > 0).any(1))
+    hand = with_proportions(right_hand(hand))
     joints = articulation(hand)
-    views = undistorted_views(
-        rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
-    )
-    data = FitData(views, _point_term(observations), observations.predicts_model_joints, observations.sets_noise_scale)
+    views = source_views(rig, observations)
+    detector = None if config.joint_model == "rigid" else observations.detector
+    data = FitData(views, observations.sources, detector, _point_term(observations))
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
-        soft = config.joint_model == "soft" or (config.joint_model == "auto" and choose_soft(joints, config, views))
-        fitted = Fitter(joints, config, data, soft).run(progress)
-    mesh, joint_model = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
+        fitted = Fitter(joints, config, data).run(progress)
+    mesh = skinned(hand, joints, fitted.state)
     result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen)
-    return replace(result, method="fit", joint_model=joint_model)
+    if detector is not None:
+        result = replace(result, detector_joints_world_m=fitted.detected_m)
+    return replace(result, method="fit", joint_model="rigid" if detector is None else "soft")
+
+
+def source_views(rig: Rig, observations: Observations) -> UndistortedViews:
+    """Observations without the lens; each source has its own copy of the cameras, source by source."""
+    flat = (observations.uv_px.shape[0], -1, *observations.uv_px.shape[3:4])
+    cameras = rig.tensors(torch.float64)
+    copies = Cameras(*(torch.cat([value] * len(observations.sources)) for value in cameras))
+    uv_px, precision = observations.uv_px.reshape(*flat, 2), observations.precision.reshape(*flat, 2, 2)
+    return undistorted_views(copies, torch.from_numpy(uv_px), torch.from_numpy(precision))
 
 
 def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_fps: float | None = None) -> Result:
@@ -143,11 +154,10 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
     """
     rig, labels = _aligned(rig, labels)
     _check_views(rig, labels.mask)
-    hand = right_hand(hand)
+    hand = with_proportions(right_hand(hand))
     canonical = canonical_hand(rig, labels, hand, _unweighted)
-    observations, cameras = _unweighted(canonical.labels), canonical.rig.tensors(torch.float64)
-    views = undistorted_views(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
-    points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)
+    views = source_views(canonical.rig, _unweighted(canonical.labels))
+    points, normal = triangulate_xy(views.cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
     if smooth_fps is not None:
@@ -155,13 +165,14 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
         joints = median_filter(joints, (window, 1, 1), mode="nearest")
         joints = gaussian_filter1d(joints, GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
-    result = _result(canonical.rig, hand, fit_mesh(hand, joints, seen), joints, covariance, seen)
+    mesh = fit_mesh(hand, joints, seen, detector=load_detector_joints(labels.detector))
+    result = _result(canonical.rig, hand, mesh, joints, covariance, seen)
     return canonical.as_captured(replace(result, method="raw" if smooth_fps is None else "smooth"))
 
 
 def _unweighted(labels: Labels) -> Observations:
     """All labels alike, 1 px each."""
-    return Observations(labels.uv_px.astype(np.float64), labels.mask[..., None, None] * np.eye(2))
+    return Observations(labels.uv_px.astype(np.float64)[:, None], (labels.mask[..., None, None] * np.eye(2))[:, None])
 
 
 def _residual_covariance(

@@ -2,24 +2,25 @@
 
 Unknowns of a frame: the rotation of the whole hand (a matrix; steps are rotation vectors applied from the left, in the
 world), the wrist's position (metres, world) and the free angles (radians, `usthand.hand.limits.FREE`). All frames share
-the shape. The wrist is an unknown in place of MANO's translation because it depends little on the shape;
+the shape, and where on the bones a detector sees the joints (`HandState.offsets_m`). The wrist is an unknown in place of MANO's translation because it depends little on the shape;
 `translation_m` gives MANO's. Float64. Legend: T frames, J = 21 joints, D unknowns of a frame, A free angles, S shape.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from usthand.fit.arrow_system import InverseBlocks
 from usthand.geometry.rotations import rotation_matrix, rotation_vector
 from usthand.hand.limits import FREE, LIMITS_RAD, anatomical_axes
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import BONES, MANO_PARENTS, MANO_TO_OPENPOSE, N_JOINTS
 
 N_MANO = len(MANO_PARENTS)
-N_SHAPE = 10
+N_OFFSETS = 3 * N_JOINTS
 ROOT = slice(0, 3)
 WRIST = slice(3, 6)
 FIRST_ANGLE = 6
@@ -64,25 +65,44 @@ class HandState:
     """Free finger angles, radians."""
     shape: Float[np.ndarray, "S"]
     """Shape coefficients, shared by all frames."""
+    offsets_m: Float[np.ndarray, "J 3"] = field(default_factory=lambda: np.zeros((N_JOINTS, 3)))
+    """Where a detector sees each joint, less the model's joint, in the rest pose's axes of the bone that ends in it;
+    shared by all frames (`usthand.fit.detector_joints`)."""
 
-    def moved(self, step: Float[np.ndarray, "T D"], step_shape: Float[np.ndarray, "S"]) -> HandState:
-        """The state after a step of `(rotation vector, wrist, angles)` per frame and of the shape."""
+    def moved(self, step: Float[np.ndarray, "T D"], step_shared: Float[np.ndarray, "shared"]) -> HandState:
+        """The state after a step of `(rotation vector, wrist, angles)` per frame and of the shape, or shape and offsets."""
+        n_shape = len(self.shape)
+        by_offsets = step_shared[n_shape:].reshape(-1, 3)
         return replace(
             self,
             root=rotation_matrix(step[:, ROOT]) @ self.root,
             wrist_m=self.wrist_m + step[:, WRIST],
             angles=self.angles + step[:, FIRST_ANGLE:],
-            shape=self.shape + step_shape,
+            shape=self.shape + step_shared[:n_shape],
+            offsets_m=self.offsets_m + by_offsets if len(by_offsets) else self.offsets_m,
         )
 
 
 @dataclass(frozen=True)
 class PosedJoints:
-    """Joints of a state, world, metres, and their derivatives by the unknowns of the frame and by the shape."""
+    """Joints of a state, world, metres, and their derivatives."""
 
     joints: Float[np.ndarray, "T J 3"]
     by_frame: Float[np.ndarray, "T J 3 D"]
-    by_shape: Float[np.ndarray, "T J 3 S"]
+    """By the unknowns of the frame."""
+    by_shared: Float[np.ndarray, "T J 3 shared"]
+    """By the shape, or by shape and offsets."""
+
+    def covariance(self, of: InverseBlocks) -> Float[np.ndarray, "T J 3 3"]:
+        """Of the joints, m^2, from those of the unknowns: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
+
+        This is Laplace's approximation: the curvature of the cost is the inverse covariance.
+        """
+        known = self.by_shared.shape[-1]
+        back = self.by_shared.swapaxes(-1, -2)
+        across = self.by_frame @ of.shared[:, None, :, :known] @ back
+        own = self.by_frame @ of.frame[:, None] @ self.by_frame.swapaxes(-1, -2)
+        return own + across + across.swapaxes(-1, -2) + self.by_shared @ of.corner[:known, :known] @ back
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,11 @@ class Articulation:
     def size(self) -> int:
         """D: unknowns of a frame."""
         return FIRST_ANGLE + len(self.free)
+
+    @property
+    def n_shape(self) -> int:
+        """S: shape coefficients."""
+        return self.joint_by_shape.shape[-1]
 
     def all_angles(self, angles: Float[np.ndarray, "*b A"]) -> Float[np.ndarray, "*b 15 3"]:
         """Free angles among all, the others zero."""
@@ -144,10 +169,26 @@ class Articulation:
         """Joints of all frames, world, metres; tips by linear blend skinning, exactly as in `usthand.hand.model`."""
         return _Chain(self, state).joints[:, list(MANO_TO_OPENPOSE)]
 
+    def detected(self, state: HandState) -> Float[np.ndarray, "T J 3"]:
+        """Where a detector sees the joints, world, metres: joints plus offsets."""
+        chain = _Chain(self, state)
+        return chain.joints[:, list(MANO_TO_OPENPOSE)] + chain.levers(state.offsets_m)
+
     def posed(self, state: HandState) -> PosedJoints:
-        """The joints of all frames with their derivatives."""
+        """The joints of all frames with their derivatives, of which those by the shared unknowns are by shape alone."""
         chain, order = _Chain(self, state), list(MANO_TO_OPENPOSE)
         return PosedJoints(chain.joints[:, order], chain.by_frame()[:, order], chain.by_shape()[:, order])
+
+    def posed_detected(self, state: HandState) -> PosedJoints:
+        """The joints as a detector sees them, with their derivatives."""
+        chain, order = _Chain(self, state), list(MANO_TO_OPENPOSE)
+        levers = chain.levers(state.offsets_m)
+        by_offset = np.zeros((*levers.shape, N_JOINTS, 3))
+        joint = np.arange(N_JOINTS)
+        by_offset[:, joint, :, joint] = chain.turn[:, BONE_TURN].swapaxes(0, 1)
+        by_shared = np.concatenate([chain.by_shape()[:, order], by_offset.reshape(*levers.shape, N_OFFSETS)], -1)
+        by_frame = chain.by_frame()[:, order] + chain.levers_by_frame(levers)
+        return PosedJoints(chain.joints[:, order] + levers, by_frame, by_shared)
 
 
 def _descendants() -> Bool[np.ndarray, "16 16"]:
@@ -172,6 +213,7 @@ class _Chain:
         n_frames = len(state.angles)
         self.vector = np.einsum("tja,jac->tjc", hand.all_angles(state.angles), hand.axes)
         self.local = rotation_matrix(self.vector)
+        self.bend = left_jacobian(self.vector)
         joint = hand.joint + hand.joint_by_shape @ state.shape
         self.turn = np.empty((n_frames, N_MANO, 3, 3))
         self.origin = np.empty((n_frames, N_MANO, 3))
@@ -189,17 +231,38 @@ class _Chain:
         self.tip_turn = np.einsum("ik,tkab->tiab", hand.tip_weight, self.turn)
         self.joints = np.concatenate([self.origin, self.tip], axis=1)
 
+    def levers(self, offsets_m: Float[np.ndarray, "J 3"]) -> Float[np.ndarray, "T J 3"]:
+        """Offsets in the frames of the bones as vectors in the world."""
+        return (self.turn[:, BONE_TURN] @ offsets_m[..., None])[..., 0]
+
+    def levers_by_frame(self, levers: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T J 3 D"]:
+        """Derivative of `levers` by the frame's unknowns."""
+        out = np.zeros((*levers.shape, self.hand.size))
+        out[..., ROOT] = -cross_matrix(levers)
+        for column, (j, _) in enumerate(self.hand.free, start=FIRST_ANGLE):
+            carried = DESCENDANTS[j + 1][BONE_TURN]
+            out[..., column][:, carried] = np.cross(self.spin(column)[:, None], levers[:, carried])
+        return out
+
+    def local_spin(self, column: int) -> Float[np.ndarray, "T 3"]:
+        """Angular velocity of a joint's turn as an angle grows, in the frame of the joint's parent."""
+        j, axis = self.hand.free[column - FIRST_ANGLE]
+        return self.bend[:, j] @ self.hand.axes[j, axis]
+
+    def spin(self, column: int) -> Float[np.ndarray, "T 3"]:
+        """The same in the world."""
+        parent = MANO_PARENTS[self.hand.free[column - FIRST_ANGLE][0] + 1]
+        return (self.turn[:, parent] @ self.local_spin(column)[..., None])[..., 0]
+
     def by_frame(self) -> Float[np.ndarray, "T J 3 D"]:
         """Derivative of MANO's 16 joints and the tips by the frame's unknowns."""
         hand, n_frames = self.hand, len(self.tip)
         out = np.zeros((n_frames, N_MANO + 5, 3, hand.size))
         out[..., ROOT] = -cross_matrix(self.joints - self.origin[:, :1])
         out[..., WRIST] = np.eye(3)
-        bend = left_jacobian(self.vector)
-        for column, (j, axis) in enumerate(hand.free, start=FIRST_ANGLE):
+        for column, (j, _) in enumerate(hand.free, start=FIRST_ANGLE):
             k = j + 1
-            local = bend[:, j] @ hand.axes[j, axis]  # velocity of the joint's turn, in its parent's frame
-            spin = (self.turn[:, MANO_PARENTS[k]] @ local[..., None])[:, None, :, 0]
+            local, spin = self.local_spin(column), self.spin(column)[:, None]
             below = np.flatnonzero(DESCENDANTS[k])
             velocity = out[..., column]
             lever = self.origin[:, below] - self.origin[:, k : k + 1]
@@ -218,7 +281,7 @@ class _Chain:
     def by_shape(self) -> Float[np.ndarray, "T J 3 S"]:
         """Derivative of the same joints by the shape, at a fixed wrist."""
         hand, n_frames = self.hand, len(self.tip)
-        out = np.zeros((n_frames, N_MANO + 5, 3, N_SHAPE))
+        out = np.zeros((n_frames, N_MANO + 5, 3, hand.n_shape))
         for k in range(1, N_MANO):
             parent = MANO_PARENTS[k]
             bone = hand.joint_by_shape[k] - hand.joint_by_shape[parent]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from jaxtyping import Bool, Float
 from threadpoolctl import threadpool_limits
 
-from usthand.fit.initialisation import inverse_kinematics, median_shape
+from usthand.fit.detector_joints import DetectorJoints
+from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState, articulation
 from usthand.fit.objective import Energy, PointTerm, minimise
-from usthand.fit.sequence import START_STD_M, FitConfig, motion_prior
+from usthand.fit.sequence import START_STD_M, FitConfig, fit_prior
 from usthand.geometry.robust_triangulation import interpolate_gaps
 from usthand.hand.model import HandModel
 
@@ -24,7 +26,7 @@ class FittedMesh(NamedTuple):
     """A right hand over time, world, metres."""
 
     pose: Float[np.ndarray, "T 48"]
-    shape: Float[np.ndarray, "10"]
+    shape: Float[np.ndarray, "S"]
     translation_m: Float[np.ndarray, "T 3"]
     vertices_world_m: Float[np.ndarray, "T vertices 3"]
 
@@ -34,14 +36,16 @@ def fit_mesh(
     joints_world_m: Float[np.ndarray, "T 21 3"],
     seen: Bool[np.ndarray, "T 21"],
     covariance_m2: Float[np.ndarray, "T 21 3 3"] | float = 0.0,
+    detector: DetectorJoints | None = None,
 ) -> FittedMesh:
-    """Fit the mesh to joints, frame by frame, by least squares, with one shape from the median bone lengths.
+    """Fit the mesh to joints, frame by frame, by least squares, with one shape from the bone lengths.
 
     Args:
         hand: A right hand in float64.
         joints_world_m: Joints of a right hand, metres.
         seen: Joints that are measured. The others are interpolated in time, and matter only where nothing else does.
         covariance_m2: Of the joints, beside `START_STD_M` of the model's own.
+        detector: Where the joints lie on the hand; where the model has them if None.
     """
     model = articulation(hand)
     joints = (
@@ -49,12 +53,14 @@ def fit_mesh(
         if seen.any()
         else joints_world_m
     )
-    state = inverse_kinematics(model, joints, median_shape(model, joints, seen))
+    prior = replace(fit_prior(model, FitConfig(), detector, timeless=True), offset_precision=None)
+    offsets = prior.offset_mean_m
+    state = inverse_kinematics(model, joints, likely_shape(model, joints, seen, covariance_m2, offsets), offsets)
     covariance = np.broadcast_to(covariance_m2 + START_STD_M**2 * np.eye(3), (*joints.shape, 3))
     root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2)
-    energy = Energy(model, motion_prior(model, FitConfig(), timeless=True), None, PointTerm(joints, root))
+    energy = Energy(model, prior, [PointTerm(joints, root, detected=True)])
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
-        state = minimise(energy, state, STEPS, fixed_shape=True)
+        state = minimise(energy, state, STEPS, fixed_shared=True)
     return skinned(hand, model, state)
 
 

@@ -30,8 +30,8 @@ def scaled_by_hand(rig: Rig, observations: Observations, model: Articulation) ->
     rough = USUAL_REACH_M / max(_reach(rig), 1e-12)
     views = undistorted_views(
         rig.in_metres(rough).tensors(torch.float64),
-        torch.from_numpy(observations.uv_px),
-        torch.from_numpy(observations.precision),
+        torch.from_numpy(observations.uv_px[:, 0]),
+        torch.from_numpy(observations.precision[:, 0]),
     )
     found = triangulate_robust(views)
     unit_m = rough * metres_per_unit(model, found.points_world.numpy(), found.seen.numpy())

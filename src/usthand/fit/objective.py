@@ -7,21 +7,26 @@ The negative log posterior of a `HandState` is half of the sum of
   bridged with rho^2). Several labels of one joint reduce to a 3x3 information matrix at the joint, so the cost of a
   step does not grow with the number of views;
 - points: optional 3D observations with precision;
+- offsets: where a detector sees the joints on the bones, about what is known of it beforehand;
 - smoothness: accelerations and velocities of angles, wrist and rotation over their physical scales;
 - limits: one-sided squares outside the joint limits; pose and shape: weak Gaussians.
 
-Legend: T frames, V views, J joints, D unknowns of a frame, S shape.
+Labels and points see the model's joints, or the joints as a detector sees them (`detected`): with the offsets.
+
+Legend: T frames, V views, J joints, D unknowns of a frame, S shape, and all unknowns that frames share.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
+from scipy.linalg import block_diag
 
 from usthand.fit.arrow_system import ArrowSystem, solve
-from usthand.fit.kinematics import FIRST_ANGLE, N_SHAPE, ROOT, WRIST, Articulation, HandState, inverse_left_jacobian
+from usthand.fit.kinematics import FIRST_ANGLE, N_OFFSETS, ROOT, WRIST, Articulation, HandState, PosedJoints, inverse_left_jacobian
 from usthand.geometry.rotations import rotation_vector
 from usthand.hand.skeleton import FINGERS, N_JOINTS
 
@@ -48,17 +53,14 @@ class LabelTerm:
     """Part of a label's variance that is its own; see `sharing`."""
     shared: Float[np.ndarray, "T V J G"] | None = None
     """The rest is shared with other joints of the view: C^-1 = own^-1/2 (I - shared shared') own^-1/2."""
-    soft: Bool[np.ndarray, "V"] | None = None
-    """Views that see the detector's joints and not the model's; all of them if None."""
+    detected: bool = False
+    """Whether the labels see the joints as a detector sees them, with the offsets."""
 
     def residuals(
-        self, joints: Float[np.ndarray, "T J 3"], offset_m: Float[np.ndarray, "T J 3"] | float = 0.0
+        self, joints: Float[np.ndarray, "T J 3"]
     ) -> tuple[Float[np.ndarray, "T V J 2"], Float[np.ndarray, "T V J 2 3"]]:
-        """Whitened residuals and their derivatives by the joint; soft views see the joints plus `offset_m`."""
-        seen = (joints + offset_m)[:, None]
-        if self.soft is not None:
-            seen = np.where(self.soft[:, None, None], seen, joints[:, None])
-        cam = seen @ self.rotation.swapaxes(-1, -2) + self.translation_m[:, None]
+        """Whitened residuals of the labels and their derivatives by the joint."""
+        cam = joints[:, None] @ self.rotation.swapaxes(-1, -2) + self.translation_m[:, None]
         depth = np.maximum(cam[..., 2:], MIN_DEPTH_M)
         xy = cam[..., :2] / depth
         rows = (self.rotation[:, None, :2] - xy[..., None] * self.rotation[:, None, 2:]) / depth[..., None]
@@ -142,6 +144,12 @@ class PointTerm:
 
     points_world_m: Float[np.ndarray, "T J 3"]
     root: Float[np.ndarray, "T J 3 3"]
+    detected: bool = False
+    """As `LabelTerm.detected`."""
+
+    def residuals(self, joints: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T J 3"]:
+        """Whitened."""
+        return (self.root @ (joints - self.points_world_m)[..., None])[..., 0]
 
 
 @dataclass(frozen=True)
@@ -156,100 +164,114 @@ class Prior:
     """Rows of linear combinations of the angles with unit variance about the mean."""
     limit_rad: float
     """Softness of the joint limits: one standard deviation outside."""
-    shape_std: float
+    shape_mean: Float[np.ndarray, "S"]
+    shape_precision: Float[np.ndarray, "S S"]
+    offset_mean_m: Float[np.ndarray, "J 3"]
+    """Of a detector's offsets, as `HandState.offsets_m`."""
+    offset_precision: Float[np.ndarray, "J 3 3"] | None = None
+    """Inverse covariance of the offsets, m^-2; None: they are not unknown."""
 
 
 def joint_information(
-    labels: LabelTerm | None,
-    points: PointTerm | None,
-    joints: Float[np.ndarray, "T J 3"],
-    offset_m: Float[np.ndarray, "T J 3"] | float,
+    term: LabelTerm | PointTerm, joints: Float[np.ndarray, "T J 3"]
 ) -> tuple[list[Float[np.ndarray, "T J 3 3"]], Float[np.ndarray, "T J 3"]]:
-    """Information of the data about the joints at `joints` + `offset_m`, and minus the gradient.
+    """Information of the data about the joints that they see, and minus the gradient.
 
     Information comes in blocks [same frame, one later, two later] by the earlier frame; rows are the later frame's
     coordinates. Errors that joints share are left out.
     """
+    if isinstance(term, PointTerm):
+        back = term.root.swapaxes(-1, -2)
+        none = np.zeros((*joints.shape, 3))
+        return [back @ term.root, none, none], -(back @ term.residuals(joints)[..., None])[..., 0]
     n_frames = len(joints)
     information = [np.zeros((*joints.shape, 3)) for _ in range(3)]
-    right = np.zeros(joints.shape)
-    if labels is not None:
-        residual, rows = labels.residuals(joints, offset_m)
-        innovation, gain = labels.chain(residual)
-        gain = gain / labels.own
-        scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
-        information[0] += (scaled @ rows).sum(1)
-        right -= (scaled @ innovation[..., None])[..., 0].sum(1)
-        for gap, rho in enumerate(labels.previous, start=1):
-            if not rho.any():
-                continue
-            rho = rho[gap:, ..., None, None]
-            late, early = scaled[gap:], rows[:-gap] * rho
-            information[0][: n_frames - gap] += ((early * gain[gap:, ..., None, None]).swapaxes(-1, -2) @ early).sum(1)
-            information[gap][: n_frames - gap] -= (late @ early).sum(1)
-            pull = early.swapaxes(-1, -2) @ (innovation * gain[..., None])[gap:, ..., None]
-            right[: n_frames - gap] += pull[..., 0].sum(1)
-    if points is not None:
-        rows = points.root
-        information[0] += rows.swapaxes(-1, -2) @ rows
-        offset = joints + offset_m - points.points_world_m
-        right -= (rows.swapaxes(-1, -2) @ rows @ offset[..., None])[..., 0]
+    residual, rows = term.residuals(joints)
+    innovation, gain = term.chain(residual)
+    gain = gain / term.own
+    scaled = rows.swapaxes(-1, -2) * gain[..., None, None]
+    information[0] += (scaled @ rows).sum(1)
+    right = -(scaled @ innovation[..., None])[..., 0].sum(1)
+    for gap, rho in enumerate(term.previous, start=1):
+        if not rho.any():
+            continue
+        rho = rho[gap:, ..., None, None]
+        late, early = scaled[gap:], rows[:-gap] * rho
+        information[0][: n_frames - gap] += ((early * gain[gap:, ..., None, None]).swapaxes(-1, -2) @ early).sum(1)
+        information[gap][: n_frames - gap] -= (late @ early).sum(1)
+        pull = early.swapaxes(-1, -2) @ (innovation * gain[..., None])[gap:, ..., None]
+        right[: n_frames - gap] += pull[..., 0].sum(1)
     return information, right
 
 
 class Energy:
     """Cost, and normal equations of a Gauss-Newton step, of a hand over a sequence."""
 
-    def __init__(
-        self,
-        hand: Articulation,
-        prior: Prior,
-        labels: LabelTerm | None,
-        points: PointTerm | None,
-        offset_m: Float[np.ndarray, "T J 3"] | float = 0.0,
-    ) -> None:
-        """`offset_m`: the detector's joints less the model's, world, metres; see `usthand.fit.detector_offsets`."""
-        self.hand, self.prior, self.labels, self.points, self.offset_m = hand, prior, labels, points, offset_m
+    def __init__(self, hand: Articulation, prior: Prior, terms: Sequence[LabelTerm | PointTerm]) -> None:
+        self.hand, self.prior, self.terms = hand, prior, terms
+        self.n_shared = hand.n_shape + (N_OFFSETS if prior.offset_precision is not None else 0)
 
     def cost(self, state: HandState) -> float:
         """Negative log posterior up to a constant."""
-        joints = self.hand.joints(state)
         total = 0.0
-        if self.labels is not None:
-            innovation, gain = self.labels.chain(self.labels.residuals(joints, self.offset_m)[0])
-            total += self.labels.energy(innovation, gain)
-        if self.points is not None:
-            offset = (self.points.root @ (joints + self.offset_m - self.points.points_world_m)[..., None])[..., 0]
-            total += float((offset**2).sum())
+        for detected, terms in self._by_kind():
+            joints = self.hand.detected(state) if detected else self.hand.joints(state)
+            for term in terms:
+                if isinstance(term, PointTerm):
+                    total += float((term.residuals(joints) ** 2).sum())
+                else:
+                    total += term.energy(*term.chain(term.residuals(joints)[0]))
         for residual, scale in self._motion(state):
             total += float(((residual / scale) ** 2).sum())
         total += float((self._pose_residual(state) ** 2).sum() + (self._beyond_limits(state) ** 2).sum())
-        total += float((state.shape**2).sum()) / self.prior.shape_std**2
+        shape = state.shape - self.prior.shape_mean
+        total += float(shape @ self.prior.shape_precision @ shape)
+        if self.prior.offset_precision is not None:
+            off = state.offsets_m - self.prior.offset_mean_m
+            total += float(np.einsum("ji,jik,jk->", off, self.prior.offset_precision, off))
         return 0.5 * total
 
     def normal_equations(self, state: HandState) -> ArrowSystem:
         """Of the whole cost at a state; `right` is the negative gradient."""
-        n_frames = len(state.angles)
-        system = ArrowSystem.zeros(n_frames, self.hand.size, N_SHAPE)
-        self._add_data(system, state)
+        system = ArrowSystem.zeros(len(state.angles), self.hand.size, self.n_shared)
+        for detected, terms in self._by_kind():
+            posed = self.hand.posed_detected(state) if detected else self.hand.posed(state)
+            for term in terms:
+                self._add_data(system, term, posed)
         self._add_linear_motion(system, state)
         self._add_turning(system, state)
         self._add_pose(system, state)
-        system.corner += np.eye(N_SHAPE) / self.prior.shape_std**2
-        system.right_shared -= state.shape / self.prior.shape_std**2
+        precision, pull = self._shared_prior(state)
+        system.corner += precision
+        system.right_shared += pull
         return system
 
-    def _add_data(self, system: ArrowSystem, state: HandState) -> None:
-        posed = self.hand.posed(state)
+    def _by_kind(self) -> list[tuple[bool, list[LabelTerm | PointTerm]]]:
+        """The terms that see the model's joints, and those that see a detector's."""
+        kinds = ((kind, [term for term in self.terms if term.detected == kind]) for kind in (False, True))
+        return [(kind, terms) for kind, terms in kinds if terms]
+
+    def _shared_prior(self, state: HandState) -> tuple[Float[np.ndarray, "shared shared"], Float[np.ndarray, "shared"]]:
+        """Precision of the shared unknowns before the data, and minus the gradient."""
+        prior = self.prior
+        blocks, off = [prior.shape_precision], [prior.shape_mean - state.shape]
+        if prior.offset_precision is not None:
+            blocks += list(prior.offset_precision)
+            off.append((prior.offset_mean_m - state.offsets_m).ravel())
+        precision = block_diag(*blocks)
+        return precision, precision @ np.concatenate(off)
+
+    def _add_data(self, system: ArrowSystem, term: LabelTerm | PointTerm, posed: PosedJoints) -> None:
         joints = posed.joints
-        information, right = joint_information(self.labels, self.points, joints, self.offset_m)
+        information, right = joint_information(term, joints)
         n_frames, size = len(joints), self.hand.size
-        jacobian = np.concatenate([posed.by_frame, posed.by_shape], axis=-1)  # (T, J, 3, D + S)
+        by_shared = posed.by_shared[..., : self.n_shared]
+        jacobian = np.concatenate([posed.by_frame, by_shared], axis=-1)  # (T, J, 3, D + shared)
         width = jacobian.shape[-1]
         flat = jacobian.reshape(n_frames, -1, width)
         gradient = (flat.swapaxes(-1, -2) @ right.reshape(n_frames, -1, 1))[..., 0]
         system.right += gradient[:, :size]
-        system.right_shared += gradient[:, size:].sum(0)
+        system.right_shared[: width - size] += gradient[:, size:].sum(0)
         for gap in range(3):
             if gap and not information[gap].any():
                 continue
@@ -257,8 +279,8 @@ class Energy:
             carried = (information[gap][:here] @ jacobian[:here]).reshape(here, -1, width)
             block = flat[gap:].swapaxes(-1, -2) @ carried  # rows of frame t + gap, columns of frame t
             _add(system, block, gap, size)
-        if self.labels is not None and self.labels.shared is not None:
-            self._add_shared(system, self.labels, self.labels.shared, joints, jacobian)
+        if isinstance(term, LabelTerm) and term.shared is not None:
+            self._add_shared(system, term, term.shared, joints, jacobian)
 
     def _add_shared(
         self,
@@ -270,7 +292,7 @@ class Energy:
     ) -> None:
         """Subtract S'S, with S the combinations of whitened residuals that joints of a view share."""
         size = self.hand.size
-        residual, rows = labels.residuals(joints, self.offset_m)
+        residual, rows = labels.residuals(joints)
         innovation, gain = labels.chain(residual)
         root = np.sqrt(gain / labels.own)
         n_frames = len(joints)
@@ -286,7 +308,7 @@ class Energy:
             turned = part.swapaxes(-1, -2)
             gradient = (turned @ common[gap:])[..., 0]
             system.right[: n_frames - gap] += gradient[:, :size]
-            system.right_shared += gradient[:, size:].sum(0)
+            system.right_shared[: gradient.shape[1] - size] += gradient[:, size:].sum(0)
             _add(system, -turned @ part, 0, size)
             if gap:
                 _add(system, -parts[0][gap:].swapaxes(-1, -2) @ part, gap, size)
@@ -368,24 +390,24 @@ def _common_rows(
 
 
 def _add(system: ArrowSystem, block: Float[np.ndarray, "n DS DS"], gap: int, size: int) -> None:
-    """Add blocks in rows of (frame t + gap, shape) and columns of (frame t, shape)."""
-    here = len(block)
+    """Add blocks in rows of (frame t + gap, shared) and columns of (frame t, shared); shared may lack the offsets."""
+    here, shared = len(block), block.shape[-1] - size
     target = system.below[gap - 1] if gap else system.diagonal
     target[:here] += block[:, :size, :size]
-    system.arrow[gap : gap + here] += block[:, :size, size:]
+    system.arrow[gap : gap + here, :, :shared] += block[:, :size, size:]
     corner = block[:, size:, size:].sum(0)
-    system.corner += corner
+    system.corner[:shared, :shared] += corner
     if gap:
-        system.arrow[:here] += block[:, size:, :size].swapaxes(-1, -2)
-        system.corner += corner.T
+        system.arrow[:here, :, :shared] += block[:, size:, :size].swapaxes(-1, -2)
+        system.corner[:shared, :shared] += corner.T
 
 
-def minimise(energy: Energy, state: HandState, iterations: int, fixed_shape: bool = False) -> HandState:
+def minimise(energy: Energy, state: HandState, iterations: int, fixed_shared: bool = False) -> HandState:
     """Levenberg-Marquardt: a step is taken only if it lowers the cost, so bad data cannot make it diverge."""
     damping, cost = FIRST_DAMPING, energy.cost(state)
     for _ in range(iterations):
         system = energy.normal_equations(state)
-        if fixed_shape:
+        if fixed_shared:
             system.arrow[:] = 0
             system.right_shared[:] = 0
         decrease = 0.0

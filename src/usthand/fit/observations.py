@@ -1,6 +1,7 @@
-"""What a fit consumes: positions with their precision, in the images and, optionally, in space.
+"""What the sequence fit is given: 2D positions with their precision, from one source or several.
 
-Legend of the shapes: T frames, V views, J = 21 joints in OpenPose order.
+A source is a detector or a network that looks at the cameras' images. Several sources of one camera are still one view.
+Legend: T frames, K sources, V views, J = 21 joints in OpenPose order.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
+from usthand.fit.detector_joints import DetectorJoints, load_detector_joints
 from usthand.labels.labels import Labels, hand_size_px
 
 SIGMA_FRACTION = 0.025
@@ -20,23 +22,39 @@ CONFIDENCE_FLOOR = 0.05
 
 
 @dataclass(frozen=True)
-class Observations:
-    """Positions with their precision, per view and, optionally, in space."""
+class Source:
+    """What is known of a source of observations."""
 
-    uv_px: Float[np.ndarray, "T V J 2"]
+    name: str
+    """Such as "detector" or "shipped network"."""
+    detected: bool = True
+    """Whether it predicts the joints as the footage's detector sees them, or the hand model's own."""
+    sets_noise_scale: bool = True
+    """Whether the scale of its errors is learned from its own residuals. A network that learned the labels errs
+    with them: its residuals are too small, and the detector's scale counts for it."""
+    common_std_m: float = 0.0
+    """Standard deviation along each axis of the error that all views of a joint have in common, metres."""
+
+
+DETECTOR = Source("detector")
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Positions with their precision, per source and view and, optionally, in space."""
+
+    uv_px: Float[np.ndarray, "T K V J 2"]
     """Pixel positions, float64; 0 where missing."""
-    precision: Float[np.ndarray, "T V J 2 2"]
+    precision: Float[np.ndarray, "T K V J 2 2"]
     """Inverse covariance of `uv_px`, px^-2; all zero where missing."""
+    sources: tuple[Source, ...] = (DETECTOR,)
+    """One for each of the K."""
+    detector: DetectorJoints | None = None
+    """Where the footage's detector sees the joints on the hand; None: exactly where the model has them."""
     points_world_m: Float[np.ndarray, "T J 3"] | None = None
-    """Direct observations of the joints in the world frame, metres."""
+    """Direct observations of the model's joints in the world frame, metres."""
     points_precision: Float[np.ndarray, "T J 3 3"] | None = None
     """Inverse covariance of `points_world_m`, m^-2; all zero where missing."""
-    predicts_model_joints: Bool[np.ndarray, "V"] | None = None
-    """Views that predict the hand model's own joints even where the others give a detector's; None for no view.
-    See `usthand.fit.detector_offsets`."""
-    sets_noise_scale: Bool[np.ndarray, "V"] | None = None
-    """Views whose residuals set the scale of all views' errors (`usthand.fit.reweighting`); None for all views.
-    Views whose precision was lowered because their errors are correlated are left out: they say nothing of it."""
 
     @staticmethod
     def from_labels(labels: Labels, sigma_px: float | np.ndarray | None = None) -> Observations:
@@ -51,4 +69,17 @@ class Observations:
         sigma = np.broadcast_to(sigma, labels.uv_px.shape[:2])[..., None]
         stated = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
         scalar = (stated / sigma) ** 2
-        return Observations(labels.uv_px.astype(np.float64), scalar[..., None, None] * np.eye(2))
+        return Observations(
+            labels.uv_px.astype(np.float64)[:, None],
+            (scalar[..., None, None] * np.eye(2))[:, None],
+            detector=load_detector_joints(labels.detector),
+        )
+
+    @property
+    def n_views(self) -> int:
+        """V."""
+        return self.uv_px.shape[2]
+
+    def per_view(self, of_source: np.ndarray) -> np.ndarray:
+        """Something of each source, repeated for its views: (K,) to (K V,)."""
+        return np.repeat(of_source, self.n_views)

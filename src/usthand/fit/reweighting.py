@@ -87,18 +87,19 @@ def label_weights(
     stated: Float[np.ndarray, "T V J"],
     present: Bool[np.ndarray, "T V J"],
     config: ReweightingConfig,
-    sets_noise_scale: Bool[np.ndarray, "V"] | None = None,
+    learn_from: Bool[np.ndarray, "V"] | None = None,
 ) -> Float[np.ndarray, "T V J"]:
     """Factor on each label's stated precision; 0 where missing.
 
     Args:
-        squared: Squared errors in units of the stated variance.
+        squared: Squared errors in units of the stated variance. Errors of labels, not their residuals about a fit that
+            followed them: see `Fitter._reweight`.
         stated: The precision, any unit, one number a label.
         present: Where there is a label.
         config: Model of the labels' errors.
-        sets_noise_scale: Views from which power and scales are learned; all if None. They apply to the others too.
+        learn_from: Views from which power and scales are learned; all if None. They apply to the others too.
     """
-    used = present if sets_noise_scale is None else present & sets_noise_scale[:, None]
+    used = present if learn_from is None else present & learn_from[:, None]
     log_stated = np.zeros(squared.shape)
     log_stated[present] = np.log(stated[present])
     centre = np.median(log_stated[present])

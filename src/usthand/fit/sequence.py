@@ -7,14 +7,16 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from usthand.common.progress import Progress, silent
 from usthand.fit.arrow_system import InverseBlocks, inverse_blocks
-from usthand.fit.detector_offsets import DetectorOffsets, OffsetPrior, estimate_offsets
-from usthand.fit.initialisation import inverse_kinematics, median_shape
+from usthand.fit.detector_joints import DetectorJoints, bone_frames
+from usthand.fit.deviations import DeviationPrior, Deviations, estimate_deviations
+from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState
 from usthand.fit.objective import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise
+from usthand.fit.observations import Source
 from usthand.fit.reweighting import ReweightingConfig, label_weights
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
@@ -22,14 +24,15 @@ from usthand.geometry.robust_triangulation import (
     reprojection_mahalanobis2,
     triangulate_robust,
 )
+from usthand.hand.skeleton import N_JOINTS
 
 MIN_VIEWS = 2  # that must see a joint to place it
 START_STD_M = 0.003  # of a triangulated joint from the model's, beside its own covariance
 START_DOF = 3.0
 START_ROUNDS, START_STEPS = 4, 3
-RIGID_ROUNDS = 2  # of reweighting before joints may leave the rigid hand
+LEVERAGE_ROUNDS = 4  # last rounds of reweighting, which know how far the fit follows each label
+LEAST_FREEDOM = 0.15  # of a residual: what the fit leaves of an error
 FIRST_DOF = 64.0  # of Student's t in the first round of reweighting, halved every round
-COVARIANCE_INFLATION = 1.8  # measured (docs/development/fit.md): systematic errors, which the error model leaves out
 DIP_PER_PIP = 0.6  # the tendons couple the last two joints of a finger (Rijpkema and Girard 1991: two thirds)
 MEAN_FLEXION_RAD = 0.35
 
@@ -71,11 +74,6 @@ class FitConfig:
     """Part of a label's variance that all joints of a view have in common; for rigid joints."""
     shared_finger: float = 0.25
     """The same for the joints of one finger."""
-    offset_std_m: float = 0.002
-    """How far a detector's joint lies from the model's, along each axis. This value predicts best; it is less than the
-    offsets that detectors show (docs/development/fit.md)."""
-    offset_memory_s: float = 1.0
-    """How long an offset lasts in the frame of its bone: its correlation falls to 1/e in this time."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
@@ -89,15 +87,26 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitData:
-    """What a hand is fitted to, in metres."""
+    """What a hand is fitted to, in metres. O = K V: each source has its own copy of the views."""
 
     views: UndistortedViews
+    """Of O views."""
+    sources: tuple[Source, ...]
+    """K of them."""
+    detector: DetectorJoints | None = None
+    """Where the detector sees the joints; None: where the model has them."""
     points: PointTerm | None = None
-    """3D observations of the joints."""
-    predicts_model_joints: Bool[np.ndarray, "V"] | None = None
-    """Views that see the model's own joints even if joints are soft; none if None."""
-    sets_noise_scale: Bool[np.ndarray, "V"] | None = None
-    """Views whose residuals tell how large errors are; all if None. See `label_weights`."""
+    """3D observations of the model's joints."""
+
+    @property
+    def source_of(self) -> Int[np.ndarray, "O"]:
+        """Which source each view is of."""
+        return np.repeat(np.arange(len(self.sources)), self.views.xy.shape[1] // len(self.sources))
+
+    def count_views(self, present: Bool[np.ndarray, "T O J"]) -> Int[np.ndarray, "T J"]:
+        """How many cameras have an observation from some source."""
+        n_frames, _, n_joints = present.shape
+        return present.reshape(n_frames, len(self.sources), -1, n_joints).any(1).sum(1)
 
 
 @dataclass(frozen=True)
@@ -106,120 +115,192 @@ class Fitted:
 
     state: HandState
     joints_world_m: Float[np.ndarray, "T J 3"]
-    """The detector's joints if they are soft, else the model's."""
+    """The model's."""
     covariance_m2: Float[np.ndarray, "T J 3 3"]
+    """Of the model's joints."""
+    detected_m: Float[np.ndarray, "T J 3"]
+    """The joints as the detector sees them."""
+    detected_cov_m2: Float[np.ndarray, "T J 3 3"]
+    posterior: InverseBlocks
+    """Covariance of the unknowns."""
     seen: Bool[np.ndarray, "T J"]
     """Joints that two views or more see."""
 
 
 class Fitter:
-    """The fit of one sequence; `soft`: whether joints may leave the rigid hand."""
+    """The fit of one sequence."""
 
-    def __init__(self, hand: Articulation, config: FitConfig, data: FitData, soft: bool) -> None:
-        self.hand, self.config, self.data, self.soft = hand, config, data, soft
+    def __init__(self, hand: Articulation, config: FitConfig, data: FitData) -> None:
+        self.hand, self.config, self.data = hand, config, data
         self.precision = data.views.precision.numpy()
         self.stated = self.precision.trace(axis1=-2, axis2=-1)
         self.present = self.stated > 0
         self.start = triangulate_robust(data.views)
         self.weight = self.start.weight.numpy() / self.start.scale**2
-        self.prior = motion_prior(hand, config)
-        self.offset_m = np.zeros((*self.present[:, 0].shape, 3))
-        model_views = data.predicts_model_joints
-        self.model_views = model_views if soft and model_views is not None and model_views.any() else None
+        self.prior = fit_prior(hand, config, data.detector)
+        self.deviation = deviation_prior(hand, config, data.detector)
+        self.deviation_m = np.zeros((*self.present[:, 0].shape, 3))
+        self.detected = np.array([source.detected and data.detector is not None for source in data.sources])
 
     def run(self, progress: Progress = silent) -> Fitted:
         """The best state found, with its covariance."""
         config = self.config
-        state = self._begin()
+        state, posterior = self._begin(), None
         for done in range(config.rounds):
-            self._reweight(state, FIRST_DOF / 2**done)
-            if self.soft and done >= RIGID_ROUNDS:
-                self.offset_m = self._offsets(state).mean_m
-            state = minimise(self.energy(), state, config.steps)
+            self._reweight(state, FIRST_DOF / 2**done, posterior)
+            state = minimise(self.energy(state), state, config.steps)
+            posterior = self._posterior(state) if done >= config.rounds - LEVERAGE_ROUNDS - 1 else None
             progress(done + 1, config.rounds)
-        return self._fitted(state)
+        return self._fitted(state, posterior or self._posterior(state))
 
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
         start = self.start
         joints = interpolate_gaps(start.points_world, start.seen).numpy()
-        seen = start.seen.numpy()
-        shape = median_shape(self.hand, joints, seen)
-        state = inverse_kinematics(self.hand, joints, shape)
-        covariance = start.covariance.numpy() + np.eye(3) * START_STD_M**2
+        seen, covariance = start.seen.numpy(), start.covariance.numpy()
+        offsets = self.prior.offset_mean_m
+        shape = likely_shape(self.hand, joints, seen, covariance, offsets)
+        state = inverse_kinematics(self.hand, joints, shape, offsets)
+        covariance = covariance + np.eye(3) * START_STD_M**2
         root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2) * seen[..., None, None]
         for _ in range(START_ROUNDS):
-            offset = (root @ (self.hand.joints(state) - joints)[..., None])[..., 0]
+            offset = (root @ (self.hand.detected(state) - joints)[..., None])[..., 0]
             weight = (START_DOF + 3) / (START_DOF + (offset**2).sum(-1))
-            term = PointTerm(joints, root * np.sqrt(weight)[..., None, None])
-            state = minimise(Energy(self.hand, self.prior, None, term), state, START_STEPS)
+            term = PointTerm(joints, root * np.sqrt(weight)[..., None, None], detected=True)
+            state = minimise(Energy(self.hand, replace(self.prior, offset_precision=None), [term]), state, START_STEPS)
         return state
 
-    def _reweight(self, state: HandState, least_dof: float) -> None:
-        """Weight the labels by their residuals; nearly alike at first, so that no view is discarded early."""
-        config = replace(self.config.reweighting, dof=max(self.config.reweighting.dof, least_dof))
-        model = self.hand.joints(state)
-        squared = self._squared_errors(model + self.offset_m)
-        if self.model_views is not None:
-            squared = np.where(self.model_views[:, None], self._squared_errors(model), squared)
-        self.weight = label_weights(squared, self.stated, self.present, config, self.data.sets_noise_scale)
+    def _reweight(self, state: HandState, least_dof: float, posterior: InverseBlocks | None) -> None:
+        """Weight the labels by their errors; nearly alike at first, so that no view is discarded early.
 
-    def _squared_errors(self, joints_world_m: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T V J"]:
+        The fit follows its labels, so residuals are smaller than errors. With C the covariance of what a label with
+        rows A (whitened by its own weight) sees, the residual's variance is I - A C A': residuals are divided by the
+        mean of its two axes, at least `LEAST_FREEDOM`.
+        """
+        config = replace(self.config.reweighting, dof=max(self.config.reweighting.dof, least_dof))
+        squared, freedom = np.zeros(self.stated.shape), np.ones(self.stated.shape)
+        for detected in np.unique(self.detected):
+            views = self.detected[self.data.source_of] == detected
+            seen_m, covariance = self._seen_by(detected, state, posterior)
+            squared[:, views] = self._squared_errors(seen_m)[:, views]
+            if covariance is not None:
+                rows = self._labels(views, self.weight).residuals(seen_m)[1]
+                lever = 0.5 * (rows @ covariance[:, None] @ rows.swapaxes(-1, -2)).trace(axis1=-2, axis2=-1)
+                freedom[:, views] = np.clip(1 - lever, LEAST_FREEDOM, 1)
+        squared = squared / freedom
+        sets_scale = np.array([source.sets_noise_scale for source in self.data.sources])
+        self.weight = np.zeros(self.stated.shape)
+        for k, source in enumerate(self.data.sources):
+            views = self.data.source_of == k
+            if source.sets_noise_scale:
+                used, learn = views, None
+            else:  # with the scale of the sources that have one
+                used = views | sets_scale[self.data.source_of]
+                learn = sets_scale[self.data.source_of][used]
+            weight = label_weights(squared[:, used], self.stated[:, used], self.present[:, used], config, learn)
+            self.weight[:, views] = weight[:, views[used]]
+
+    def _seen_by(
+        self, detected: bool, state: HandState, posterior: InverseBlocks | None
+    ) -> tuple[Float[np.ndarray, "T J 3"], Float[np.ndarray, "T J 3 3"] | None]:
+        """What sources of a kind see of the hand, with its covariance if there is a posterior."""
+        if not detected:
+            posed = self.hand.posed(state) if posterior else None
+            covariance = posed.covariance(posterior) if posed else None
+            return self.hand.joints(state), covariance
+        deviations = self._deviations(state)
+        self.deviation_m = deviations.mean_m
+        places = self.hand.posed_detected(state) if posterior else None
+        covariance = deviations.joint_covariance(places.covariance(posterior)) if places else None
+        return self.hand.detected(state) + deviations.mean_m, covariance
+
+    def _squared_errors(self, joints_world_m: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T O J"]:
         return reprojection_mahalanobis2(self.data.views, torch.from_numpy(joints_world_m)).numpy()
 
-    def _offsets(self, state: HandState) -> DetectorOffsets:
-        prior = OffsetPrior(self.config.offset_std_m, self.config.offset_memory_s * self.config.fps)
-        joints, turns = self.hand.joints(state), self.hand.bone_turns(state)
-        return estimate_offsets(self._labels(), self.data.points, joints, turns, self.offset_m, prior)
+    def _deviations(self, state: HandState) -> Deviations:
+        views = self.detected[self.data.source_of]
+        label_term = self._labels(views, self.weight)
+        return estimate_deviations(
+            [label_term], self.hand.detected(state), self.hand.bone_turns(state), self.deviation
+        )
 
-    def _labels(self) -> LabelTerm:
-        """The labels with their present weights.
-
-        Rigid joints explain by errors that joints of a view share what soft ones explain by the detector's offsets, so
-        soft joints share no error.
-        """
+    def _labels(self, views: Bool[np.ndarray, "O"], weight: Float[np.ndarray, "T O J"], share: bool = False) -> LabelTerm:
+        """The labels of some views with the given weights; `share`: with errors that the joints of a view share."""
         memory = self.config.fps * self.config.label_memory_s
         rho = float(np.exp(-1 / memory)) if memory > 0 else 0.0
-        cameras = self.data.views.cameras.cam_from_world.numpy()
+        cameras = self.data.views.cameras.cam_from_world.numpy()[views]
         labels = LabelTerm(
             cameras[..., :3],
             cameras[..., 3],
-            self.data.views.xy.numpy(),
-            matrix_root(self.precision),
-            earlier_correlation(self.present, rho),
+            self.data.views.xy.numpy()[:, views],
+            matrix_root(self.precision[:, views]),
+            earlier_correlation(self.present[:, views], rho),
             rho,
-            soft=None if self.model_views is None else ~self.model_views,
+            detected=bool(self.detected[self.data.source_of[views]].all()),
         )
-        hand, finger = (0.0, 0.0) if self.soft else (self.config.shared_hand, self.config.shared_finger)
-        return labels.weighted(self.weight, hand, finger)
+        hand, finger = (self.config.shared_hand, self.config.shared_finger) if share else (0.0, 0.0)
+        return labels.weighted(weight[:, views], hand, finger)
 
-    def energy(self) -> Energy:
+    def energy(self, state: HandState) -> Energy:
         """The cost with the present weights."""
-        return Energy(self.hand, self.prior, self._labels(), self.data.points, self.offset_m)
+        terms: list[LabelTerm | PointTerm] = [] if self.data.points is None else [self.data.points]
+        for detected in np.unique(self.detected):
+            views = self.detected[self.data.source_of] == detected
+            terms.append(self._labels(views, self._marginal_weight(views, bool(detected), state), share=True))
+        return Energy(self.hand, self.prior, terms)
 
-    def _fitted(self, state: HandState) -> Fitted:
-        covariance = joint_covariance(self.hand, state, inverse_blocks(self.energy().normal_equations(state)))
-        joints = self.hand.joints(state)
-        if self.soft:
-            offsets = self._offsets(state)
-            joints, covariance = joints + offsets.mean_m, offsets.joint_covariance(covariance)
-        return Fitted(state, joints, COVARIANCE_INFLATION * covariance, self.present.sum(1) >= MIN_VIEWS)
+    def _marginal_weight(
+        self, views: Bool[np.ndarray, "O"], detected: bool, state: HandState
+    ) -> Float[np.ndarray, "T O J"]:
+        """Weights for labels that also err alike in all views.
+
+        n labels of variance s^2 with a common error of variance c tell as much as n labels of variance s^2 + n c.
+        """
+        seen_m = self.hand.detected(state) if detected else self.hand.joints(state)
+        rows = self._labels(views, np.ones_like(self.weight)).residuals(seen_m)[1]
+        common = np.zeros(rows.shape[:3])
+        if detected:
+            turns = self.hand.bone_turns(state)
+            covariance = turns @ self.deviation.covariance_m2 @ turns.swapaxes(-1, -2)
+            common += 0.5 * (rows @ covariance[:, None] @ rows.swapaxes(-1, -2)).trace(axis1=-2, axis2=-1)
+        own = np.array([self.data.sources[k].common_std_m for k in self.data.source_of[views]])
+        common += 0.5 * own[:, None] ** 2 * (rows**2).sum((-1, -2))
+        weight = self.weight[:, views]
+        information = weight * self.stated[:, views]
+        count = information.sum(1) ** 2 / np.maximum((information**2).sum(1), 1e-30)
+        out = self.weight.copy()
+        out[:, views] = weight / (1 + weight * count[:, None] * common)
+        return out
+
+    def _posterior(self, state: HandState) -> InverseBlocks:
+        return inverse_blocks(self.energy(state).normal_equations(state))
+
+    def _fitted(self, state: HandState, posterior: InverseBlocks) -> Fitted:
+        joints, covariance = self._seen_by(False, state, posterior)
+        detected = bool(self.detected.any())
+        seen_m, seen_cov = self._seen_by(True, state, posterior) if detected else (joints, covariance)
+        seen = self.data.count_views(self.present) >= MIN_VIEWS
+        return Fitted(state, joints, covariance, seen_m, seen_cov, posterior, seen)
 
 
-def joint_covariance(hand: Articulation, state: HandState, inverse: InverseBlocks) -> Float[np.ndarray, "T 21 3 3"]:
-    """Covariance of every joint, world, m^2: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
+def deviation_prior(hand: Articulation, config: FitConfig, detector: DetectorJoints | None) -> DeviationPrior:
+    """How far a detector strays from its places on the bones."""
+    if detector is None:
+        return DeviationPrior(np.tile(1e-12 * np.eye(3), (N_JOINTS, 1, 1)), 1.0)
+    frames = bone_frames(hand)
+    covariance = frames.swapaxes(-1, -2) @ detector.pose_cov_m2 @ frames
+    return DeviationPrior(covariance, detector.memory_s * config.fps)
 
-    This is Laplace's approximation. The labels' errors are modelled as correlated in time and their precision is
-    learned from the residuals, so the curvature of the cost is the inverse covariance.
-    """
-    posed = hand.posed(state)
-    across = posed.by_frame @ inverse.shared[:, None] @ posed.by_shape.swapaxes(-1, -2)
-    return (
-        posed.by_frame @ inverse.frame[:, None] @ posed.by_frame.swapaxes(-1, -2)
-        + across
-        + across.swapaxes(-1, -2)
-        + posed.by_shape @ inverse.corner @ posed.by_shape.swapaxes(-1, -2)
-    )
+
+def fit_prior(hand: Articulation, config: FitConfig, detector: DetectorJoints | None = None, timeless: bool = False) -> Prior:
+    """Everything that is known before the data; see `motion_prior`."""
+    prior = motion_prior(hand, config, timeless)
+    if detector is None:
+        return prior
+    frames = bone_frames(hand)
+    covariance = frames.swapaxes(-1, -2) @ detector.subject_cov_m2 @ frames
+    mean = (frames.swapaxes(-1, -2) @ detector.mean_m[..., None])[..., 0]
+    return replace(prior, offset_mean_m=mean, offset_precision=np.linalg.inv(covariance))
 
 
 def motion_prior(hand: Articulation, config: FitConfig, timeless: bool = False) -> Prior:
@@ -241,7 +322,16 @@ def motion_prior(hand: Articulation, config: FitConfig, timeless: bool = False) 
             row = np.zeros(len(axis))
             row[tip], row[hand.free.index(middle)] = 1, -DIP_PER_PIP
             rows.append(row / config.coupling_std_rad)
-    return Prior(acceleration / fps**2, velocity / fps, mean, np.array(rows), config.limit_rad, config.shape_std)
+    return Prior(
+        acceleration / fps**2,
+        velocity / fps,
+        mean,
+        np.array(rows),
+        config.limit_rad,
+        np.zeros(hand.n_shape),
+        np.eye(hand.n_shape) / config.shape_std**2,
+        np.zeros((N_JOINTS, 3)),
+    )
 
 
 def matrix_root(precision: Float[np.ndarray, "*b 2 2"]) -> Float[np.ndarray, "*b 2 2"]:

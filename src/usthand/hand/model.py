@@ -42,13 +42,13 @@ class HandModel:
 
     v_template: Float[Tensor, "N 3"]
     """Rest vertices, metres."""
-    shapedirs: Float[Tensor, "N 3 10"]
+    shapedirs: Float[Tensor, "N 3 S"]
     """Offset per unit of each shape coefficient, metres."""
     posedirs: Float[Tensor, "N 3 135"]
     """Offset per entry of (R - I) of joints 1 to 15, row by row, metres."""
     joints_template: Float[Tensor, "16 3"]
     """Rest joints: J_regressor @ v_template, metres."""
-    joints_shapedirs: Float[Tensor, "16 3 10"]
+    joints_shapedirs: Float[Tensor, "16 3 S"]
     """J_regressor @ shapedirs, metres: the shape's effect on the joints without the mesh."""
     weights: Float[Tensor, "N 16"]
     """Skinning weights; rows sum to one."""
