@@ -73,20 +73,32 @@ def _lower_band(system: ArrowSystem, damping: float) -> Float[np.ndarray, "bandw
 
 def solve(system: ArrowSystem, damping: float = 0.0) -> tuple[Float[np.ndarray, "T D"], Float[np.ndarray, "S"]] | None:
     """The solution with Levenberg-Marquardt damping of the diagonal; None if the matrix is not positive definite."""
-    n_frames, size, shared = system.arrow.shape
-    arrow = system.arrow.reshape(n_frames * size, shared)
     try:
-        factor = cholesky_banded(_lower_band(system, damping), lower=True, overwrite_ab=True, check_finite=False)
-        solved = cho_solve_banded((factor, True), np.c_[system.right.ravel(), arrow], check_finite=False)
-        corner = system.corner + damping * np.diag(system.corner.diagonal())
-        schur = cho_factor(corner - arrow.T @ solved[:, 1:], lower=True, check_finite=False)
+        step, step_shared = solve_many(system, system.right[..., None], system.right_shared[:, None], damping)
     except LinAlgError:
         return None
-    step_shared = cho_solve(schur, system.right_shared - arrow.T @ solved[:, 0], check_finite=False)
-    step = solved[:, 0] - solved[:, 1:] @ step_shared
     if not (np.isfinite(step).all() and np.isfinite(step_shared).all()):
         return None
-    return step.reshape(n_frames, size), step_shared
+    return step[..., 0], step_shared[:, 0]
+
+
+def solve_many(
+    system: ArrowSystem, right: Float[np.ndarray, "T D M"], right_shared: Float[np.ndarray, "S M"], damping: float = 0.0
+) -> tuple[Float[np.ndarray, "T D M"], Float[np.ndarray, "S M"]]:
+    """Solutions for M right-hand sides in place of the system's own.
+
+    Raises:
+        LinAlgError: If the matrix is not positive definite.
+    """
+    n_frames, size, shared = system.arrow.shape
+    arrow, flat = system.arrow.reshape(n_frames * size, shared), right.reshape(n_frames * size, -1)
+    factor = cholesky_banded(_lower_band(system, damping), lower=True, overwrite_ab=True, check_finite=False)
+    solved = cho_solve_banded((factor, True), np.concatenate([arrow, flat], 1), check_finite=False)
+    corner = system.corner + damping * np.diag(system.corner.diagonal())
+    schur = cho_factor(corner - arrow.T @ solved[:, :shared], lower=True, check_finite=False)
+    step_shared = cho_solve(schur, right_shared - arrow.T @ solved[:, shared:], check_finite=False)
+    step = solved[:, shared:] - solved[:, :shared] @ step_shared
+    return step.reshape(n_frames, size, -1), step_shared
 
 
 @dataclass
@@ -99,6 +111,9 @@ class InverseBlocks:
     """Of each frame with the shared unknowns."""
     corner: Float[np.ndarray, "S S"]
     """Of the shared unknowns."""
+
+    def __add__(self, other: InverseBlocks) -> InverseBlocks:
+        return InverseBlocks(self.frame + other.frame, self.shared + other.shared, self.corner + other.corner)
 
 
 def inverse_blocks(system: ArrowSystem) -> InverseBlocks:

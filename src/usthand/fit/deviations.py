@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import solveh_banded
 
-from usthand.fit.objective import LabelTerm, PointTerm, joint_information
+from usthand.fit.evidence import LabelTerm, PointTerm, joint_information
 
 
 @dataclass(frozen=True)

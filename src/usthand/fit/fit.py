@@ -19,11 +19,10 @@ from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.common.progress import Progress, silent
 from usthand.fit.canonical import canonical_hand
-from usthand.fit.detector_joints import load_detector_joints
 from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
-from usthand.fit.objective import PointTerm
-from usthand.fit.observations import Observations
+from usthand.fit.evidence import PointTerm
+from usthand.fit.observations import Observations, known_detector
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.robust_triangulation import (
@@ -165,7 +164,7 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
         joints = median_filter(joints, (window, 1, 1), mode="nearest")
         joints = gaussian_filter1d(joints, GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
-    mesh = fit_mesh(hand, joints, seen, detector=load_detector_joints(labels.detector))
+    mesh = fit_mesh(hand, joints, seen, detector=known_detector(labels))
     result = _result(canonical.rig, hand, mesh, joints, covariance, seen)
     return canonical.as_captured(replace(result, method="raw" if smooth_fps is None else "smooth"))
 

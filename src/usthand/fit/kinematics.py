@@ -92,6 +92,8 @@ class PosedJoints:
     """By the unknowns of the frame."""
     by_shared: Float[np.ndarray, "T J 3 shared"]
     """By the shape, or by shape and offsets."""
+    turns: Float[np.ndarray, "T J 3 3"] | None = None
+    """The derivatives by the offsets by themselves: each joint's by its own."""
 
     def covariance(self, of: InverseBlocks) -> Float[np.ndarray, "T J 3 3"]:
         """Of the joints, m^2, from those of the unknowns: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
@@ -185,10 +187,11 @@ class Articulation:
         levers = chain.levers(state.offsets_m)
         by_offset = np.zeros((*levers.shape, N_JOINTS, 3))
         joint = np.arange(N_JOINTS)
-        by_offset[:, joint, :, joint] = chain.turn[:, BONE_TURN].swapaxes(0, 1)
+        turns = chain.turn[:, BONE_TURN]
+        by_offset[:, joint, :, joint] = turns.swapaxes(0, 1)
         by_shared = np.concatenate([chain.by_shape()[:, order], by_offset.reshape(*levers.shape, N_OFFSETS)], -1)
         by_frame = chain.by_frame()[:, order] + chain.levers_by_frame(levers)
-        return PosedJoints(chain.joints[:, order] + levers, by_frame, by_shared)
+        return PosedJoints(chain.joints[:, order] + levers, by_frame, by_shared, turns)
 
 
 def _descendants() -> Bool[np.ndarray, "16 16"]:

@@ -32,8 +32,9 @@ class Source:
     sets_noise_scale: bool = True
     """Whether the scale of its errors is learned from its own residuals. A network that learned the labels errs
     with them: its residuals are too small, and the detector's scale counts for it."""
-    common_std_m: float = 0.0
-    """Standard deviation along each axis of the error that all views of a joint have in common, metres."""
+    common_part: float = 0.0
+    """Part of its variance that all views of a joint have in common, which more views do not average out. (What a
+    detector's views have in common is in `DetectorJoints`.)"""
 
 
 DETECTOR = Source("detector")
@@ -72,7 +73,7 @@ class Observations:
         return Observations(
             labels.uv_px.astype(np.float64)[:, None],
             (scalar[..., None, None] * np.eye(2))[:, None],
-            detector=load_detector_joints(labels.detector),
+            detector=known_detector(labels),
         )
 
     @property
@@ -83,3 +84,9 @@ class Observations:
     def per_view(self, of_source: np.ndarray) -> np.ndarray:
         """Something of each source, repeated for its views: (K,) to (K V,)."""
         return np.repeat(of_source, self.n_views)
+
+
+def known_detector(labels: Labels) -> DetectorJoints | None:
+    """Where the labels' detector sees the joints; None if exactly where the model has them."""
+    detector = load_detector_joints(labels.detector)
+    return None if detector.ideal else detector

@@ -15,7 +15,9 @@ from usthand.fit.detector_joints import DetectorJoints, bone_frames
 from usthand.fit.deviations import DeviationPrior, Deviations, estimate_deviations
 from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState
-from usthand.fit.objective import Energy, LabelTerm, PointTerm, Prior, earlier_correlation, minimise
+from usthand.fit.lasting_errors import lasting_covariance
+from usthand.fit.evidence import LabelTerm, PointTerm, earlier_correlation
+from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
 from usthand.fit.reweighting import ReweightingConfig, label_weights
 from usthand.geometry.robust_triangulation import (
@@ -70,6 +72,8 @@ class FitConfig:
     reweighting: ReweightingConfig = field(default_factory=ReweightingConfig)
     label_memory_s: float = 0.1
     """Errors of labels decorrelate over this time: 0.1 s is a correlation of 0.72 between frames at 30 per second."""
+    lasting_part: float = 0.5
+    """Part of a label's variance that comes back whenever the hand looks alike (docs/development/label-noise.md)."""
     shared_hand: float = 0.35
     """Part of a label's variance that all joints of a view have in common; for rigid joints."""
     shared_finger: float = 0.25
@@ -151,7 +155,7 @@ class Fitter:
             state = minimise(self.energy(state), state, config.steps)
             posterior = self._posterior(state) if done >= config.rounds - LEVERAGE_ROUNDS - 1 else None
             progress(done + 1, config.rounds)
-        return self._fitted(state, posterior or self._posterior(state))
+        return self._fitted(state, self._posterior(state, lasting=True))
 
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
@@ -254,7 +258,8 @@ class Fitter:
     ) -> Float[np.ndarray, "T O J"]:
         """Weights for labels that also err alike in all views.
 
-        n labels of variance s^2 with a common error of variance c tell as much as n labels of variance s^2 + n c.
+        n labels of variance s^2 with a common error of variance c tell as much as n labels of variance s^2 + n c: that
+        is what a detector's deviations do. Where a part p of s^2 is common, they are worth n of (1 + (n - 1) p) s^2.
         """
         seen_m = self.hand.detected(state) if detected else self.hand.joints(state)
         rows = self._labels(views, np.ones_like(self.weight)).residuals(seen_m)[1]
@@ -263,17 +268,23 @@ class Fitter:
             turns = self.hand.bone_turns(state)
             covariance = turns @ self.deviation.covariance_m2 @ turns.swapaxes(-1, -2)
             common += 0.5 * (rows @ covariance[:, None] @ rows.swapaxes(-1, -2)).trace(axis1=-2, axis2=-1)
-        own = np.array([self.data.sources[k].common_std_m for k in self.data.source_of[views]])
-        common += 0.5 * own[:, None] ** 2 * (rows**2).sum((-1, -2))
         weight = self.weight[:, views]
         information = weight * self.stated[:, views]
-        count = information.sum(1) ** 2 / np.maximum((information**2).sum(1), 1e-30)
+        count = (information.sum(1) ** 2 / np.maximum((information**2).sum(1), 1e-30))[:, None]
+        part = np.array([self.data.sources[k].common_part for k in self.data.source_of[views]])[:, None]
         out = self.weight.copy()
-        out[:, views] = weight / (1 + weight * count[:, None] * common)
+        out[:, views] = weight / (1 + np.maximum(count - 1, 0) * part + weight * count * common)
         return out
 
-    def _posterior(self, state: HandState) -> InverseBlocks:
-        return inverse_blocks(self.energy(state).normal_equations(state))
+    def _posterior(self, state: HandState, lasting: bool = False) -> InverseBlocks:
+        """Covariance of the unknowns, with what errors that last add to it if asked for."""
+        energy = self.energy(state)
+        system = energy.normal_equations(state)
+        found = inverse_blocks(system)
+        if not lasting:
+            return found
+        posed = {bool(kind): (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.detected}
+        return found + lasting_covariance(energy, system, posed, self.config.lasting_part)
 
     def _fitted(self, state: HandState, posterior: InverseBlocks) -> Fitted:
         joints, covariance = self._seen_by(False, state, posterior)
