@@ -88,7 +88,7 @@ def run_demo(
         "fit": fit_labels(capture.rig, labels, config, progress=fitting),
     }
     run = train([capture.path], out / "run", TrainConfig(side=SIDE, seed=seed, steps=steps), progress)
-    both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed), progress)
+    both = reconstruct_all(capture, run, SIDE, progress=progress)
     results |= {"network": both.network, "usthand": both.final}
     for name, result in results.items():
         result.save(out / f"{name}.npz")
