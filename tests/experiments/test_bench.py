@@ -19,7 +19,6 @@ from usthand.experiments.bench.regimes import captures, load_regime, regime_name
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import load_labels, load_npz
-from usthand.reconstruction.reconstruct import ReconstructConfig
 from usthand.training.checkpoint import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]

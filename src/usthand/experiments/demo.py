@@ -23,7 +23,7 @@ from usthand.geometry.cameras import project
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, load_labels
 from usthand.output.report import Report, write_report
-from usthand.reconstruction.reconstruct import ReconstructConfig, Reconstruction, reconstruct_all
+from usthand.reconstruction.reconstruct import Reconstruction, reconstruct_all
 from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
