@@ -19,7 +19,6 @@ from usthand.experiments.bench.regimes import captures, load_regime, regime_name
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import load_labels, load_npz
-from usthand.reconstruction.reconstruct import ReconstructConfig
 from usthand.training.checkpoint import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,13 +70,13 @@ def test_equal_terms_end_with_equal_terms(monkeypatch):
     )
     for one in METHODS.values():
         if "network" in one.gives:
-            one.results(capture, Path("run"), 0)
+            one.results(capture, Path("run"))
     assert len(used) > 15 and all(run == Path("run") and not config.with_shipped for run, config in used)
     used.clear()
-    assert set(METHODS["shipped"].results(capture, None, 0)) == {"shipped", "shipped-network", "shipped-head"}
+    assert set(METHODS["shipped"].results(capture, None)) == {"shipped", "shipped-network", "shipped-head"}
     assert used == [(SHIPPED,)]
-    assert set(METHODS["adapted"].results(capture, Path("run"), 4)) == {"adapted", "adapted-network"}
-    assert used[1:] == [(Path("run"), ReconstructConfig(seed=4))]
+    assert set(METHODS["adapted"].results(capture, Path("run"))) == {"adapted", "adapted-network"}
+    assert used[1:] == [(Path("run"),)]
 
 
 def test_levels_and_views_share_the_images(tmp_path):

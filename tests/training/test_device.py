@@ -20,7 +20,8 @@ from usthand.data.batches import make_batch
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.network.config import ModelConfig
-from usthand.reconstruction.inference import SPREAD_SAMPLES, _chunk, _shared_noise
+from usthand.network.prior import prior_rule, prior_samples
+from usthand.reconstruction.inference import _chunk, _shared
 from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct
 from usthand.training.config import OptimisationConfig, Preset, TrainConfig
 from usthand.training.loop import load_hands, prepare_footages, start_training, train
@@ -92,12 +93,12 @@ def test_the_use_of_a_network_leaves_nothing_on_the_cpu(capture, tmp_path, reque
     footages, _ = prepare_footages(load_hands([capture], "right", None), config, tmp_path)
     model = learner.build(config).to("meta").eval()
     inputs, _ = make_batch([(footages[0], np.arange(5))], config.model.image_size, config.crop, None, "meta")
-    generator = torch.Generator().manual_seed(0)
+    anchors, rule = prior_samples(4, 2), prior_rule(2)
     request.getfixturevalue("answers")
-    noise, spread = (_shared_noise(model, inputs.view_mask.shape, n, generator).to("meta") for n in (4, SPREAD_SAMPLES))
-    prediction = model(inputs, noise)
+    prediction = model(inputs, _shared(model, inputs, anchors))
+    samples = model.hypothesise(prediction.views, _shared(model, inputs, rule.points))
     with pytest.raises(NotImplementedError, match="copy out of meta"):
-        _chunk(prediction, model.hypothesise(prediction.views, spread), inputs.crop_from_px, slice(0, 5))
+        _chunk(prediction, samples, rule.weights, inputs.crop_from_px, slice(0, 5))
 
 
 def test_a_tensor_left_on_the_cpu_would_be_seen():

@@ -25,7 +25,6 @@ def fit(
     smooth: bool = False,
     joints: Literal["auto", "rigid", "soft"] = "auto",
     hand: str = "embedded",
-    seed: int = 0,
     overwrite: bool = False,
 ) -> None:
     """Hands from the labels alone, without training: robust triangulation and a fit of the whole sequence.
@@ -40,7 +39,6 @@ def fit(
         joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets left-out cameras
             decide.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
-        seed: Taken for uniformity; the fit has no randomness.
         overwrite: Write over a result that is there.
     """
     from usthand.capture.capture import open_capture

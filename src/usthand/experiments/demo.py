@@ -23,7 +23,7 @@ from usthand.geometry.cameras import project
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, load_labels
 from usthand.output.report import Report, write_report
-from usthand.reconstruction.reconstruct import ReconstructConfig, Reconstruction, reconstruct_all
+from usthand.reconstruction.reconstruct import Reconstruction, reconstruct_all
 from usthand.training.config import TrainConfig
 from usthand.training.loop import train
 
@@ -88,7 +88,7 @@ def run_demo(
         "fit": fit_labels(capture.rig, labels, config, progress=fitting),
     }
     run = train([capture.path], out / "run", TrainConfig(side=SIDE, seed=seed, steps=steps), progress)
-    both = reconstruct_all(capture, run, SIDE, ReconstructConfig(seed=seed), progress)
+    both = reconstruct_all(capture, run, SIDE, progress=progress)
     results |= {"network": both.network, "usthand": both.final}
     for name, result in results.items():
         result.save(out / f"{name}.npz")

@@ -61,7 +61,7 @@ class UstHand(nn.Module):
         self.config = config
         self.backbone = Backbone(config.backbone, config.width, config.map_channels)
         self.views = Views(config, self.backbone.resnet.channels[-1], config.image_size // STRIDE)
-        dims = {"joint": 2, "hand": 2 * N_JOINTS, "none": 0}[config.flow]
+        dims = 0 if config.flow == "none" else self.prior_dims
         self.to_hand_context = nn.Linear(N_JOINTS * config.graph_width, config.graph_width) if dims > 2 else None
         self.flow = ConditionalFlow(dims, config.graph_width, config.couplings, config.flow_hidden) if dims else None
         self.points = PointTransformer(config)
@@ -88,12 +88,15 @@ class UstHand(nn.Module):
             return samples.unflatten(-1, (N_JOINTS, 2)).transpose(-3, -2)
         return samples
 
+    @property
+    def prior_dims(self) -> int:
+        """Dimensions of the flow's prior; those of a joint where there is no flow."""
+        return 2 * N_JOINTS if self.config.flow == "hand" else 2
+
     def noise_shape(self, inputs: Inputs, count: int) -> tuple[int, ...]:
         """The shape of the prior's samples for a batch."""
-        lead = inputs.view_mask.shape
-        if self.config.flow == "hand":
-            return (*lead, count, 2 * N_JOINTS)
-        return (*lead, N_JOINTS, count, 2)
+        joints = () if self.config.flow == "hand" else (N_JOINTS,)
+        return (*inputs.view_mask.shape, *joints, count, self.prior_dims)
 
     def see(self, inputs: Inputs) -> tuple[Features, ViewEstimates]:
         """Stages 1 to 3: feature maps and 2D estimates, without going to 3D."""

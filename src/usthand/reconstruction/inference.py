@@ -15,10 +15,10 @@ from usthand.data.crops import CropConfig
 from usthand.data.footage import Footage
 from usthand.fit.observations import Observations
 from usthand.geometry.affine import affine_apply, affine_inverse
-from usthand.network.model import Prediction, UstHand
+from usthand.network.model import Inputs, Prediction, UstHand
+from usthand.network.prior import Rule, prior_rule, prior_samples
 
 CHUNK = 12  # frames that go through the network at once
-SPREAD_SAMPLES = 64  # of the flow, for the 2x2 covariances: 9 % error of a standard deviation
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
 
@@ -45,24 +45,26 @@ class Estimates:
 
 
 @torch.no_grad()
-def estimate(model: UstHand, footage: Footage, crop: CropConfig, seed: int, progress: Progress = silent) -> Estimates:
-    """Run the network over a footage, in chunks that overlap by its reach in time; `progress` counts frames."""
+def estimate(model: UstHand, footage: Footage, crop: CropConfig, progress: Progress = silent) -> Estimates:
+    """Run the network over a footage, in chunks that overlap by its reach in time; `progress` counts frames.
+
+    Nothing is random: the flow's prior is represented by fixed points (`usthand.network.prior`).
+    """
     n_frames, device = len(footage.frames), next(model.parameters()).device
     reach = model.config.blocks * (model.config.window // 2)
-    generator = torch.Generator().manual_seed(seed)
-    count = model.config.hypotheses if model.flow is not None else 1
+    dims = model.prior_dims
+    if model.flow is None:
+        anchors, rule = prior_samples(1, dims), Rule(torch.zeros(1, dims), torch.ones(1))
+    else:
+        anchors, rule = prior_samples(model.config.hypotheses, dims), prior_rule(dims)
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, n_frames, CHUNK):
         low, high = max(start - reach, 0), min(start + CHUNK + reach, n_frames)
         inputs, _ = make_batch([(footage, np.arange(low, high))], model.config.image_size, crop, None, device)
-        # The same noise in every frame and view, so that equal images give equal estimates.
-        shape = inputs.view_mask.shape
-        noise, spread = (_shared_noise(model, shape, n, generator).to(device) for n in (count, SPREAD_SAMPLES))
-        prediction = model(inputs, noise)
-        samples = model.hypothesise(prediction.views, spread)
+        prediction = model(inputs, _shared(model, inputs, anchors))
+        samples = model.hypothesise(prediction.views, _shared(model, inputs, rule.points))
         inside = slice(start - low, min(start + CHUNK, n_frames) - low)
-        parts.append(_chunk(prediction, samples, inputs.crop_from_px, inside))
-        generator.manual_seed(seed)
+        parts.append(_chunk(prediction, samples, rule.weights, inputs.crop_from_px, inside))
         progress(min(start + CHUNK, n_frames), n_frames)
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     valid = footage.crops.view_mask.sum(1) >= 2
@@ -70,26 +72,33 @@ def estimate(model: UstHand, footage: Footage, crop: CropConfig, seed: int, prog
     return Estimates(**merged, shape=shapes[valid].mean(0) if valid.any() else shapes.mean(0), valid=valid)
 
 
-def _shared_noise(model: UstHand, lead: tuple[int, ...], count: int, generator: torch.Generator) -> Tensor:
-    """Standard normal noise, equal for all frames, views and joints; antithetic, so an even number has mean zero."""
-    dims = 42 if model.config.flow == "hand" else 2
-    half = torch.randn((count + 1) // 2, dims, generator=generator)
-    noise = torch.cat((half, -half))[:count]
-    joints = () if model.config.flow == "hand" else (21,)
-    return noise.expand(*lead, *joints, count, dims)
+def _shared(model: UstHand, inputs: Inputs, points: Float[Tensor, "K d"]) -> Float[Tensor, "*b K d"]:
+    """The same points of the prior in every frame and view, so that equal images give equal estimates."""
+    return points.to(inputs.images).expand(model.noise_shape(inputs, len(points)))
 
 
-def _chunk(prediction: Prediction, samples: Tensor, crop_from_px: Tensor, inside: slice) -> dict[str, np.ndarray]:
+def _second_moment(samples: Float[Tensor, "*b samples 2"], weights: Float[Tensor, "K"]) -> Float[Tensor, "*b 2 2"]:
+    """Of the flow about its key sample, the first one, which is the estimate; crop coordinates."""
+    offsets = samples[..., 1:, :] - samples[..., :1, :]
+    weighted = offsets * weights.to(offsets).unsqueeze(-1)
+    floor = STD_FLOOR_CROP**2 * torch.eye(2, dtype=offsets.dtype, device=offsets.device)
+    return weighted.transpose(-1, -2) @ offsets + floor
+
+
+def _chunk(
+    prediction: Prediction,
+    samples: Float[Tensor, "B T V J samples 2"],
+    weights: Float[Tensor, "K"],
+    crop_from_px: Tensor,
+    inside: slice,
+) -> dict[str, np.ndarray]:
     px_from_crop = affine_inverse(crop_from_px)
-    key = samples[..., 0, :]
-    offsets = (samples[..., 1:, :] - key.unsqueeze(-2)) if samples.shape[-2] > 2 else torch.zeros_like(samples)
-    floor = STD_FLOOR_CROP**2 * torch.eye(2, device=key.device)
-    covariance = (offsets.unsqueeze(-1) * offsets.unsqueeze(-2)).mean(-3) + floor
+    key, covariance = samples[..., 0, :], _second_moment(samples, weights)
     linear = px_from_crop[..., None, :, :2]
     frames = prediction.hand.root.shape[1]
     heatmap = prediction.views.confidence
     spread = covariance.diagonal(dim1=-2, dim2=-1).sum(-1).sqrt()
-    confidence = heatmap if samples.shape[-2] <= 2 else (heatmap > 0) / (1 + spread / HALF_CONFIDENCE_CROP)
+    confidence = heatmap if len(weights) == 1 else (heatmap > 0) / (1 + spread / HALF_CONFIDENCE_CROP)
     values = {
         "uv_px": affine_apply(px_from_crop, key),
         "cov_px2": linear @ covariance @ linear.transpose(-1, -2),

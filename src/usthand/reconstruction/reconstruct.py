@@ -44,8 +44,6 @@ class ReconstructConfig:
 
     leave_out: str | None = None
     """A camera not to use."""
-    seed: int = 0
-    """Of the flow's samples."""
     answer: Literal["final", "network", "head"] = "final"
     """The sequence fit on network and labels (final); the mesh fitted to the network's points, frame by frame, without
     labels (network); or that of the network's own hand head, the published way (head)."""
@@ -168,7 +166,7 @@ def _collect(
             def counted(done: int, total: int, task: str = "", note: str = "", before: int = number) -> None:
                 progress(before * total + done, len(networks) * total, task, note)
 
-            estimates = estimate(model.to(config.device), footages[key], crop, config.seed, counted)
+            estimates = estimate(model.to(config.device), footages[key], crop, counted)
             sources.append(NetworkSource(estimates, variance_scale, predicts_model_joints))
     return _Evidence(hand, fit, sources)
 

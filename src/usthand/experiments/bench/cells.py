@@ -121,7 +121,7 @@ def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progre
     trained_s = time.monotonic() - began
     views = cell.views or regime.views
     tests = [open_capture(path) for path in captures(regime, cell.tested_on, cell.labels, views, cache, progress)]
-    measured = [_measure(capture, chosen.results(capture, run, cell.seed)) for capture in tests]
+    measured = [_measure(capture, chosen.results(capture, run)) for capture in tests]
     rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
     data = {
         "cell": vars(cell),

@@ -78,5 +78,5 @@ def reconstruct_changed(change: str, capture: Capture) -> Result:
     CHANGES[change](model)
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         footage = footage_of(capture, hand, fit, crop, model.config.image_size, Path(folder))
-        result = network_result(hand.rig, estimate(model, footage, crop, seed=0), right_hand())
+        result = network_result(hand.rig, estimate(model, footage, crop), right_hand())
     return hand.as_captured(result)

@@ -50,8 +50,8 @@ Run = Path | None
 class Method:
     """One row (or two) of a table: how it is trained, if at all, and what it gives for a test capture."""
 
-    results: Callable[[Capture, Run, int], Results]
-    """From a capture, the run's folder and the seed; one result for each name in `gives`."""
+    results: Callable[[Capture, Run], Results]
+    """From a capture and the run's folder; one result for each name in `gives`."""
     gives: tuple[str, ...]
     """The first name is the method's own; the others are what it yields on the way."""
     preset: Preset | None = None
@@ -73,34 +73,34 @@ def _folder(run: Run) -> Path:
     return run
 
 
-def _raw(capture: Capture, run: Run, seed: int) -> Results:
+def _raw(capture: Capture, run: Run) -> Results:
     return {"raw": triangulate(capture.rig, load_labels(capture, SIDE))}
 
 
-def _smooth(capture: Capture, run: Run, seed: int) -> Results:
+def _smooth(capture: Capture, run: Run) -> Results:
     return {"smooth": triangulate(capture.rig, load_labels(capture, SIDE), smooth_fps=capture.fps)}
 
 
-def _fit(capture: Capture, run: Run, seed: int) -> Results:
+def _fit(capture: Capture, run: Run) -> Results:
     return {"fit": fit_labels(capture.rig, load_labels(capture, SIDE), FitConfig(fps=capture.fps))}
 
 
-def _usthand(capture: Capture, run: Run, seed: int) -> Results:
-    both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(seed=seed, with_shipped=False))
+def _usthand(capture: Capture, run: Run) -> Results:
+    both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(with_shipped=False))
     return {"usthand": both.final, "network": both.network, "head": both.head}
 
 
-def _adapted(name: str) -> Callable[[Capture, Run, int], Results]:
+def _adapted(name: str) -> Callable[[Capture, Run], Results]:
     """As `usthand train` and `usthand reconstruct` do it."""
 
-    def results(capture: Capture, run: Run, seed: int) -> Results:
-        both = reconstruct_all(capture, _folder(run), SIDE, ReconstructConfig(seed=seed))
+    def results(capture: Capture, run: Run) -> Results:
+        both = reconstruct_all(capture, _folder(run), SIDE)
         return {name: both.final, f"{name}-network": both.network}
 
     return results
 
 
-def _shipped(capture: Capture, run: Run, seed: int) -> Results:
+def _shipped(capture: Capture, run: Run) -> Results:
     """The package's weights as they are: not on equal terms, but what a user has before any training."""
     both = reconstruct_all(capture, SHIPPED, SIDE)
     return {"shipped": both.final, "shipped-network": both.network, "shipped-head": both.head}
@@ -108,11 +108,11 @@ def _shipped(capture: Capture, run: Run, seed: int) -> Results:
 
 def _changed(name: str) -> Method:
     """The package's weights less a part, or in another setting, and the network alone."""
-    return Method(lambda capture, run, seed: {name: reconstruct_changed(name, capture)}, (name,))
+    return Method(lambda capture, run: {name: reconstruct_changed(name, capture)}, (name,))
 
 
-def _hamuco(name: str) -> Callable[[Capture, Run, int], Results]:
-    return lambda capture, run, seed: {name: reconstruct_hamuco(capture, _folder(run), SIDE)}
+def _hamuco(name: str) -> Callable[[Capture, Run], Results]:
+    return lambda capture, run: {name: reconstruct_hamuco(capture, _folder(run), SIDE)}
 
 
 TINY = replace(PRESETS["tiny"], train=SCHEDULE)
