@@ -81,8 +81,8 @@ def three_cameras() -> VergedScene:
 
 
 def test_less_confident_labels_need_a_wider_angle():
-    """At 8 degrees fully confident labels of a hand that looks s large leave s / 4 in depth, some 30 to 45 mm, and those
-    of confidence c the c-th part of it: a hand's length of 180 mm lies between 0.35 and 0.06 whatever the pose."""
+    """At 8 degrees fully confident labels of a hand that looks s large leave s / 4 in depth, some 30 to 45 mm; those of
+    confidence c leave 1 / c times that, a hand's length of 180 mm somewhere between 0.35 and 0.06."""
     scene = verged_scene(2, 8, "white", frames=30)
     for confidence, valid in ((1.0, True), (0.35, True), (0.06, False)):
         doubtful = replace(scene.labels, confidence=confidence * (scene.labels.confidence > 0))
