@@ -1,4 +1,4 @@
-"""Calibrations of Meta's headsets: Project Aria, HOT3D and UmeTrack."""
+"""Calibrations of headsets and head rigs: Project Aria, HOT3D, UmeTrack and Basalt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from support.calibrations import META, SIZE, assert_same, make_rig, world_from_cam, wxyz
+from support.calibrations import DOUBLE_SPHERE, FISHEYE, META, SIZE, assert_same, make_rig, world_from_cam, wxyz
 from usthand.capture.calibration.read import load_calibration, recognise
 from usthand.capture.rig import Camera, Rig
 from usthand.common.errors import UsthandError
@@ -168,3 +168,40 @@ def test_umetrack_cameras_that_come_apart(tmp_path):
     (tmp_path / "r.json").write_text(json.dumps(umetrack(rig, "comes apart")))
     with pytest.raises(UsthandError, match="move against each other"):
         load_calibration(tmp_path / "r.json")
+
+
+def basalt(rig: Rig) -> dict:
+    names = {"double_sphere": ("ds", ("xi", "alpha")), "fisheye": ("kb4", ("k1", "k2", "k3", "k4"))}
+    poses, lenses = [], []
+    for c in rig.cameras:
+        pose, (kind, keys) = world_from_cam(c), names[c.model]
+        w, x, y, z = wxyz(pose[:3, :3])
+        px, py, pz = pose[:3, 3].tolist()
+        poses.append({"px": px, "py": py, "pz": pz, "qx": x, "qy": y, "qz": z, "qw": w})
+        inner = dict(zip(("fx", "fy", "cx", "cy"), meta_params(c)[:4], strict=True))
+        inner |= dict(zip(keys, c.distortion.tolist(), strict=True))
+        lenses.append({"camera_type": kind, "intrinsics": inner})
+    return {"value0": {"T_imu_cam": poses, "intrinsics": lenses, "resolution": [list(SIZE)] * len(rig)}}
+
+
+@pytest.mark.parametrize("lens", [("double_sphere", DOUBLE_SPHERE), ("fisheye", FISHEYE)])
+def test_basalt(tmp_path, lens):
+    """Camera->IMU is inverted, and the IMU's frame is the world."""
+    rig = make_rig(lens, names=("cam0", "cam1", "cam2"))
+    (tmp_path / "calibration.json").write_text(json.dumps(basalt(rig)))
+    assert recognise(tmp_path / "calibration.json") == "basalt"
+    found = load_calibration(tmp_path / "calibration.json")
+    assert found.metric
+    assert_same(found, rig)
+
+
+def test_basalt_with_other_lenses_and_cut_short(tmp_path):
+    data = basalt(make_rig(("double_sphere", DOUBLE_SPHERE), names=("cam0", "cam1", "cam2")))
+    data["value0"]["intrinsics"][1]["camera_type"] = "eucm"
+    (tmp_path / "c.json").write_text(json.dumps(data))
+    with pytest.raises(UsthandError, match="cam1 has the camera type eucm"):
+        load_calibration(tmp_path / "c.json")
+    del data["value0"]["intrinsics"][1]
+    (tmp_path / "c.json").write_text(json.dumps(data))
+    with pytest.raises(UsthandError, match="not as many poses"):
+        load_calibration(tmp_path / "c.json")

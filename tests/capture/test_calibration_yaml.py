@@ -10,6 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from support.calibrations import (
+    DOUBLE_SPHERE,
     FISHEYE,
     FIVE,
     SIZE,
@@ -69,7 +70,14 @@ def test_easymocap_whose_rotations_disagree(tmp_path):
         load_calibration(tmp_path)
 
 
-@pytest.mark.parametrize("model, lens", [("radtan", ("pinhole", FIVE[:4])), ("equidistant", ("fisheye", FISHEYE))])
+@pytest.mark.parametrize(
+    "model, lens",
+    [
+        ("radtan", ("pinhole", FIVE[:4])),
+        ("equidistant", ("fisheye", FISHEYE)),
+        ("none", ("double_sphere", DOUBLE_SPHERE)),
+    ],
+)
 def test_kalibr_is_a_chain_from_cam0(tmp_path, model, lens):
     """Twelve cameras: each hangs on the one before, in order of numbers, and the world is cam0's frame."""
     rig = make_rig(lens, 12, names=[f"cam{i}" for i in range(12)])
@@ -86,7 +94,7 @@ def test_kalibr_is_a_chain_from_cam0(tmp_path, model, lens):
 
 REFUSED_BY_KALIBR = {
     "camera model omni": {"camera_model": "omni", "intrinsics": [1.2, 500, 500, 320, 240]},
-    "camera model ds": {"camera_model": "ds"},
+    "camera model ds": {"camera_model": "ds"},  # with radtan on top, which Kalibr has not either
     "distortion model fov": {"distortion_model": "fov"},
     "intrinsics of cam0 cannot be read": {"intrinsics": [500, 320, 240]},
 }

@@ -52,6 +52,7 @@ LENSES = {
     "thin prism": ("pinhole", [0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01, 0.04, -0.02, -0.03, 0.01]),
     "fisheye": ("fisheye", [0.05, -0.02, 0.004, -0.001]),
     "fisheye624": ("fisheye624", [-0.03, 0.1, -0.07, 0.01, 0.002, -0.001, 0.03, -0.02, 0.04, -0.01, -0.02, 0.03]),
+    "double sphere": ("double_sphere", [-0.17, 0.59]),
 }
 
 
@@ -177,6 +178,7 @@ CAMERA_FAULTS = {
     "focal length of zero": {"matrix": np.diag([0.0, 600, 1])},
     "3 distortion coefficients": {"distortion": np.zeros(3)},
     "lens model 'wide'": {"model": "wide"},
+    "xi 0.59 and alpha -0.17": {"model": "double_sphere", "distortion": np.array([0.59, -0.17])},
     "5 distortion coefficients": {"model": "fisheye624", "distortion": np.zeros(5)},
     "more than focal lengths and a centre": {"matrix": np.array([[600.0, 5, 300], [0, 600, 240], [0, 0, 1]])},
     "matrix of camera 'c0' has more": {"matrix": np.array([[600.0, 0, 0], [0, 600, 0], [300, 240, 1]])},

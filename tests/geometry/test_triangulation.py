@@ -161,11 +161,11 @@ def test_fisheye624_has_the_right_gradients():
 
 def test_cameras_of_several_lenses_are_each_bent_by_their_own():
     """In one batch as alone, gradients included: another lens's numbers must not leak through the selection."""
-    kinds = ("five", "prism", "fisheye", "eight", "fisheye as 624")
+    kinds = ("five", "prism", "fisheye", "eight", "fisheye as 624", "none")
     alone = [cameras(kind, 1) for kind in kinds]
-    mixed = g.Cameras(*(torch.cat(parts) for parts in zip(*alone, strict=True)))
-    mixed.distortion[4] = torch.from_numpy(ARIA)
     alone[4].distortion[0] = torch.from_numpy(ARIA)
+    alone[5].distortion[0, :2], alone[5].lens[0] = torch.tensor([-0.2, 0.6]), lenses.DOUBLE_SPHERE
+    mixed = g.Cameras(*(torch.cat(parts) for parts in zip(*alone, strict=True)))
     world = torch.from_numpy(points()).requires_grad_()
     uv = g.project(mixed, world)[0]
     for view, camera in enumerate(alone):
@@ -179,7 +179,12 @@ def test_the_renderer_bends_as_the_geometry_does():
     from usthand.capture.rig import Camera
     from usthand.datasets.synthetic.render import project_camera
 
-    for model, k in (("fisheye624", ARIA), ("pinhole", LENSES["prism"][0]), ("fisheye", LENSES["fisheye"][0])):
+    for model, k in (
+        ("fisheye624", ARIA),
+        ("pinhole", LENSES["prism"][0]),
+        ("fisheye", LENSES["fisheye"][0]),
+        ("double_sphere", np.array([-0.2, 0.6])),
+    ):
         matrix, rotation, translation, _ = camera("none")
         one = Camera("c", 640, 480, matrix, k, model, rotation, translation)
         row = np.pad(k, (0, 12 - len(k)))[None]

@@ -15,6 +15,7 @@ SIZE = (640, 480)
 FIVE = np.array([-0.3, 0.05, -0.01, 0.02, 0.06])
 EIGHT = np.array([0.2, -0.1, 0.001, -0.002, 0.03, 0.1, -0.05, 0.01])
 FISHEYE = np.array([0.05, -0.02, 0.004, -0.001])
+DOUBLE_SPHERE = np.array([-0.17, 0.59])
 META = np.array([-0.03, 0.1, -0.07, 0.01, 0.002, -0.001, 0.03, -0.02, 0.04, -0.01, -0.02, 0.03])
 
 
@@ -116,15 +117,17 @@ def write_kalibr(path: Path, rig: Rig, model: str, **changes) -> Path:
     before, text = np.eye(4), ""
     for i, c in enumerate(rig.cameras):
         pose = np.linalg.inv(world_from_cam(c))
-        fx, fy, cx, cy = c.matrix[0, 0], c.matrix[1, 1], c.matrix[0, 2], c.matrix[1, 2]
+        inner = [c.matrix[0, 0], c.matrix[1, 1], c.matrix[0, 2], c.matrix[1, 2]]
         entry = {
             "camera_model": "pinhole",
-            "intrinsics": [fx, fy, cx, cy],
+            "intrinsics": inner,
             "distortion_model": model,
             "distortion_coeffs": c.distortion.tolist(),
             "resolution": list(SIZE),
             "rostopic": f"/cam{i}/image",
         } | changes
+        if c.model == "double_sphere":
+            entry |= {"camera_model": "ds", "intrinsics": [*c.distortion, *inner], "distortion_coeffs": []}
         text += f"cam{i}:\n" + "".join(f"  {key}: {json.dumps(value)}\n" for key, value in entry.items())
         if i:
             text += "  T_cn_cnm1:\n" + "".join(f"  - {lists(row)}\n" for row in pose @ np.linalg.inv(before))

@@ -21,13 +21,13 @@ from usthand.capture.calibration.caliscope_anipose import read_tables
 from usthand.common.errors import UsthandError
 from usthand.common.files import write_toml
 from usthand.geometry.cameras import Cameras
-from usthand.geometry.lenses import FISHEYE, FISHEYE624, MAX_COEFFICIENTS, PINHOLE, THIN_PRISM
+from usthand.geometry.lenses import DOUBLE_SPHERE, FISHEYE, FISHEYE624, MAX_COEFFICIENTS, PINHOLE, THIN_PRISM
 from usthand.geometry.rotations import rotation_matrix
 
 RIG_VERSION = 1
 METRIC = "metres from the calibration"
 MIRROR = np.array([-1.0, 1.0, 1.0])  # a left hand is handled as a right one in the world mirrored along x
-LENSES = {"pinhole": (0, 4, 5, 8, 12), "fisheye": (4,), "fisheye624": (12,)}
+LENSES = {"pinhole": (0, 4, 5, 8, 12), "fisheye": (4,), "fisheye624": (12,), "double_sphere": (2,)}
 """Lens models and how many coefficients each may have."""
 ROTATION_TOLERANCE = 1e-3  # calibrations are often printed with few digits
 SKEW_TOLERANCE_PX = 0.5
@@ -52,10 +52,10 @@ class Camera:
     matrix: Float[np.ndarray, "3 3"]
     """Intrinsics, px; no skew."""
     distortion: Float[np.ndarray, "_"]
-    """OpenCV's coefficients: 0, 4, 5, 8 or 12 numbers (pinhole), 4 (fisheye); or Meta's twelve (fisheye624):
-    k1 to k6, p1, p2, s1 to s4."""
+    """OpenCV's coefficients: 0, 4, 5, 8 or 12 numbers (pinhole), 4 (fisheye); Meta's twelve (fisheye624): k1 to k6, p1,
+    p2, s1 to s4; or xi and alpha (double_sphere)."""
     model: str
-    """`pinhole`, `fisheye` or `fisheye624`; `usthand.geometry.cameras` has the formulas."""
+    """`pinhole`, `fisheye`, `fisheye624` or `double_sphere`; `usthand.geometry.lenses` has the formulas."""
     rotation: Float[np.ndarray, "3 3"]
     """Cam_from_world."""
     translation: Float[np.ndarray, "3"]
@@ -76,7 +76,7 @@ class Camera:
         """The code of the lens in `Cameras.lens`."""
         if self.model == "pinhole":
             return PINHOLE if len(self.distortion) <= 8 else THIN_PRISM
-        return FISHEYE if self.model == "fisheye" else FISHEYE624
+        return {"fisheye": FISHEYE, "fisheye624": FISHEYE624, "double_sphere": DOUBLE_SPHERE}[self.model]
 
     @property
     def coefficients(self) -> Float[np.ndarray, "12"]:
@@ -324,6 +324,12 @@ def _checked(path: Path, camera: Camera) -> Camera:
         count = len(camera.distortion)
         raise bad_calibration(
             path, f"{who} has {count} distortion coefficients", f"{camera.model} lenses have one of {sizes}"
+        )
+    if camera.model == "double_sphere" and not (camera.distortion[0] > -1 and 0 <= camera.distortion[1] <= 1):
+        raise bad_calibration(
+            path,
+            f"{who} has xi {camera.distortion[0]:g} and alpha {camera.distortion[1]:g}",
+            "xi is above -1 and alpha between 0 and 1; they come in this order",
         )
     error = np.abs(camera.rotation @ camera.rotation.T - np.eye(3)).max()
     if error > ROTATION_TOLERANCE or np.linalg.det(camera.rotation) < 0:

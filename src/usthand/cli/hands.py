@@ -45,6 +45,7 @@ def fit(
     from usthand.data.prepare import choose_side, without_camera
     from usthand.fit.fit import fit_labels, triangulate
     from usthand.fit.sequence import FitConfig
+    from usthand.fit.validity import placement_note
     from usthand.hand.io import load_hand
     from usthand.labels.labels import load_labels
 
@@ -64,7 +65,7 @@ def fit(
     else:
         config = FitConfig(fps=opened.fps, joint_model=joints)
         result = fit_labels(rig, labels, config, model, progress_bar("fitting"))
-    save_and_show(result, out)
+    save_and_show(result, out, placement_note(labels, result))
 
 
 def hand_install(path: HandPath) -> None:

@@ -50,8 +50,8 @@ def show_labels(report: LabelReport) -> None:
         print(report.people)
 
 
-def save_and_show(result: Result, out: Path) -> None:
-    """Write a result, and say what it holds."""
+def save_and_show(result: Result, out: Path, note: str | None = None) -> None:
+    """Write a result, and say what it holds and what is to be noted about it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     result.save(out)
     told = f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}."
@@ -60,6 +60,8 @@ def save_and_show(result: Result, out: Path) -> None:
     if result.joint_model == "soft":
         told += " The detector's joints are not the hand model's: they may leave it by some millimetres (soft joints)."
     print(told)
+    if note is not None:
+        print(note)
 
 
 def show_numbers(numbers: dict[str, object]) -> None:

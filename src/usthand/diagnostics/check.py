@@ -1,6 +1,7 @@
 """`usthand check`: all checks, in the order in which one depends on another.
 
-The videos' headers come first, then gross faults of cameras and labels, then time, moved cameras and lenses (`fixing`).
+The videos' headers come first, then cameras in one place, which would make all else meaningless, then gross faults of
+cameras and labels, then time, moved cameras and lenses (`fixing`).
 Each fault is measured with the earlier fixes applied. The hand comes last, because only cameras that agree place it in
 space.
 """
@@ -26,6 +27,7 @@ from usthand.diagnostics.folder import CaptureFacts, read_facts
 from usthand.diagnostics.hand_checks import check_hand
 from usthand.diagnostics.hand_faults import MIN_SHARE_OF_OTHER_HAND
 from usthand.diagnostics.headers import check_amount, check_headers
+from usthand.diagnostics.placement import check_coincident, check_narrow
 from usthand.hand.skeleton import N_JOINTS
 from usthand.labels.labels import Labels
 
@@ -89,13 +91,16 @@ def check_facts(facts: CaptureFacts, progress: Progress = silent) -> CheckReport
     check_amount(diagnosis)
     if len(facts.rig) < 2 or len(spread_frames(case.present, 1)) == 0:
         return _report(diagnosis, np.nan, np.nan, None)
+    if not check_coincident(diagnosis):
+        return _report(diagnosis, np.nan, np.nan, None)
     progress(0, 3)
     fix_gross_faults(diagnosis)
     progress(1, 3)
     fix_further_faults(diagnosis)
     progress(2, 3)
     final = diagnosis.measured()
-    unit = check_hand(diagnosis, final)
+    narrow = final.plausible and check_narrow(diagnosis, final.views)
+    unit = None if narrow else check_hand(diagnosis, final)
     progress(3, 3)
     px = error_px(final.agreement.plain, final.views, np.isfinite(final.agreement.error))
     return _report(diagnosis, px, final.agreement.mean(), unit)

@@ -24,6 +24,7 @@ from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.evidence import PointTerm
 from usthand.fit.observations import Observations, known_detector
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
+from usthand.fit.validity import MIN_JOINTS, placed, require_placed
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
@@ -38,7 +39,6 @@ from usthand.hand.proportions import with_proportions
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels
 
-MIN_JOINTS = 5  # joints seen by two views that make a frame count as seen
 MAX_GAP_STD_M = 0.2  # bounds the covariance of interpolated frames
 # Filters of the smoothed triangulation: 5 frames, and a standard deviation of 1.5 frames, at 30 per second.
 MEDIAN_S, GAUSSIAN_S = 0.133, 0.05
@@ -61,8 +61,8 @@ def fit_labels(
         progress: Told of each round of reweighting.
 
     Raises:
-        UsthandError: If fewer than two views have labels, the rig lacks a camera of the labels, or no frame is seen by
-            two views.
+        UsthandError: If fewer than two views have labels, the rig lacks a camera of the labels, no frame is seen by
+            two views, or the views place the hand in none (`usthand.fit.validity`).
 
     Examples:
         >>> import usthand
@@ -110,7 +110,7 @@ def fit_observations(
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         fitted = Fitter(joints, config, data).run(progress)
     mesh = skinned(hand, joints, fitted.state)
-    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen)
+    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen, views)
     if detector is not None:
         result = replace(result, detector_joints_world_m=fitted.detected_m)
     return replace(result, method="fit", joint_model="rigid" if detector is None else "soft")
@@ -165,7 +165,9 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
         joints = gaussian_filter1d(joints, GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
     mesh = fit_mesh(hand, joints, seen, detector=known_detector(labels))
-    result = _result(canonical.rig, hand, mesh, joints, covariance, seen)
+    stated = torch.from_numpy(Observations.from_labels(canonical.labels).precision[:, 0, ..., :1, :1])  # px^-2
+    views = views._replace(precision=views.precision * stated)
+    result = _result(canonical.rig, hand, mesh, joints, covariance, seen, views)
     return canonical.as_captured(replace(result, method="raw" if smooth_fps is None else "smooth"))
 
 
@@ -193,9 +195,12 @@ def _result(
     joints_world_m: Float[np.ndarray, "T 21 3"],
     covariance_m2: Float[np.ndarray, "T 21 3 3"],
     seen: Bool[np.ndarray, "T 21"],
+    views: UndistortedViews,
 ) -> Result:
-    """A right-handed result of a plain triangulation; frames are valid where two views see enough joints."""
-    valid = seen.sum(1) >= MIN_JOINTS
+    """A right-handed result of a plain triangulation; frames are valid where two views or more place enough joints."""
+    joint_valid = seen & placed(views, joints_world_m)
+    valid = joint_valid.sum(1) >= MIN_JOINTS
+    require_placed(rig, valid)
     return Result(
         **mesh._asdict(),
         joints_world_m=joints_world_m,
@@ -203,7 +208,7 @@ def _result(
         side="right",
         frame=np.arange(len(valid)),
         valid=valid,
-        joint_valid=seen & valid[:, None],
+        joint_valid=joint_valid & valid[:, None],
         unit_source=rig.unit_source,
         metric=rig.metric,
         method="raw",

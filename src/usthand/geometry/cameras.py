@@ -30,9 +30,10 @@ class Cameras(NamedTuple):
     distortion: Float[Tensor, "*b V 12"]
     """The lens's coefficients and zeros; only thin prism and FISHEYE624 use those past the eighth:
     pinhole k1 k2 p1 p2 k3 k4 k5 k6, with a thin prism also s1 s2 s3 s4 (OpenCV's order); fisheye k1 k2 k3 k4;
-    FISHEYE624 k1 k2 k3 k4 k5 k6 p1 p2 s1 s2 s3 s4 (Meta's order and meaning)."""
+    FISHEYE624 k1 k2 k3 k4 k5 k6 p1 p2 s1 s2 s3 s4 (Meta's order and meaning); double sphere xi alpha."""
     lens: Int[Tensor, "*b V"]
-    """PINHOLE or THIN_PRISM (OpenCV's models), FISHEYE (OpenCV's equidistant model) or FISHEYE624 (Meta's)."""
+    """PINHOLE or THIN_PRISM (OpenCV's models), FISHEYE (OpenCV's equidistant model), FISHEYE624 (Meta's) or
+    DOUBLE_SPHERE (Usenko et al. 2018)."""
 
     def to(self, device: torch.device | str) -> Cameras:
         """On another device."""

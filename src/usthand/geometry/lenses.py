@@ -1,6 +1,7 @@
 """Lenses: bending ideal image coordinates as a camera does, and back, differentiable and batched.
 
-OpenCV's pinhole (with its thin prism) and fisheye, and Meta's FISHEYE624. All coordinates are at depth 1, unitless.
+OpenCV's pinhole (with its thin prism) and fisheye, Meta's FISHEYE624, and the double sphere. All coordinates are at
+depth 1, unitless.
 Shapes: `*b` any batch axes, V views, N points. `usthand.geometry.cameras.Cameras` has the order of coefficients.
 """
 
@@ -10,9 +11,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-PINHOLE, FISHEYE, FISHEYE624, THIN_PRISM = range(4)
+PINHOLE, FISHEYE, FISHEYE624, THIN_PRISM, DOUBLE_SPHERE = range(5)
 """Codes of the lens models in `Cameras.lens`."""
 MAX_COEFFICIENTS = 12
+LEAST_COTANGENT = 0.0178  # of 88.98 degrees: the steepest ray whose coordinates at depth 1 are still worth having
+FAR2 = 1e6  # squared radius at depth 1 (89.94 degrees); finite, since an infinity would poison gradients
+EDGE = 0.999  # of a double sphere's domain: at its very edge a point may be imaged at infinity
 
 
 def _prism(r2: Tensor, s: Tensor) -> Tensor:
@@ -72,11 +76,39 @@ def _distort_624(xy: Tensor, k: Tensor) -> Tensor:
     return _decentre(_equidistant(xy, k[..., :6]), k[..., 6:8], k[..., 8:])
 
 
+def _double_sphere_edge2(xi: Tensor, alpha: Tensor) -> Tensor:
+    """Square of the largest radius at depth 1 that a double sphere images; `FAR2` if that is all in front of it.
+
+    On the second sphere a ray's direction has the cosine s / d2, s = xi + c, d2^2 = 1 + xi^2 + 2 xi c, with c that of
+    the ray itself. The image ends where it is -w1: there the denominator vanishes (alpha up to a half), or the radius
+    is largest. Solved for c; the bound -w2 of the paper approximates it.
+    """
+    w1 = torch.where(alpha <= 0.5, alpha / (1 - alpha).clamp_min(0.5), (1 - alpha) / alpha.clamp_min(0.5))
+    rest = 1 - w1 * w1
+    cosine = -xi * rest - w1 * (1 - xi * xi * rest).clamp_min(0.0).sqrt()
+    return torch.where(cosine > 0, 1 / cosine.clamp_min(1e-3) ** 2 - 1, FAR2)
+
+
+def _distort_double_sphere(xy: Tensor, k: Tensor) -> Tensor:
+    """The double sphere (Usenko, Demmel, Cremers: The Double Sphere Camera Model, 3DV 2018).
+
+    Onto a unit sphere, onto another one shifted by xi, then a pinhole shifted by alpha / (1 - alpha). A point outside
+    the lens's domain is taken at its edge.
+    """
+    xi, alpha = k[..., :2].unbind(-1)
+    r2 = (xy * xy).sum(-1)
+    inside = (EDGE**2 * _double_sphere_edge2(xi, alpha) / r2.clamp_min(1e-6)).clamp_max(1.0)
+    xy, r2 = xy * inside.sqrt().unsqueeze(-1), r2 * inside
+    z = xi * (r2 + 1).sqrt() + 1
+    return xy / (alpha * (r2 + z * z).sqrt() + (1 - alpha) * z).unsqueeze(-1)
+
+
 _DISTORT = {
     PINHOLE: lambda xy, k: _distort_pinhole(xy, k[..., :8]),
     FISHEYE: lambda xy, k: _equidistant(xy, k[..., :4]),
     FISHEYE624: _distort_624,
     THIN_PRISM: _distort_pinhole,
+    DOUBLE_SPHERE: _distort_double_sphere,
 }
 
 
@@ -137,6 +169,21 @@ def _undistort_624(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
     return _undistort_angle(xy, k[..., :6], iterations)
 
 
+def _undistort_double_sphere(bent: Tensor, k: Tensor) -> Tensor:
+    """In closed form, as in the paper. Rays steeper than 89 degrees are taken at that angle."""
+    xi, alpha = k[..., :2].unbind(-1)
+    m2 = (bent * bent).sum(-1)
+    # With alpha above a half the image is a disc.
+    disc2 = torch.where(alpha > 0.5, EDGE**2 / (2 * alpha - 1).clamp_min(1 / FAR2), FAR2)
+    inside = (disc2 / m2.clamp_min(1e-6)).clamp_max(1.0)
+    bent, m2 = bent * inside.sqrt().unsqueeze(-1), m2 * inside
+    mz = (1 - alpha**2 * m2) / (alpha * (1 - (2 * alpha - 1) * m2).sqrt() + 1 - alpha)
+    length = (mz * xi + (mz * mz + (1 - xi * xi) * m2).clamp_min(1e-24).sqrt()) / (mz * mz + m2)
+    across = bent * length.unsqueeze(-1)
+    radius = (across * across).sum(-1).clamp_min(1e-24).sqrt()
+    return across / torch.maximum(length * mz - xi, LEAST_COTANGENT * radius).unsqueeze(-1)
+
+
 def _undistort_pinhole(bent: Tensor, k: Tensor, iterations: int) -> Tensor:
     """OpenCV's fixed point, then two Newton steps with the analytic Jacobian for full precision."""
     xy = bent
@@ -184,6 +231,7 @@ def undistort_xy(
         FISHEYE: lambda xy, k: _undistort_angle(xy, k[..., :4], iterations),
         FISHEYE624: lambda xy, k: _undistort_624(xy, k, iterations),
         THIN_PRISM: lambda xy, k: _undistort_pinhole(xy, k, iterations),
+        DOUBLE_SPHERE: _undistort_double_sphere,
     }
     return _by_lens(functions, lens, bent, distortion.unsqueeze(-2))
 

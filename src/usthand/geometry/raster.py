@@ -13,7 +13,7 @@ from typing import NamedTuple, no_type_check
 import numpy as np
 from numba import njit
 
-from usthand.geometry.lenses import FISHEYE, PINHOLE, THIN_PRISM
+from usthand.geometry.lenses import DOUBLE_SPHERE, FISHEYE, PINHOLE, THIN_PRISM
 
 NEAR_M = 0.02  # triangles nearer to the camera than this are dropped, not clipped
 _OUTSIDE = -1.0  # depth that marks a vertex the lens cannot see
@@ -69,6 +69,10 @@ def _bend(x: float, y: float, k: np.ndarray, lens: int) -> tuple[float, float]:
         xd = x * scale + 2 * k[2] * x * y + k[3] * (r2 + 2 * x * x)
         yd = y * scale + k[2] * (r2 + 2 * y * y) + 2 * k[3] * x * y
         return xd + r2 * (k[8] + r2 * k[9]), yd + r2 * (k[10] + r2 * k[11])
+    if lens == DOUBLE_SPHERE:
+        axial = k[0] * math.sqrt(r2 + 1) + 1
+        scale = 1 / (k[1] * math.sqrt(r2 + axial * axial) + (1 - k[1]) * axial)
+        return x * scale, y * scale
     r = math.sqrt(r2)
     angle = math.atan(r)
     a2 = angle * angle

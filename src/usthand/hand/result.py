@@ -88,7 +88,8 @@ class Result:
     frame: Int[np.ndarray, "T"]
     """Frame number in the capture, strictly increasing."""
     valid: Bool[np.ndarray, "T"]
-    """False where too few views saw the hand: the numbers of that frame are interpolated, not measured."""
+    """False where too few views saw the hand, or saw it from nearly one place: the numbers of that frame are bridged or
+    assumed, not measured."""
     joint_valid: Bool[np.ndarray, "T 21"]
     """The same for each joint."""
     unit_source: str

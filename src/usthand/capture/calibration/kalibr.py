@@ -3,8 +3,8 @@
 `T_cn_cnm1` takes points from the camera before into this one, so the poses are a chain: cam2 from world = T_2 T_1,
 where the world is cam0's frame. OpenCV axes, metres, pixel centres at integers. `intrinsics` [fu fv pu pv],
 `resolution` [width height]. Lenses: pinhole with `radtan` (k1 k2 r1 r2, which are OpenCV's k1 k2 p1 p2), `equidistant`
-(OpenCV's fisheye) or `none`. The models omni, ds and eucm, and the distortion fov, have no place in ours and are
-refused.
+(OpenCV's fisheye) or `none`; and the double sphere, `ds`, whose intrinsics are [xi alpha fu fv pu pv]. The models omni
+and eucm, and the distortion fov, have no place in ours and are refused.
 Source: Kalibr's wiki, "yaml formats" and "supported models".
 """
 
@@ -19,7 +19,7 @@ from usthand.capture.calibration.base import Calibration, bad_calibration, camer
 from usthand.capture.calibration.documents import keys, numbers, read_yaml
 
 MODELS = {"radtan": "pinhole", "equidistant": "fisheye", "equi": "fisheye", "none": "pinhole"}
-AGAIN = "calibrate with --models pinhole-radtan or pinhole-equi"
+AGAIN = "calibrate with --models pinhole-radtan, pinhole-equi or ds-none"
 
 
 def is_kalibr(data: object) -> bool:
@@ -48,9 +48,14 @@ def read_kalibr(path: Path) -> Calibration:
 
 def _entry(path: Path, name: str, entry: dict[str, Any], pose: np.ndarray) -> dict[str, Any]:
     camera, lens = entry["camera_model"], entry["distortion_model"]
+    size = numbers(path, f"resolution of {name}", entry["resolution"], 2).astype(int)
+    placed = pose[:3, :3], pose[:3, 3]
+    if camera == "ds" and lens == "none":
+        values = numbers(path, f"intrinsics of {name}", entry["intrinsics"], 6)
+        return camera_entry(name, size, pinhole_matrix(*values[2:]), ("double_sphere", values[:2]), placed)
     if camera != "pinhole":
         raise bad_calibration(
-            path, f"{name} has the camera model {camera}", "its rays do not meet a plane at depth 1 as ours must", AGAIN
+            path, f"{name} has the camera model {camera}", "known are pinhole, and ds without distortion", AGAIN
         )
     if lens not in MODELS:
         raise bad_calibration(
@@ -59,6 +64,5 @@ def _entry(path: Path, name: str, entry: dict[str, Any], pose: np.ndarray) -> di
     coefficients = np.zeros(0)
     if lens != "none":
         coefficients = numbers(path, f"distortion_coeffs of {name}", entry.get("distortion_coeffs"), 4)
-    size = numbers(path, f"resolution of {name}", entry["resolution"], 2).astype(int)
     matrix = pinhole_matrix(*numbers(path, f"intrinsics of {name}", entry["intrinsics"], 4))
-    return camera_entry(name, size, matrix, (MODELS[lens], coefficients), (pose[:3, :3], pose[:3, 3]))
+    return camera_entry(name, size, matrix, (MODELS[lens], coefficients), placed)

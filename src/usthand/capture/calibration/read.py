@@ -4,6 +4,7 @@ usthand                      our own rig.toml (`usthand.capture.rig`)
 caliscope anipose freemocap  TOML (`caliscope_anipose`)
 easymocap                    intri.yml and extri.yml
 kalibr                       camchain YAML
+basalt                       calibration.json
 fisheye624, umetrack         Meta's headsets, JSON (`headset`)
 nerfstudio                   transforms.json
 colmap                       cameras and images, .txt or .bin
@@ -17,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+from usthand.capture.calibration.basalt import is_basalt, read_basalt
 from usthand.capture.calibration.base import Calibration, bad_calibration
 from usthand.capture.calibration.colmap import find_colmap, read_colmap
 from usthand.capture.calibration.dexycb import is_dexycb, read_dexycb
@@ -36,6 +38,7 @@ Format = Literal[
     "freemocap",
     "easymocap",
     "kalibr",
+    "basalt",
     "fisheye624",
     "umetrack",
     "nerfstudio",
@@ -48,6 +51,7 @@ _MISSHAPEN = (TypeError, ValueError, LookupError, AttributeError, struct.error)
 _READERS: dict[str, Callable[[Path], Calibration]] = {
     "easymocap": read_easymocap,
     "kalibr": read_kalibr,
+    "basalt": read_basalt,
     "fisheye624": read_fisheye624,
     "umetrack": read_umetrack,
     "dexycb": read_dexycb,
@@ -162,6 +166,6 @@ def _recognise_file(path: Path) -> str | None:
         return "kalibr" if is_kalibr(data) else None
     if suffix == ".json":
         data = read_json(path)
-        tests = {"nerfstudio": is_nerfstudio, "umetrack": is_umetrack, "fisheye624": is_fisheye624}
+        tests = {"nerfstudio": is_nerfstudio, "umetrack": is_umetrack, "basalt": is_basalt, "fisheye624": is_fisheye624}
         return next((name for name, fits in tests.items() if fits(data)), None)
     return "colmap" if suffix in (".txt", ".bin") and find_colmap(path.parent) else None
