@@ -15,6 +15,7 @@ from usthand.evaluation.truth import Truth
 from usthand.fit.fit import fit_labels, triangulate
 from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
+from usthand.hand.io import load_hand
 from usthand.hand.mesh_joints import mesh_joints
 
 RIGID, SOFT = (FitConfig(rounds=4, joint_model=kind) for kind in ("rigid", "soft"))
@@ -55,6 +56,30 @@ def test_of_soft_joints_they_are_the_models(scene):
     assert ours.mean() > 4 and model.mean() < 0.75 * ours.mean()
     numbers = evaluate_mesh_joints(result, Truth.of_joints(scene.joints, np.ones((12, 4, 21), bool)))
     assert numbers["mesh_mpjpe_mm"] == pytest.approx(error_mm(mesh_joints(result), scene.joints).mean())
+
+
+def test_of_a_hand_with_more_proportions_than_the_embedded_one(scene):
+    """A column that makes the hand longer by a tenth at 1: the joints are a tenth farther from its origin."""
+    hand = load_hand(dtype=torch.float64)
+    longer = replace(
+        hand,
+        shapedirs=torch.cat((hand.shapedirs, 0.1 * hand.v_template[..., None]), -1),
+        joints_shapedirs=torch.cat((hand.joints_shapedirs, 0.1 * hand.joints_template[..., None]), -1),
+    )
+    rest, time = torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3), len(scene.joints)
+    shape = torch.cat((torch.zeros(10), torch.ones(1))).double()
+    posed = longer.with_shape(shape).with_pose(rest)
+    made = fit_labels(scene.rig, scene.labels, RIGID)
+    result = replace(
+        made,
+        pose=np.zeros((time, 48)),
+        shape=shape.numpy(),
+        vertices_world_m=np.repeat(posed.vertices.numpy(), time, 0),
+    )
+    expected = 1.1 * hand.with_shape(torch.zeros(10).double()).with_pose(rest).joints.numpy()
+    np.testing.assert_allclose(mesh_joints(result, longer), np.repeat(expected, time, 0), atol=1e-9)
+    with pytest.raises(UsthandError, match="11 shape coefficients, the hand model 10"):
+        mesh_joints(result)
 
 
 def test_another_hand_is_refused(scene):

@@ -112,7 +112,8 @@ def fit_observations(
         fitted = Fitter(joints, config, data, soft).run(progress)
     mesh, joint_model = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
     result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen)
-    return replace(result, method="fit", joint_model=joint_model)
+    detected = fitted.joints_world_m if soft else result.detector_joints_world_m
+    return replace(result, method="fit", joint_model=joint_model, detector_joints_world_m=detected)
 
 
 def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_fps: float | None = None) -> Result:

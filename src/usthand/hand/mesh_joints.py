@@ -1,7 +1,7 @@
-"""The joints that go with a result's mesh.
+"""The hand model that a result is made of, and the joints that go with its mesh.
 
-With soft joints a result's joints are the detector's, some millimetres from the hand model's; the mesh is the model's.
-Where a bone's length must not change, in animation or for a robot, these are the joints to take.
+The joints of a rigid or soft result are the mesh's own. Those of a free one, such as a plain triangulation's, are not:
+where a bone's length must not change, in animation or for a robot, the mesh's joints are the ones to take.
 """
 
 from __future__ import annotations
@@ -16,6 +16,27 @@ from usthand.hand.model import HandModel
 from usthand.hand.result import Result
 
 
+def hand_of(result: Result, hand: HandModel | None = None) -> HandModel:
+    """The hand that a result's `pose` and `shape` are of, in float64.
+
+    Args:
+        result: A result.
+        hand: The model that it was made with, of the result's side; the embedded one if none is given.
+
+    Raises:
+        UsthandError: If the result has more shape coefficients than the hand.
+    """
+    hand = load_hand(side=result.side, dtype=torch.float64) if hand is None else hand.to(torch.float64)
+    known = hand.shapedirs.shape[-1]
+    if len(result.shape) > known:
+        raise UsthandError(
+            f"the result has {len(result.shape)} shape coefficients, the hand model {known}",
+            "it was made with a hand model that knows more of a person's proportions",
+            "give the hand that it was made with",
+        )
+    return hand
+
+
 def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarray, "T 21 3"]:
     """The hand model's own joints, OpenPose order, world frame, metres.
 
@@ -24,9 +45,9 @@ def mesh_joints(result: Result, hand: HandModel | None = None) -> Float[np.ndarr
         hand: The model that the mesh was made with, of the result's side; the embedded one if none is given.
 
     Raises:
-        UsthandError: If the result has no mesh, or it is not this model's.
+        UsthandError: If the result has no mesh, it is not this model's, or as `hand_of`.
     """
-    hand = load_hand(side=result.side, dtype=torch.float64) if hand is None else hand.to(torch.float64)
+    hand = hand_of(result, hand)
     with torch.no_grad():
         rotations = hand.rotations(torch.from_numpy(result.pose), flat_hand_mean=True)
         posed = hand.with_shape(torch.from_numpy(result.shape)).with_pose(rotations)

@@ -42,13 +42,13 @@ class HandModel:
 
     v_template: Float[Tensor, "N 3"]
     """Rest vertices, metres."""
-    shapedirs: Float[Tensor, "N 3 10"]
+    shapedirs: Float[Tensor, "N 3 shapes"]
     """Offset per unit of each shape coefficient, metres."""
     posedirs: Float[Tensor, "N 3 135"]
     """Offset per entry of (R - I) of joints 1 to 15, row by row, metres."""
     joints_template: Float[Tensor, "16 3"]
     """Rest joints: J_regressor @ v_template, metres."""
-    joints_shapedirs: Float[Tensor, "16 3 10"]
+    joints_shapedirs: Float[Tensor, "16 3 shapes"]
     """J_regressor @ shapedirs, metres: the shape's effect on the joints without the mesh."""
     weights: Float[Tensor, "N 16"]
     """Skinning weights; rows sum to one."""
@@ -66,7 +66,7 @@ class HandModel:
     """What else is known per vertex (nail, palmar, finger ...); empty for hands read from MANO's files."""
 
     def with_shape(self, betas: Float[Tensor, "*b shapes"]) -> ShapedHand:
-        """The hand of one person or of a batch of them; `betas` in standard deviations, the first ten or fewer."""
+        """The hand of one person or of a batch of them; `betas` in standard deviations, all of them or the first."""
         n = betas.shape[-1]
         vertices = self.v_template + torch.einsum("...k,nck->...nc", betas, self.shapedirs[..., :n])
         joints = self.joints_template + torch.einsum("...k,nck->...nc", betas, self.joints_shapedirs[..., :n])

@@ -20,9 +20,10 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_file
 from usthand.hand.skeleton import JOINTS, MANO_TO_OPENPOSE, SIDES
 
-VERSION: Final = 2
+VERSION: Final = 3
 KIND: Final = "usthand result"
 MM_PER_M: Final = 1000.0
+_MIN_SHAPES = 10  # MANO's betas
 JOINT_MODELS: Final = ("rigid", "soft", "free")
 # x -> -x: the mirror that turns a left hand into a right one.
 _MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -34,13 +35,20 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "joints_cov_m2": ("T", 21, 3, 3),
     "vertices_world_m": ("T", "any", 3),
     "pose": ("T", 48),
-    "shape": (10,),
+    "shape": ("any",),
     "translation_m": ("T", 3),
     "frame": ("T",),
     "valid": ("T",),
     "joint_valid": ("T", 21),
     "faces": ("any", 3),
+    "detector_joints_world_m": ("T", "any", 3),
+    "vertices_cov_m2": ("T", "any", 3, 3),
 }
+_DTYPES = {"frame": np.int64, "faces": np.int64, "valid": bool, "joint_valid": bool, "vertices_cov_m2": np.float32}
+_OPTIONAL = ("detector_joints_world_m", "vertices_cov_m2")
+_MAY_LACK = {1: ("unit_m", *_OPTIONAL), 2: _OPTIONAL, VERSION: ()}  # fields, in files of each version
+# A symmetric matrix is kept in files by its upper triangle, row by row; these are the places of its nine entries there.
+_UPPER, _PLACES = np.triu_indices(3), np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 _AGAIN = "make it again with: usthand fit or usthand reconstruct"
 
 
@@ -62,15 +70,17 @@ class Result:
     """
 
     joints_world_m: Float[np.ndarray, "T 21 3"]
-    """Joints in OpenPose order (`usthand.hand.skeleton.JOINTS`), world frame, metres."""
+    """Joints in OpenPose order (`usthand.hand.skeleton.JOINTS`), world frame, metres: those of the hand of `pose` and
+    `shape`, unless `joint_model` is "free"."""
     joints_cov_m2: Float[np.ndarray, "T 21 3 3"]
     """Covariance of each joint, world frame, square metres; symmetric."""
     vertices_world_m: Float[np.ndarray, "T vertices 3"]
     """Mesh, world frame, metres; zero vertices for a method that gives joints alone."""
     pose: Float[np.ndarray, "T 48"]
     """MANO's axis-angle pose about the flat hand, radians; the first three numbers turn the whole hand."""
-    shape: Float[np.ndarray, "10"]
-    """Shape coefficients, one set for the sequence."""
+    shape: Float[np.ndarray, "shapes"]
+    """Shape coefficients, one set for the sequence, ten or more. The first ten are the hand model's own (MANO's betas).
+    The others are this person's proportions (the length of each bone and so on), which an extended hand model adds."""
     translation_m: Float[np.ndarray, "T 3"]
     """MANO's translation, metres."""
     side: str
@@ -89,8 +99,8 @@ class Result:
     method: str
     """What made this result, such as "fit" or "usthand"."""
     joint_model: str
-    """How the joints belong to the hand of `pose` and `shape`. "rigid": they are its joints. "soft": they are where the
-    detector sees them, some millimetres off. "free": nothing ties them to it."""
+    """How the joints belong to the hand of `pose` and `shape`. "rigid": they are its joints, and a detector's are the
+    same. "soft": they are its joints, and a detector's lie some millimetres off. "free": nothing ties them to it."""
     cameras: tuple[str, ...]
     """Names of the cameras that were used."""
     faces: Int[np.ndarray, "F 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
@@ -98,19 +108,31 @@ class Result:
     unit_m: float = 1.0
     """Metres in the calibration's own unit; 1.0 where the calibration is metric. This result projects into the cameras
     of `rig.in_metres(result.unit_m)`."""
+    detector_joints_world_m: Float[np.ndarray, "T detector_joints 3"] = field(
+        default_factory=lambda: np.zeros((0, 0, 3))
+    )
+    """Where this footage's detector places its joints, which may lie some millimetres off the hand model's; OpenPose
+    order, world frame, metres. (T, 0, 3) where that is not known."""
+    vertices_cov_m2: Float[np.ndarray, "T covariances 3 3"] = field(
+        default_factory=lambda: np.zeros((0, 0, 3, 3), np.float32)
+    )
+    """Covariance of each vertex, world frame, square metres, symmetric, single precision. (T, 0, 3, 3) where the method
+    gives none."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
         time = len(self.joints_world_m)
         for name, wanted in _SHAPES.items():
-            dtype = {"frame": np.int64, "faces": np.int64, "valid": bool, "joint_valid": bool}.get(name, np.float64)
-            array = np.asarray(getattr(self, name), dtype=dtype)
+            array = np.asarray(getattr(self, name), dtype=_DTYPES.get(name, np.float64))
+            if name in _OPTIONAL and array.shape[:2] == (0, 0):
+                array = array.reshape(time, 0, *array.shape[2:])
             shape = tuple({"T": time, "any": None}.get(w) if isinstance(w, str) else w for w in wanted)
             if array.ndim != len(shape) or any(w not in (None, g) for w, g in zip(shape, array.shape, strict=True)):
                 raise ValueError(f"{name} has shape {array.shape}, expected {shape}")
-            if dtype is np.float64 and not np.isfinite(array).all():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} numbers that are not finite")
             object.__setattr__(self, name, array)
+        self._check_counts()
         if self.side not in SIDES:
             raise ValueError(f"side is {self.side!r}, expected 'left' or 'right'")
         if self.joint_model not in JOINT_MODELS:
@@ -124,6 +146,16 @@ class Result:
         object.__setattr__(self, "metric", bool(self.metric))
         object.__setattr__(self, "unit_m", float(self.unit_m))
         object.__setattr__(self, "cameras", tuple(str(name) for name in self.cameras))
+
+    def _check_counts(self) -> None:
+        """Raise `ValueError` where an axis that may have several lengths has none of them."""
+        if len(self.shape) < _MIN_SHAPES:
+            raise ValueError(f"shape has {len(self.shape)} coefficients, expected {_MIN_SHAPES} or more")
+        full = {"detector_joints_world_m": len(JOINTS), "vertices_cov_m2": self.vertices_world_m.shape[1]}
+        for name in _OPTIONAL:
+            count = getattr(self, name).shape[1]
+            if count not in (0, full[name]):
+                raise ValueError(f"{name} has {count} points, expected {full[name]} or none")
 
     def __repr__(self) -> str:
         frames = f"{int(self.valid.sum())} of {len(self)} frames"
@@ -139,13 +171,25 @@ class Result:
         return self.vertices_world_m.shape[1] > 0
 
     @property
+    def has_vertices_cov(self) -> bool:
+        """Whether the vertices have covariances."""
+        return self.vertices_cov_m2.shape[1] > 0
+
+    @property
     def std_mm(self) -> Float[np.ndarray, "T 21"]:
         """Standard deviation of each joint along its least certain direction, mm: the root of the largest eigenvalue.
 
         A joint seen by two neighbouring cameras is uncertain in depth alone; a mean over the axes would hide that.
         """
-        largest = np.linalg.eigvalsh(self.joints_cov_m2)[..., -1]
-        return MM_PER_M * np.sqrt(np.clip(largest, 0.0, None))
+        return _largest_std_mm(self.joints_cov_m2)
+
+    @property
+    def vertices_std_mm(self) -> Float[np.ndarray, "T covariances"]:
+        """Standard deviation of each vertex along its least certain direction, mm, as `std_mm` is of the joints.
+
+        (T, 0) where the method gives no covariance of the vertices.
+        """
+        return _largest_std_mm(self.vertices_cov_m2)
 
     def joint(self, name: str) -> Float[np.ndarray, "T 3"]:
         """One joint's track in the world, metres.
@@ -184,8 +228,10 @@ class Result:
         return replace(
             self,
             joints_world_m=self.joints_world_m * _MIRROR,
-            joints_cov_m2=self.joints_cov_m2 * _MIRROR[:, None] * _MIRROR,
+            joints_cov_m2=self.joints_cov_m2 * np.outer(_MIRROR, _MIRROR),
+            detector_joints_world_m=self.detector_joints_world_m * _MIRROR,
             vertices_world_m=self.vertices_world_m * _MIRROR,
+            vertices_cov_m2=self.vertices_cov_m2 * np.outer(_MIRROR, _MIRROR),
             pose=self.pose * np.tile(-_MIRROR, 16),
             translation_m=self.translation_m * _MIRROR,
             faces=self.faces[:, ::-1],  # or a mirrored mesh would be inside out
@@ -193,15 +239,25 @@ class Result:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write an npz that `load_result` and plain `numpy.load` read, whole or not at all; returns its path."""
+        """Write an npz that `load_result` and plain `numpy.load` read, whole or not at all; returns its path.
+
+        The file's `vertices_cov_m2` is (T, vertices, 6): xx, xy, xz, yy, yz, zz.
+        """
         arrays: dict[str, Any] = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
         # Single precision is 0.1 micrometres here and halves the one large array.
         arrays["vertices_world_m"] = self.vertices_world_m.astype(np.float32)
+        arrays["vertices_cov_m2"] = self.vertices_cov_m2[..., _UPPER[0], _UPPER[1]]
         arrays["faces"] = self.faces.astype(np.int32)
         arrays["cameras"] = np.array(self.cameras, dtype=np.str_)
         with whole_file(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, kind=np.array(KIND), joint_names=np.array(JOINTS), **arrays)
         return Path(path)
+
+
+def _largest_std_mm(covariance_m2: Float[np.ndarray, "T points 3 3"]) -> Float[np.ndarray, "T points"]:
+    """Root of the largest eigenvalue of each matrix, mm."""
+    largest = np.linalg.eigvalsh(covariance_m2)[..., -1]
+    return MM_PER_M * np.sqrt(np.clip(largest, 0.0, None))
 
 
 def _joint_index(name: str) -> int:
@@ -211,7 +267,10 @@ def _joint_index(name: str) -> int:
 
 
 def load_result(path: str | Path) -> Result:
-    """Read what `Result.save` wrote; files of version 1 in a calibration's own unit are converted to metres.
+    """Read what `Result.save` wrote.
+
+    Files of version 1 in a calibration's own unit are converted to metres. Before version 3 the joints of a "soft"
+    result were the detector's: they are `detector_joints_world_m` now too, and the result is "free".
 
     Raises:
         UsthandError: If the file is missing, no result, cut short, edited, or of a later version.
@@ -224,24 +283,30 @@ def load_result(path: str | Path) -> Result:
     path = Path(path)
     data = _read_arrays(path)
     version = int(data.get("version", np.array(-1)))
-    if version not in (1, VERSION):
+    if not 1 <= version <= VERSION:
         raise UsthandError(
             f"{path} has result version {version}, this program reads versions 1 to {VERSION}",
             "it was written by another release of usthand",
             "make it again with this release, or read it with the one that wrote it",
         )
-    data = {"unit_m": np.array(1.0)} | ({_RENAMED.get(n, n): v for n, v in data.items()} if version == 1 else data)
-    missing = [f.name for f in fields(Result) if f.name not in data]
+    if version == 1:
+        data = {_RENAMED.get(name, name): value for name, value in data.items()}
+    missing = [f.name for f in fields(Result) if f.name not in data and f.name not in _MAY_LACK[version]]
     if missing:
         raise UsthandError(
             f"{path} lacks {', '.join(missing)}", "the file was edited or written by another program", _AGAIN
         )
-    kept: dict[str, Any] = {f.name: data[f.name] for f in fields(Result)} | {name: str(data[name]) for name in _TEXT}
+    kept: dict[str, Any] = {f.name: data[f.name] for f in fields(Result) if f.name in data}
+    kept |= {name: str(data[name]) for name in _TEXT}
     kept |= {"cameras": tuple(map(str, data["cameras"])), "metric": bool(data["metric"]), "version": VERSION}
     try:
+        kept["unit_m"] = float(data.get("unit_m", np.array(1.0)))
         if version == 1:  # lengths were in the calibration's own unit
             kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
-        kept["unit_m"] = float(kept["unit_m"])
+        if version < 3 and kept["joint_model"] == "soft":
+            kept |= {"joint_model": "free", "detector_joints_world_m": kept["joints_world_m"]}
+        if "vertices_cov_m2" in kept:
+            kept["vertices_cov_m2"] = _whole_matrices(kept["vertices_cov_m2"])
         return Result(**kept)
     except (ValueError, TypeError) as error:
         raise UsthandError(
@@ -249,6 +314,17 @@ def load_result(path: str | Path) -> Result:
             "the file was edited or written by another program",
             _AGAIN,
         ) from error
+
+
+def _whole_matrices(upper: np.ndarray) -> Float[np.ndarray, "T points 3 3"]:
+    """Symmetric matrices from what a file keeps of them.
+
+    Raises:
+        ValueError: On a wrong shape.
+    """
+    if upper.ndim != 3 or upper.shape[2] != len(_UPPER[0]):
+        raise ValueError(f"vertices_cov_m2 has shape {upper.shape}, expected (T, vertices, {len(_UPPER[0])})")
+    return upper[..., _PLACES]
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray]:
