@@ -157,6 +157,19 @@ def test_overlay_draws_every_camera(capture, fitted, tmp_path):
     assert len(list((tmp_path / "o").glob("*.mp4"))) == 3 and (tmp_path / "o" / "contact_sheet.png").is_file()
 
 
+def test_overlay_says_that_a_surface_has_no_uncertainty(capture, fitted, tmp_path, capsys):
+    result = load_result(fitted)
+    none, known = np.zeros((len(result), 0, 3, 3), np.float32), np.zeros((len(result), 778, 3, 3), np.float32)
+    for name, cov, options, said in (
+        ("bare", none, (), True),
+        ("bare", none, ("--colour", "plain"), False),
+        ("known", known, (), False),
+    ):
+        path = replace(result, vertices_cov_m2=cov).save(tmp_path / f"{name}.npz")
+        main(["overlay", str(path), "--capture", str(capture), "--out", str(tmp_path / "o"), "--overwrite", *options])
+        assert ("bare.npz has no uncertainty of the surface" in capsys.readouterr().err) == said
+
+
 def test_train_and_reconstruct(capture, tmp_path, capsys):
     """Three steps of the real preset: the commands fit together, and a second reconstruction is the same."""
     main(["train", str(capture), "--out", str(tmp_path / "run"), "--steps", "3", "--side", "right"])

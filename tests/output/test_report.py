@@ -161,6 +161,30 @@ def test_report_without_truth_and_footage(tmp_path):
     assert "<video" not in text and "error (px)" in text and "Watch it" not in text
 
 
+def test_uncertainty_of_the_surface_is_shown_where_there_is_one(report, page, tmp_path):
+    """2 mm and, after a gap, 5 mm; without any, the page says so."""
+    assert "How certain it is" not in page and "This result has no uncertainty of the surface" in page
+    own, std = report.results["usthand"], np.where(np.arange(FRAMES) < 10, 2e-3, 5e-3)
+    cov = np.eye(3) * std[:, None, None, None] ** 2 * np.ones((FRAMES, own.vertices_world_m.shape[1], 1, 1))
+    valid = np.arange(FRAMES) != 10
+    certain = replace(own, vertices_cov_m2=cov.astype(np.float32), valid=valid)
+    shown = replace(report, results={**report.results, "usthand": certain})
+    text = write_report(tmp_path / "r.html", shown).read_text("utf-8")
+    assert "How certain it is" in text and "This result has no uncertainty of the surface" not in text
+    assert "linear-gradient" in text and "linear-gradient" not in page
+    section = text[text.index("How certain it is") : text.index("How far from the truth")]
+    assert "UST-Hand" in section and "Plain triangulation" not in section and "std of the surface (mm)" in section
+    parser = _Balance()
+    parser.feed(text)
+    assert not parser.wrong and not parser.stack
+
+
+def test_a_line_is_broken_where_frames_are_missing():
+    seconds, values = figures._with_gaps(np.array([0, 1, 4, 5]), 2.0, np.array([1.0, 2.0, 3.0, 4.0]))
+    np.testing.assert_array_equal(seconds, [0.0, 0.5, np.nan, 2.0, 2.5])
+    np.testing.assert_array_equal(values, [1.0, 2.0, np.nan, 3.0, 4.0])
+
+
 def test_nothing_is_written_over(report, tmp_path):
     path = tmp_path / "report.html"
     path.write_text("mine")

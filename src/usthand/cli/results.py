@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from json import dumps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
@@ -59,6 +59,7 @@ def overlay(
     capture: Path,
     out: Path,
     crop: bool = False,
+    colour: Literal["std", "plain"] = "std",
     overwrite: bool = False,
 ) -> None:
     """Draw meshes, joints and 90 % ellipses over the footage: a video per camera and a contact sheet.
@@ -68,6 +69,7 @@ def overlay(
         capture: The capture they were made from.
         out: Folder to write.
         crop: Show only the surroundings of the hands.
+        colour: Of the mesh: each vertex by its standard deviation, or plain, one colour for each side.
         overwrite: Write over files that are there.
     """
     from usthand.capture.capture import open_capture
@@ -75,5 +77,10 @@ def overlay(
     from usthand.output.overlay import OverlayConfig, write_overlays
 
     loaded, opened = [load_result(path) for path in results], open_capture(capture)
-    for path in write_overlays(opened, loaded, out, OverlayConfig(crop=crop), overwrite, progress_bar("drawing")):
+    config = OverlayConfig(crop=crop, colour=colour)
+    written = write_overlays(opened, loaded, out, config, overwrite, progress_bar("drawing"))
+    for path, result in zip(results, loaded, strict=True):
+        if colour == "std" and result.has_mesh and not result.has_vertices_cov:
+            print(f"usthand: {path} has no uncertainty of the surface: its mesh has one colour", file=sys.stderr)
+    for path in written:
         print(path)

@@ -38,6 +38,7 @@ Point = Float[np.ndarray, "2"]
 # Light from over the viewer's left shoulder, in camera axes (x right, y down, z forward), towards the light.
 _LIGHT = np.array([-0.40, -0.62, -0.67])
 _AMBIENT, _DIFFUSE, _GLOSS, _GLOSS_POWER = 0.34, 0.62, 0.16, 12.0
+_WEAK_AMBIENT = 0.5  # of a mesh whose colours mean something
 _ELLIPSE_LINE_OPACITY = 0.9
 _SUPERSAMPLE = 2  # mesh edges only; everything else is antialiased by its own formula
 
@@ -47,7 +48,7 @@ def draw_mesh(
     xy_px: Float[np.ndarray, "N 2"],
     points_camera_m: Float[np.ndarray, "N 3"],
     faces: Int[np.ndarray, "F 3"],
-    colour: Colour = MESH_COLOURS["right"],
+    colour: Colour | Float[np.ndarray, "N 3"] = MESH_COLOURS["right"],
     opacity: float = 0.7,
 ) -> None:
     """A smoothly shaded, half transparent mesh.
@@ -59,7 +60,7 @@ def draw_mesh(
         xy_px: Vertices in the image, by the caller's projection, so that lens distortion is respected.
         points_camera_m: The same in camera axes, for depth and shading.
         faces: Triangles.
-        colour: RGB.
+        colour: RGB, of the whole mesh or of each vertex. A vertex's colour means something, so its shading is weaker.
         opacity: 0 shows nothing, 1 hides what is behind.
     """
     xy, points = np.asarray(xy_px, np.float64), np.ascontiguousarray(points_camera_m, np.float64)
@@ -69,12 +70,18 @@ def draw_mesh(
         return
     left, top, right, bottom = box
     buffer = _mesh_samples((bottom - top, right - left), xy - (left, top), points[:, 2], faces, _SUPERSAMPLE)
-    shade = np.zeros(buffer.face_id.shape, np.float32)
-    interpolate(buffer, faces, _shading(vertex_normals(points, faces)), shade)
+    shading = _shading(vertex_normals(points, faces))
+    if isinstance(colour, np.ndarray):
+        lit = colour * (_WEAK_AMBIENT + (1.0 - _WEAK_AMBIENT) * shading)[:, None]
+    else:
+        lit = shading[:, None] * np.asarray(colour, np.float64)
+    painted = np.zeros((*buffer.face_id.shape, 3), np.float32)
+    for channel in range(3):
+        interpolate(buffer, faces, lit[:, channel], painted[..., channel])
     cover = _shrink((buffer.face_id >= 0).astype(np.float32), _SUPERSAMPLE)[..., None]
     part = image[top:bottom, left:right]
     part *= 1.0 - opacity * cover
-    part += opacity * _shrink(shade, _SUPERSAMPLE)[..., None] * np.asarray(colour, np.float32)
+    part += opacity * _shrink(painted, _SUPERSAMPLE)
     np.clip(part, 0.0, 255.0, out=part)
 
 
@@ -100,7 +107,9 @@ def _box(xy: Float[np.ndarray, "N 2"], shape: tuple[int, ...]) -> tuple[int, int
     return (*low.tolist(), *high.tolist()) if (high > low).all() else None
 
 
-def _shrink(array: Float[np.ndarray, "height width"], n: int) -> Float[np.ndarray, "low_height low_width"]:
+def _shrink(
+    array: Float[np.ndarray, "height width *channels"], n: int
+) -> Float[np.ndarray, "low_height low_width *channels"]:
     """Mean over blocks of n x n."""
     return np.add.reduce([array[i::n, j::n] for i in range(n) for j in range(n)]) / n**2
 

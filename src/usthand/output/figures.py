@@ -190,15 +190,44 @@ def over_time(errors_mm: Mapping[str, tuple[Float[np.ndarray, "N 21"], Int[np.nd
     """Error of each frame (mean of the joints) over time, from each method's errors and frame numbers."""
     figure, (axes,) = _figure(_WIDE, 3.0)
     for method, (errors, frames) in errors_mm.items():
-        seconds, mean = frames / fps, errors.mean(axis=1)
-        gap = np.flatnonzero(np.diff(frames) > 1) + 1  # a line across a gap would claim what was not measured
-        x, y = np.insert(seconds.astype(float), gap, np.nan), np.insert(mean, gap, np.nan)
+        x, y = _with_gaps(frames, fps, errors.mean(axis=1))
         axes.plot(x, y, lw=1.4, alpha=0.95, color=colour_of(method, errors_mm))
     axes.set(xlabel="time (s)", ylabel="mean error (mm)")
     top = max(np.percentile(errors.mean(axis=1), 99.5) for errors, _ in errors_mm.values())
     axes.set_ylim(0, 1.15 * top)
     axes.margins(x=0.01)
     return figure
+
+
+@_drawn
+def surface_std(
+    std_mm: Mapping[str, tuple[Float[np.ndarray, "N vertices"], Int[np.ndarray, "N"]]], fps: float
+) -> Figure:
+    """Mean standard deviation of the vertices over time, and between which values nine in ten of them lie.
+
+    Takes each method's standard deviations (mm) and frame numbers.
+    """
+    figure, (axes,) = _figure(_WIDE, 3.0)
+    top = 0.0
+    for method, (std, frames) in std_mm.items():
+        colour = colour_of(method, std_mm)
+        low, high = np.percentile(std, (5, 95), axis=1)
+        (x, mean), (_, low), (_, high) = (_with_gaps(frames, fps, values) for values in (std.mean(axis=1), low, high))
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, lw=0)
+        axes.plot(x, mean, lw=1.6, color=colour)
+        top = max(top, float(np.nanpercentile(high, 99.5)))
+    axes.set(xlabel="time (s)", ylabel="std of the surface (mm)")
+    axes.set_ylim(0, 1.15 * top)
+    axes.margins(x=0.01)
+    return figure
+
+
+def _with_gaps(
+    frames: Int[np.ndarray, "N"], fps: float, values: Float[np.ndarray, "N"]
+) -> tuple[Float[np.ndarray, "M"], Float[np.ndarray, "M"]]:
+    """Seconds and values of a line that is broken where frames are missing: it would claim what was not measured."""
+    gap = np.flatnonzero(np.diff(frames) > 1) + 1
+    return np.insert(frames / fps, gap, np.nan), np.insert(values.astype(float), gap, np.nan)
 
 
 @_drawn

@@ -28,6 +28,8 @@ def film_of(
 ) -> tuple[bytes, bytes]:
     """An H.264 film, footage above and overlay below, one column a camera, cropped to the hand.
 
+    The scale of the mesh's colours is left to the page.
+
     Args:
         capture: The footage.
         result: What is drawn.
@@ -38,7 +40,7 @@ def film_of(
         The film, and its middle frame as JPEG.
     """
     frames = film_window(result, round(FILM_S * capture.fps))
-    drawn = OverlayConfig(crop=True, size_px=FILM_PX)
+    drawn = OverlayConfig(crop=True, size_px=FILM_PX, scale=False)
     plain = replace(drawn, mesh=False, skeleton=False, ellipses=False, caption=False)
     columns = [
         zip(*(overlay_frames(capture, [result], name, config, frames) for config in (plain, drawn)), strict=True)

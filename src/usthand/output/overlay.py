@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from usthand.geometry.cameras import Cameras, project, to_camera
 from usthand.hand.result import Result
 from usthand.hand.skeleton import BONES, FINGERS, WRIST
 from usthand.output import draw
+from usthand.output.std_colours import draw_std_scale, std_colours, std_scale_strip
 
 VIEWING_CRF = "23"  # for the eye, not for measuring: a third of the size of a capture's own videos
 # Step of the numerical derivative of the projection: 0.1 mm, far above rounding and far below any curvature.
@@ -55,6 +57,11 @@ class OverlayConfig:
     margin: float = 1.9
     """Side of the crop over the hand's own size."""
     mesh: bool = True
+    colour: Literal["std", "plain"] = "std"
+    """Of the mesh. std: each vertex by its standard deviation (`vertices_std_mm`), where the result has one.
+    plain: one colour for each side."""
+    scale: bool = True
+    """What the colours of std mean, in the lower left corner."""
     skeleton: bool = True
     ellipses: bool = True
     """The region in which the joint's image lies with probability `level`."""
@@ -81,6 +88,7 @@ class _Track:
     joints_cov_px2: Float[np.ndarray, "T 21 2 2"]
     vertices_px: Float[np.ndarray, "T N 2"]
     vertices_camera_m: Float[np.ndarray, "T N 3"]
+    vertices_std_mm: Float[np.ndarray, "T covariances"]
     row: dict[int, int]
     """Row of a frame number, valid frames only."""
 
@@ -114,12 +122,18 @@ def _track(capture: Capture, result: Result, camera: str) -> _Track:
         cov[:, 0],
         project(cameras, vertices)[0][:, 0].numpy(),
         to_camera(cameras, vertices)[:, 0].numpy(),
+        result.vertices_std_mm,
         {int(frame): row for row, frame in enumerate(result.frame) if result.valid[row]},
     )
 
 
+def shows_std(results: Sequence[Result], config: OverlayConfig = _DEFAULT) -> bool:
+    """Whether some mesh is coloured by its standard deviation."""
+    return config.mesh and config.colour == "std" and any(result.has_vertices_cov for result in results)
+
+
 def crop_path(
-    joints_px: Sequence[Float[np.ndarray, "n 2"]], width: int, height: int, margin: float
+    joints_px: Sequence[Float[np.ndarray, "_ 2"]], width: int, height: int, margin: float
 ) -> tuple[Float[np.ndarray, "T 2"], Float[np.ndarray, "T"]]:
     """A square that follows the hand: its top-left corner (px, pixel edges) and its side in each frame.
 
@@ -188,6 +202,8 @@ def overlay_frames(
             for track in tracks:
                 if frame in track.row:
                     _draw_hand(image, track, track.row[frame], corner, zoom, config)
+            if config.scale and not pictures and shows_std(results, config):
+                draw_std_scale(image)
             if config.caption:
                 draw.draw_text(image, f"{camera}  {frame}", (6, 4), max(11, image.shape[0] // 26))
             pictures.append(np.clip(image, 0, 255).astype(np.uint8))
@@ -233,7 +249,9 @@ def _draw_hand(
     line = max(image.shape[0] / 300.0, 1.0)
     if config.mesh and track.result.has_mesh:
         faces = track.result.faces if len(track.result.faces) else embedded_faces()
-        points, colour = track.vertices_camera_m[row], draw.MESH_COLOURS[track.result.side]
+        points = track.vertices_camera_m[row]
+        plain = config.colour == "plain" or not track.result.has_vertices_cov
+        colour = draw.MESH_COLOURS[track.result.side] if plain else std_colours(track.vertices_std_mm[row])
         draw.draw_mesh(image, place(track.vertices_px[row]), points, faces, colour, config.opacity)
     joints, sure = place(track.joints_px[row]), track.result.joint_valid[row]
     if config.ellipses:
@@ -302,18 +320,20 @@ def write_overlays(
 
 
 def contact_sheet(capture: Capture, results: Sequence[Result], config: OverlayConfig = _DEFAULT) -> Image8:
-    """Crops of some frames: cameras and hands down, time across.
+    """Crops of some frames: cameras and hands down, time across, and below them the scale of the colours.
 
     Raises:
         UsthandError: If there is no result, one of them belongs to another rig or a longer capture, or none is valid.
     """
     _check(capture, results)
-    side, small = config.sheet_px, replace(config, crop=True, size_px=config.sheet_px)
+    side, small = config.sheet_px, replace(config, crop=True, size_px=config.sheet_px, scale=False)
     frames, rows = sheet_frames(results, config.sheet_columns), []
     for camera in capture.rig.names:
         drawn = [image for _, image in overlay_frames(capture, results, camera, small, frames)]
         for hand in range(len(results)):
             rows.append(np.concatenate([image[:, hand * side : (hand + 1) * side] for image in drawn], axis=1))
+    if config.scale and shows_std(results, config):
+        rows.append(std_scale_strip(rows[0].shape[1]))
     return np.concatenate(rows)
 
 

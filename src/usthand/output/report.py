@@ -28,6 +28,7 @@ from usthand.hand.result import Result
 from usthand.output import figures
 from usthand.output.draw import FINGER_COLOURS
 from usthand.output.film import film_of
+from usthand.output.std_colours import SCALE_TITLE, STD_MARKS_MM, std_css_gradient
 from usthand.training.log import read_log
 
 BASELINE = "fit"
@@ -98,6 +99,7 @@ def write_report(path: str | Path, report: Report, overwrite: bool = False, prog
         **_numbers(report),
         **_film(report, progress),
         **_errors(report),
+        **_surface(report),
         confidence=_confidence_plot(report),
         training=figures.training_curves(history) if (history := read_history(report.history)) else "",
     )
@@ -129,6 +131,20 @@ def _numbers(report: Report) -> dict[str, object]:
         "shown": shown,
         "best": {measure.key: glossary.best_rows(measure, rows) for measure in shown},
         "frames": f"{frames.pop():,}" if len(frames) == 1 else "",
+    }
+
+
+def _surface(report: Report) -> dict[str, object]:
+    """The surface's uncertainty over time, of the methods that give one, and the scale of its colours in the film."""
+    known = {name: result for name, result in report.results.items() if result.has_vertices_cov and result.valid.any()}
+    std = {name: (r.vertices_std_mm[r.valid], r.frame[r.valid]) for name, r in known.items()}
+    return {
+        "surface": figures.surface_std(std, report.capture.fps if report.capture else 30.0) if known else "",
+        "surface_methods": list(known),
+        "no_surface": any(result.has_mesh for result in report.results.values()) and report.main not in known,
+        "scale_title": SCALE_TITLE,
+        "scale_marks": STD_MARKS_MM,
+        "scale_gradient": std_css_gradient() if report.main in known else "",
     }
 
 
