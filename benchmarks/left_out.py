@@ -3,7 +3,9 @@
     python benchmarks/left_out.py CLIP --frames 6 53 --steps 300 --unadapted --out benchmarks/results/webcams4.json
 
 Each camera is left out in turn, of labels, fit, training and reconstruction alike; the joints are projected into it and
-compared with its own labels (pixels). The labels' own error in that camera is part of every number.
+compared with its own labels (pixels). The labels' own error in that camera is part of every number. Coverage is the
+share of those labels inside the 50 and 90 % regions that the method predicts for them, with the labels' noise estimated
+from the cameras that were used (`usthand.evaluation.left_out`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from tyro.conf import Positional
 from usthand.capture.capture import Capture, open_capture
 from usthand.data.prepare import without_camera
 from usthand.evaluation import metrics
+from usthand.evaluation.left_out import evaluate_left_out_regions
 from usthand.fit.fit import fit_labels, triangulate
 from usthand.fit.sequence import FitConfig
 from usthand.hand.result import Result
@@ -30,6 +33,8 @@ from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_al
 from usthand.training.checkpoint import SHIPPED
 from usthand.training.config import TrainConfig
 from usthand.training.loop import train
+
+COVERAGES = tuple(f"leave_out_{when}coverage{level}" for when in ("", "in_time_") for level in (50, 90))
 
 
 @dataclass(frozen=True)
@@ -75,15 +80,25 @@ def measure(capture: Capture, side: str, camera: str, results: dict[str, Result]
     rows = {}
     for name, result in results.items():
         left_out = metrics.evaluate_left_out(result, capture.rig, labels, camera, frames)
-        rows[name] = left_out | metrics.steadiness(result, capture.fps, frames)
+        regions = evaluate_left_out_regions(result, capture.rig, labels, camera, frames)
+        rows[name] = left_out | regions | metrics.steadiness(result, capture.fps, frames)
     return rows
 
 
 def summary(cells: dict[str, dict]) -> dict[str, dict[str, float]]:
-    """Mean over cells of each method's median and 90th percentile."""
-    keys = ("leave_out_median_px", "leave_out_p90_px", "finger_bone_spread_mm", "jitter_mm")
+    """Mean over cells of each method's median, 90th percentile, coverage and steadiness."""
+    errors = ("leave_out_median_px", "leave_out_p90_px", *COVERAGES, "finger_bone_spread_mm", "jitter_mm")
     methods = next(iter(cells.values())).keys()
-    return {m: {k: round(float(np.mean([cell[m][k] for cell in cells.values()])), 3) for k in keys} for m in methods}
+    found = {m: {k: [c[m][k] for c in cells.values() if c[m][k] is not None] for k in errors} for m in methods}
+    return {m: {k: round(float(np.mean(v)), 3) for k, v in row.items() if v} for m, row in found.items()}
+
+
+def line(row: dict) -> str:
+    """A method's numbers of one cell: median error, and coverage at 50 and 90 % with the camera's delay taken out."""
+    shares = [row[key] for key in COVERAGES]
+    told = "-" if shares[0] is None else "/".join(f"{100 * share:.0f}" for share in shares[:2])
+    in_time = "" if shares[2] is None else ", in time " + "/".join(f"{100 * share:.0f}" for share in shares[2:])
+    return f"{row['leave_out_median_px']:.2f} px, 50/90 % regions hold {told}{in_time}"
 
 
 def main(config: Config) -> None:
@@ -105,12 +120,8 @@ def main(config: Config) -> None:
                 "time_s": round(time.time() - began, 1),
             }
             config.out.write_text(json.dumps(data, indent=2) + "\n")
-            print(
-                side,
-                camera,
-                {m: round(c["leave_out_median_px"], 2) for m, c in cells[f"{side} {camera}"].items()},
-                flush=True,
-            )
+            for method, row in cells[f"{side} {camera}"].items():
+                print(f"{side:<6}{camera:<8}{method:<18}{line(row)}", flush=True)
     for method, row in summary(cells).items():
         print(f"{method:18}", row)
 

@@ -107,6 +107,7 @@ def test_leaving_a_camera_out_is_measured_there(capture, tmp_path, capsys):
     main(["evaluate", str(out), "--capture", str(capture), "--leave-out", "cam1", "--json"])
     numbers = json.loads(capsys.readouterr().out)
     assert 0 < numbers["leave_out_median_px"] <= numbers["leave_out_p90_px"] < 10
+    assert 0 <= numbers["leave_out_coverage50"] <= numbers["leave_out_coverage90"] <= 1
     assert "cam1" not in load_result(out).cameras
 
 

@@ -8,6 +8,7 @@ from usthand.capture.capture import Capture, open_capture
 from usthand.common.errors import UsthandError
 from usthand.common.progress import Progress, silent
 from usthand.evaluation import metrics
+from usthand.evaluation.left_out import evaluate_left_out_regions
 from usthand.evaluation.truth import load_truth
 from usthand.hand.result import Result, load_result
 from usthand.labels.labels import hand_side, load_labels
@@ -50,6 +51,7 @@ def evaluate(
         numbers |= metrics.evaluate_labels(result, capture.rig, labels, capture.fps)
         if leave_out is not None:
             numbers |= metrics.evaluate_left_out(result, capture.rig, labels, leave_out)
+            numbers |= evaluate_left_out_regions(result, capture.rig, labels, leave_out)
     else:
         numbers |= metrics.steadiness(result, capture.fps)
     truth = load_truth(capture.path, hand)

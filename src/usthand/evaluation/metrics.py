@@ -353,10 +353,14 @@ def joint_mahalanobis2(
     return (error_m * solved).sum(axis=-1)
 
 
-def coverages(error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[np.ndarray, "*b 3 3"]) -> dict[str, float]:
-    """Share of errors inside the 50 and the 90 % credible region of their own covariance."""
+def coverages(
+    error_m: Float[np.ndarray, "*b 3"],
+    covariance_m2: Float[np.ndarray, "*b 3 3"],
+    levels: Sequence[float] = COVERAGE_LEVELS,
+) -> dict[str, float]:
+    """Share of errors inside the 50 and the 90 % credible region of their own covariance, or those of other levels."""
     square = joint_mahalanobis2(error_m, covariance_m2)
-    return {f"coverage{100 * q:.0f}": float((square <= chi2.ppf(q, 3)).mean()) for q in COVERAGE_LEVELS}
+    return {f"coverage{100 * q:.0f}": float((square <= chi2.ppf(q, 3)).mean()) for q in levels}
 
 
 def _point_errors(

@@ -18,6 +18,8 @@ from usthand.geometry.lenses import distort, undistort_xy
 
 MIN_DEPTH_M = 1e-3
 """Points at or behind a camera are projected as if they were this far in front of it: finite, far outside the image."""
+# Step of the numerical derivative of the projection: 0.1 mm, far above rounding and far below any curvature.
+_STEP_M = 1e-4
 
 
 class Cameras(NamedTuple):
@@ -67,3 +69,15 @@ def project(
     xy = cam[..., :2] / depth.clamp_min(MIN_DEPTH_M).unsqueeze(-1)
     bent = distort(xy, cameras.distortion, cameras.lens)
     return bent * cameras.intrinsics[..., None, :2] + cameras.intrinsics[..., None, 2:], depth
+
+
+def projection_jacobian(cameras: Cameras, points_world: Float[Tensor, "*b N 3"]) -> Float[Tensor, "*b V N 2 3"]:
+    """Derivative of `project`'s pixels by the points, lens included, in px per unit of length; central differences.
+
+    A covariance C of a point is J C J' in the image, to first order.
+    """
+    steps = _STEP_M * torch.eye(3, dtype=points_world.dtype, device=points_world.device)
+    ahead, behind = (
+        torch.stack([project(cameras, points_world + sign * step)[0] for step in steps], dim=-1) for sign in (1.0, -1.0)
+    )
+    return (ahead - behind) / (2.0 * _STEP_M)

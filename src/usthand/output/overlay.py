@@ -22,15 +22,13 @@ from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
 from usthand.common.files import refuse_existing
 from usthand.common.progress import Progress, silent
-from usthand.geometry.cameras import Cameras, project, to_camera
+from usthand.geometry.cameras import Cameras, project, projection_jacobian, to_camera
 from usthand.hand.result import Result
 from usthand.hand.skeleton import BONES, FINGERS, WRIST
 from usthand.output import draw
 from usthand.output.std_colours import draw_std_scale, std_colours, std_scale_strip
 
 VIEWING_CRF = "23"  # for the eye, not for measuring: a third of the size of a capture's own videos
-# Step of the numerical derivative of the projection: 0.1 mm, far above rounding and far below any curvature.
-_STEP_M = 1e-4
 # The crop follows the hand, and its size, as slowly as this many frames (standard deviation): it must not tremble.
 _CROP_SMOOTH_FRAMES, _ZOOM_SMOOTH_FRAMES = 8.0, 25.0
 _MIN_CROP_PX = 32.0
@@ -98,14 +96,10 @@ def project_covariance(
 ) -> tuple[Float[np.ndarray, "T V N 2"], Float[np.ndarray, "T V N 2 2"]]:
     """Points and their covariances as every camera sees them, px and px^2.
 
-    J C J' with J the projection's derivative by central differences, lens included.
+    J C J' with J the projection's derivative, lens included.
     """
     points = torch.from_numpy(np.asarray(points_world_m, np.float64))
-    steps = _STEP_M * torch.eye(3, dtype=torch.float64)
-    ahead, behind = (
-        torch.stack([project(cameras, points + sign * step)[0] for step in steps], dim=-1) for sign in (1.0, -1.0)
-    )
-    jacobian = ((ahead - behind) / (2.0 * _STEP_M)).numpy()
+    jacobian = projection_jacobian(cameras, points).numpy()
     cov = jacobian @ np.asarray(covariance_m2, np.float64)[:, None] @ jacobian.swapaxes(-1, -2)
     return project(cameras, points)[0].numpy(), cov
 
