@@ -79,6 +79,7 @@ def load_hand_2d(capture: Capture, side: str, leave_out: str | None = None) -> C
 
 def consensus_labels(hand: CanonicalHand, fit: Result) -> Labels:
     """The fitted hand, projected into every view, as labels; confidence falls with the fit's own uncertainty."""
+    fit = fit.as_detected()  # labels are of the detector's joints
     cameras = hand.rig.tensors(torch.float64)
     points = torch.from_numpy(fit.joints_world_m)
     cameras = Cameras(*(t.expand(len(points), *t.shape) for t in cameras))

@@ -60,6 +60,7 @@ def evaluate_left_out_regions(
     Raises:
         UsthandError: As `usthand.evaluation.metrics.label_residuals_px`.
     """
+    result = result.as_detected()
     seen = metrics.label_residuals_px(result, rig, labels, (camera,), frames)[1][:, 0]
     numbers = result.frame[metrics.select_frames(result, frames)]
     names = [f"leave_out_{when}coverage{100 * q:.0f}" for when in ("", "in_time_") for q in metrics.COVERAGE_LEVELS]

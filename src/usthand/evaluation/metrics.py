@@ -143,8 +143,8 @@ def evaluate_truth(result: Result, truth: Truth, frames: Frames = None, *, fps: 
 def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
     """Errors of the mesh's own joints (`usthand.hand.mesh_joints`), `mesh_mpjpe*_mm`.
 
-    They differ from `evaluate_truth`'s only where the result's joints are the detector's (soft). Empty for a mesh that
-    is not the embedded hand's.
+    They differ from `evaluate_truth`'s only where nothing ties the result's joints to its mesh (free). Empty for a mesh
+    that is not the embedded hand's.
     """
     try:
         joints = mesh_joints(result)
@@ -261,6 +261,7 @@ def label_residuals_px(
             "result and labels are of different captures",
             "give the capture that the result was made from",
         )
+    result = result.as_detected()
     views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
     metric = rig.in_metres(result.unit_m)
     chosen = replace(metric, cameras=tuple(metric.cameras[view] for view in views))

@@ -19,12 +19,13 @@ from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.common.progress import Progress, silent
 from usthand.fit.canonical import canonical_hand
+from usthand.fit.evidence import PointTerm
 from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
-from usthand.fit.evidence import PointTerm
 from usthand.fit.observations import Observations, known_detector
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
 from usthand.fit.validity import MIN_JOINTS, placed, require_placed
+from usthand.fit.vertex_covariance import vertex_covariance
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
@@ -111,9 +112,12 @@ def fit_observations(
         fitted = Fitter(joints, config, data).run(progress)
     mesh = skinned(hand, joints, fitted.state)
     result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen, views)
-    if detector is not None:
-        result = replace(result, detector_joints_world_m=fitted.detected_m)
-    return replace(result, method="fit", joint_model="rigid" if detector is None else "soft")
+    vertices_cov_m2 = vertex_covariance(hand, joints, fitted.state, fitted.posterior)
+    result = replace(result, method="fit", joint_model="rigid", vertices_cov_m2=vertices_cov_m2)
+    if detector is None:
+        return result
+    detected = {"detector_joints_world_m": fitted.detected_m, "detector_joints_cov_m2": fitted.detected_cov_m2}
+    return replace(result, joint_model="soft", **detected)
 
 
 def source_views(rig: Rig, observations: Observations) -> UndistortedViews:

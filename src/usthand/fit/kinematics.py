@@ -2,8 +2,9 @@
 
 Unknowns of a frame: the rotation of the whole hand (a matrix; steps are rotation vectors applied from the left, in the
 world), the wrist's position (metres, world) and the free angles (radians, `usthand.hand.limits.FREE`). All frames share
-the shape, and where on the bones a detector sees the joints (`HandState.offsets_m`). The wrist is an unknown in place of MANO's translation because it depends little on the shape;
-`translation_m` gives MANO's. Float64. Legend: T frames, J = 21 joints, D unknowns of a frame, A free angles, S shape.
+the shape, and where on the bones a detector sees the joints (`HandState.offsets_m`). The wrist is an unknown in place
+of MANO's translation because it depends little on the shape; `translation_m` gives MANO's. Float64. Legend: T frames,
+J = 21 joints, D unknowns of a frame, A free angles, S shape.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class HandState:
     shared by all frames (`usthand.fit.detector_joints`)."""
 
     def moved(self, step: Float[np.ndarray, "T D"], step_shared: Float[np.ndarray, "shared"]) -> HandState:
-        """The state after a step of `(rotation vector, wrist, angles)` per frame and of the shape, or shape and offsets."""
+        """The state after a step of `(rotation vector, wrist, angles)` a frame and of the shape, or shape and offsets."""
         n_shape = len(self.shape)
         by_offsets = step_shared[n_shape:].reshape(-1, 3)
         return replace(
@@ -96,7 +97,7 @@ class PosedJoints:
     """The derivatives by the offsets by themselves: each joint's by its own."""
 
     def covariance(self, of: InverseBlocks) -> Float[np.ndarray, "T J 3 3"]:
-        """Of the joints, m^2, from those of the unknowns: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
+        """Of the joints, m^2, from that of the unknowns: J_f C_ff J_f' + J_f C_fs J_s' + its transpose + J_s C_ss J_s'.
 
         This is Laplace's approximation: the curvature of the cost is the inverse covariance.
         """
@@ -165,25 +166,25 @@ class Articulation:
 
     def bone_turns(self, state: HandState) -> Float[np.ndarray, "T J 3 3"]:
         """Rotation, world from bone, of the bone that ends in each joint; of the wrist, the palm's."""
-        return _Chain(self, state).turn[:, BONE_TURN]
+        return Chain(self, state).turn[:, BONE_TURN]
 
     def joints(self, state: HandState) -> Float[np.ndarray, "T J 3"]:
         """Joints of all frames, world, metres; tips by linear blend skinning, exactly as in `usthand.hand.model`."""
-        return _Chain(self, state).joints[:, list(MANO_TO_OPENPOSE)]
+        return Chain(self, state).joints[:, list(MANO_TO_OPENPOSE)]
 
     def detected(self, state: HandState) -> Float[np.ndarray, "T J 3"]:
         """Where a detector sees the joints, world, metres: joints plus offsets."""
-        chain = _Chain(self, state)
+        chain = Chain(self, state)
         return chain.joints[:, list(MANO_TO_OPENPOSE)] + chain.levers(state.offsets_m)
 
     def posed(self, state: HandState) -> PosedJoints:
         """The joints of all frames with their derivatives, of which those by the shared unknowns are by shape alone."""
-        chain, order = _Chain(self, state), list(MANO_TO_OPENPOSE)
+        chain, order = Chain(self, state), list(MANO_TO_OPENPOSE)
         return PosedJoints(chain.joints[:, order], chain.by_frame()[:, order], chain.by_shape()[:, order])
 
     def posed_detected(self, state: HandState) -> PosedJoints:
         """The joints as a detector sees them, with their derivatives."""
-        chain, order = _Chain(self, state), list(MANO_TO_OPENPOSE)
+        chain, order = Chain(self, state), list(MANO_TO_OPENPOSE)
         levers = chain.levers(state.offsets_m)
         by_offset = np.zeros((*levers.shape, N_JOINTS, 3))
         joint = np.arange(N_JOINTS)
@@ -208,7 +209,7 @@ BONE_TURN[[child for _, child in BONES]] = [MANO_TO_OPENPOSE[parent] for parent,
 """The MANO joint that rotates the bone that ends in each joint; for the wrist, its own."""
 
 
-class _Chain:
+class Chain:
     """Forward kinematics of one state, keeping what the derivatives need."""
 
     def __init__(self, hand: Articulation, state: HandState) -> None:

@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from usthand.fit.arrow_system import ArrowSystem, InverseBlocks, solve_many
-from usthand.fit.kinematics import PosedJoints
 from usthand.fit.evidence import LabelTerm
+from usthand.fit.kinematics import PosedJoints
 from usthand.fit.objective import Energy
 from usthand.hand.skeleton import N_JOINTS
 

@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float
 from threadpoolctl import threadpool_limits
 
 from usthand.fit.detector_joints import DetectorJoints
+from usthand.fit.evidence import PointTerm
 from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState, articulation
-from usthand.fit.evidence import PointTerm
 from usthand.fit.objective import Energy, minimise
 from usthand.fit.sequence import START_STD_M, FitConfig, fit_prior
 from usthand.geometry.robust_triangulation import interpolate_gaps

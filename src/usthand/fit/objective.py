@@ -20,8 +20,17 @@ from jaxtyping import Float
 from scipy.linalg import block_diag
 
 from usthand.fit.arrow_system import ArrowSystem, solve
-from usthand.fit.kinematics import FIRST_ANGLE, N_OFFSETS, ROOT, WRIST, Articulation, HandState, PosedJoints, inverse_left_jacobian
 from usthand.fit.evidence import LabelTerm, PointTerm, joint_normal
+from usthand.fit.kinematics import (
+    FIRST_ANGLE,
+    N_OFFSETS,
+    ROOT,
+    WRIST,
+    Articulation,
+    HandState,
+    PosedJoints,
+    inverse_left_jacobian,
+)
 from usthand.geometry.rotations import rotation_vector
 
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1e-3, 1e-9, 1e8

@@ -13,10 +13,10 @@ from usthand.common.progress import Progress, silent
 from usthand.fit.arrow_system import InverseBlocks, inverse_blocks
 from usthand.fit.detector_joints import DetectorJoints, bone_frames
 from usthand.fit.deviations import DeviationPrior, Deviations, estimate_deviations
+from usthand.fit.evidence import LabelTerm, PointTerm, earlier_correlation
 from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState
 from usthand.fit.lasting_errors import lasting_covariance
-from usthand.fit.evidence import LabelTerm, PointTerm, earlier_correlation
 from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
 from usthand.fit.reweighting import ReweightingConfig, label_weights
@@ -224,11 +224,11 @@ class Fitter:
     def _deviations(self, state: HandState) -> Deviations:
         views = self.detected[self.data.source_of]
         label_term = self._labels(views, self.weight)
-        return estimate_deviations(
-            [label_term], self.hand.detected(state), self.hand.bone_turns(state), self.deviation
-        )
+        return estimate_deviations([label_term], self.hand.detected(state), self.hand.bone_turns(state), self.deviation)
 
-    def _labels(self, views: Bool[np.ndarray, "O"], weight: Float[np.ndarray, "T O J"], share: bool = False) -> LabelTerm:
+    def _labels(
+        self, views: Bool[np.ndarray, "O"], weight: Float[np.ndarray, "T O J"], share: bool = False
+    ) -> LabelTerm:
         """The labels of some views with the given weights; `share`: with errors that the joints of a view share."""
         memory = self.config.fps * self.config.label_memory_s
         rho = float(np.exp(-1 / memory)) if memory > 0 else 0.0
@@ -303,7 +303,9 @@ def deviation_prior(hand: Articulation, config: FitConfig, detector: DetectorJoi
     return DeviationPrior(covariance, detector.memory_s * config.fps)
 
 
-def fit_prior(hand: Articulation, config: FitConfig, detector: DetectorJoints | None = None, timeless: bool = False) -> Prior:
+def fit_prior(
+    hand: Articulation, config: FitConfig, detector: DetectorJoints | None = None, timeless: bool = False
+) -> Prior:
     """Everything that is known before the data; see `motion_prior`."""
     prior = motion_prior(hand, config, timeless)
     if detector is None:

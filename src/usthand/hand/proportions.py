@@ -37,14 +37,15 @@ _BASES = (1, 4, 7, 10, 13)  # MANO's first joints of index, middle, little, ring
 _THUMB = 4
 _MCP, _TIP_LEVEL = 0, 2
 
+_FINGERS = ("index", "middle", "little", "ring")
 PROPORTIONS: tuple[str, ...] = (
-    *(f"{finger} {part} length" for finger in ("index", "middle", "little", "ring") for part in ("proximal", "middle", "distal")),
+    *(f"{finger} {part} length" for finger in _FINGERS for part in ("proximal", "middle", "distal")),
     *(f"thumb {part} length" for part in ("metacarpal", "proximal", "distal")),
-    *(f"{finger} metacarpal length" for finger in ("index", "middle", "little", "ring")),
+    *(f"{finger} metacarpal length" for finger in _FINGERS),
     "palm breadth",
     "palm arch",
     *(f"thumb base {way}" for way in ("distal", "radial", "palmar")),
-    *(f"{finger} thickness" for finger in ("index", "middle", "little", "ring", "thumb")),
+    *(f"{finger} thickness" for finger in (*_FINGERS, "thumb")),
     "palm thickness",
 )
 """What each further coefficient is, in order."""
@@ -137,9 +138,7 @@ class _Growth:
 
     def _breadth(self) -> dict[int, np.ndarray]:
         middle = self.joints[list(_BASES[:4])].mean(0)
-        return {
-            f: BREADTH_STD * ((self.joints[_BASES[f]] - middle) @ self.radial) * self.radial for f in range(4)
-        }
+        return {f: BREADTH_STD * ((self.joints[_BASES[f]] - middle) @ self.radial) * self.radial for f in range(4)}
 
     def _arch(self) -> dict[int, np.ndarray]:
         """The two inner knuckles out of the palm's back, the outer ones towards its front."""

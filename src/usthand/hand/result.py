@@ -42,10 +42,11 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "joint_valid": ("T", 21),
     "faces": ("any", 3),
     "detector_joints_world_m": ("T", "any", 3),
+    "detector_joints_cov_m2": ("T", "any", 3, 3),
     "vertices_cov_m2": ("T", "any", 3, 3),
 }
 _DTYPES = {"frame": np.int64, "faces": np.int64, "valid": bool, "joint_valid": bool, "vertices_cov_m2": np.float32}
-_OPTIONAL = ("detector_joints_world_m", "vertices_cov_m2")
+_OPTIONAL = ("detector_joints_world_m", "detector_joints_cov_m2", "vertices_cov_m2")
 _MAY_LACK = {1: ("unit_m", *_OPTIONAL), 2: _OPTIONAL, VERSION: ()}  # fields, in files of each version
 # A symmetric matrix is kept in files by its upper triangle, row by row; these are the places of its nine entries there.
 _UPPER, _PLACES = np.triu_indices(3), np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
@@ -114,6 +115,10 @@ class Result:
     )
     """Where this footage's detector places its joints, which may lie some millimetres off the hand model's; OpenPose
     order, world frame, metres. (T, 0, 3) where that is not known."""
+    detector_joints_cov_m2: Float[np.ndarray, "T detector_joints 3 3"] = field(
+        default_factory=lambda: np.zeros((0, 0, 3, 3))
+    )
+    """Covariance of each of these, world frame, square metres, symmetric."""
     vertices_cov_m2: Float[np.ndarray, "T covariances 3 3"] = field(
         default_factory=lambda: np.zeros((0, 0, 3, 3), np.float32)
     )
@@ -152,7 +157,7 @@ class Result:
         """Raise `ValueError` where an axis that may have several lengths has none of them."""
         if len(self.shape) < _MIN_SHAPES:
             raise ValueError(f"shape has {len(self.shape)} coefficients, expected {_MIN_SHAPES} or more")
-        full = {"detector_joints_world_m": len(JOINTS), "vertices_cov_m2": self.vertices_world_m.shape[1]}
+        full = dict.fromkeys(_OPTIONAL, len(JOINTS)) | {"vertices_cov_m2": self.vertices_world_m.shape[1]}
         for name in _OPTIONAL:
             count = getattr(self, name).shape[1]
             if count not in (0, full[name]):
@@ -220,6 +225,16 @@ class Result:
         """The same result with `joint_valid` narrowed to joints whose `std_mm` is at most `max_std_mm`."""
         return replace(self, joint_valid=self.joint_valid & (self.std_mm <= max_std_mm))
 
+    def as_detected(self) -> Result:
+        """The same result with the detector's joints for the model's, where they are known.
+
+        Labels of this footage are compared with these: the model's joints lie elsewhere on the hand.
+        """
+        if not self.detector_joints_cov_m2.shape[1]:
+            return self
+        found = {"joints_world_m": self.detector_joints_world_m, "joints_cov_m2": self.detector_joints_cov_m2}
+        return replace(self, joint_model="free", **found)
+
     def mirrored(self) -> Result:
         """The exact mirror image, world x -> -x, of the other side.
 
@@ -231,6 +246,7 @@ class Result:
             joints_world_m=self.joints_world_m * _MIRROR,
             joints_cov_m2=self.joints_cov_m2 * np.outer(_MIRROR, _MIRROR),
             detector_joints_world_m=self.detector_joints_world_m * _MIRROR,
+            detector_joints_cov_m2=self.detector_joints_cov_m2 * np.outer(_MIRROR, _MIRROR),
             vertices_world_m=self.vertices_world_m * _MIRROR,
             vertices_cov_m2=self.vertices_cov_m2 * np.outer(_MIRROR, _MIRROR),
             pose=self.pose * np.tile(-_MIRROR, 16),

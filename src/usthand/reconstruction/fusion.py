@@ -42,10 +42,7 @@ class NetworkSource:
 
 
 def fit_networks_and_labels(
-    hand: CanonicalHand,
-    networks: list[NetworkSource],
-    fps: float,
-    model: HandModel | None = None,
+    hand: CanonicalHand, networks: list[NetworkSource], fps: float, model: HandModel | None = None
 ) -> Result:
     """The sequence fit on the networks' distributions and the labels.
 
@@ -67,8 +64,5 @@ def fit_networks_and_labels(
     result = fit_observations(hand.rig, everything, FitConfig(fps=fps), hand=model)
     valid = networks[0].estimates.valid
     return replace(
-        result,
-        method="usthand",
-        valid=valid & result.valid,
-        joint_valid=result.joint_valid & valid[:, None],
+        result, method="usthand", valid=valid & result.valid, joint_valid=result.joint_valid & valid[:, None]
     )

@@ -117,4 +117,4 @@ def observations(estimates: Estimates) -> Observations:
     """The 2D distributions as the sequence fit takes them."""
     precision = np.linalg.inv(estimates.cov_px2) * (estimates.confidence > 0)[..., None, None]
     uv = np.where(estimates.confidence[..., None] > 0, estimates.uv_px, 0.0)
-    return Observations(uv, precision)
+    return Observations(uv[:, None], precision[:, None])

@@ -14,6 +14,7 @@ from usthand.geometry.rotations import axis_angle_from_rotation
 from usthand.geometry.triangulation import triangulate_precision
 from usthand.hand.limits import anatomical_axes, angles_to_pose
 from usthand.hand.model import HandModel
+from usthand.hand.proportions import with_proportions
 from usthand.hand.result import Result
 from usthand.network.hand_head import HandParameters, pose_hand
 from usthand.reconstruction.inference import Estimates, observations
@@ -31,6 +32,7 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
     """
     points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
     seen = np.repeat(valid[:, None], points.shape[1], 1)
+    hand = with_proportions(hand)
     fitted_mesh = fit_mesh(hand, points, seen, covariance)
     return Result(
         **fitted_mesh._asdict(),
@@ -70,5 +72,5 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
 def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
     seen = observations(estimates)
     cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in rig.tensors(torch.float64)))
-    uv_px, precision = torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
+    uv_px, precision = torch.from_numpy(seen.uv_px[:, 0]), torch.from_numpy(seen.precision[:, 0])
     return triangulate_precision(cameras, uv_px, precision)[1].numpy()

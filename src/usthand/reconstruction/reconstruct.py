@@ -21,13 +21,7 @@ from usthand.fit.canonical import CanonicalHand
 from usthand.hand.io import load_hand, right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
-from usthand.reconstruction.fusion import (
-    ADAPTED_VARIANCE_SCALE,
-    VARIANCE_SCALE,
-    NetworkSource,
-    fit_networks_and_labels,
-    label_excellence,
-)
+from usthand.reconstruction.fusion import NetworkSource, fit_networks_and_labels
 from usthand.reconstruction.inference import Estimates, estimate
 from usthand.reconstruction.network_results import head_result, network_result
 from usthand.training.checkpoint import SHIPPED, load_checkpoint
@@ -139,10 +133,7 @@ def _network(evidence: _Evidence, config: ReconstructConfig) -> Result:
 
 
 def _final(evidence: _Evidence, fps: float, config: ReconstructConfig) -> Result:
-    raised = label_excellence(evidence.hand, evidence.fit)
-    sources = [replace(one, variance_scale=raised * one.variance_scale) for one in evidence.sources]
-    joint_model = "soft" if evidence.fit.joint_model == "soft" else "rigid"
-    return fit_networks_and_labels(evidence.hand, sources, fps, joint_model, right_hand(config.hand))
+    return fit_networks_and_labels(evidence.hand, evidence.sources, fps, right_hand(config.hand))
 
 
 def _collect(
@@ -151,12 +142,12 @@ def _collect(
     """Fit the labels, cut crops around the fit, and run the networks over them."""
     check_device(config.device)
     hand = load_hand_2d(capture, choose_side(capture, side), config.leave_out)
-    # It places crops and gates, and finds the joint model and how good the labels are.
+    # It places crops and gates.
     fit = fit_hand(hand, capture.fps)
-    networks = _networks(Path(run or SHIPPED), config.with_shipped, fit.joint_model, len(hand.rig))
+    networks = _networks(Path(run or SHIPPED), config.with_shipped)
     sources, footages = [], {}
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
-        for number, (path, variance_scale, predicts_model_joints) in enumerate(networks):
+        for number, (path, adapted) in enumerate(networks):
             model, crop, _ = load_checkpoint(path, load_hand())
             size = model.config.image_size
             key = (crop.factor, size)
@@ -167,14 +158,12 @@ def _collect(
                 progress(before * total + done, len(networks) * total, task, note)
 
             estimates = estimate(model.to(config.device), footages[key], crop, counted)
-            sources.append(NetworkSource(estimates, variance_scale, predicts_model_joints))
+            sources.append(NetworkSource(estimates, adapted))
     return _Evidence(hand, fit, sources)
 
 
-def _networks(run: Path, with_shipped: bool, joint_model: str, views: int) -> list[tuple[Path, float, bool]]:
-    """The networks, the trained one first; their variance scales; and whether they predict the model's joints."""
-    shipped = (SHIPPED, VARIANCE_SCALE[joint_model], True)
+def _networks(run: Path, with_shipped: bool) -> list[tuple[Path, bool]]:
+    """The networks, the trained one first, and whether they learned this footage."""
     if run.resolve() == SHIPPED.resolve():
-        return [shipped]
-    adapted = (run, ADAPTED_VARIANCE_SCALE * views, False)
-    return [adapted, shipped] if with_shipped else [adapted]
+        return [(SHIPPED, False)]
+    return [(run, True), (SHIPPED, False)] if with_shipped else [(run, True)]
