@@ -55,7 +55,7 @@ def evaluate(
     truth = load_truth(capture.path, hand)
     if truth is not None:
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
-        if result.joint_model == "soft":
+        if result.joint_model == "free":
             numbers |= metrics.evaluate_mesh_joints(result, truth)
     return numbers | {
         "valid_fraction": float(result.valid.mean()),
@@ -89,7 +89,7 @@ def evaluate_folder(
     found: list[metrics.Numbers] = []
     left_out: list[str] = []
     measured: list[Capture] = []
-    soft = False
+    free = False
     for done, folder in enumerate(folders, 1):
         file = results / f"{folder.name}.npz"
         result = load_result(file) if file.is_file() else None
@@ -100,7 +100,7 @@ def evaluate_folder(
             try:
                 numbers = metrics.evaluate_truth(result, truth, fps=capture.fps)
                 found.append(numbers | metrics.evaluate_mesh_joints(result, truth))
-                soft |= result.joint_model == "soft"
+                free |= result.joint_model == "free"
             except UsthandError as error:  # nothing to measure in this one
                 left_out.append(f"{folder.name} is left out: {error}")
         progress(done, len(folders))
@@ -114,9 +114,9 @@ def evaluate_folder(
         raise UsthandError(
             f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself"
         )
-    # Where all joints are rigid, the mesh's own are the same.
+    # Where no joints are free, the mesh's own are the same.
     means: dict[str, object] = {
-        name: value for name, value in metrics.pooled(found).items() if soft or not name.startswith("mesh_")
+        name: value for name, value in metrics.pooled(found).items() if free or not name.startswith("mesh_")
     }
     means["recordings"] = f"{len(found)} of {len(folders)} recordings"
     return means, measured[-1], left_out

@@ -143,8 +143,8 @@ def evaluate_truth(result: Result, truth: Truth, frames: Frames = None, *, fps: 
 def evaluate_mesh_joints(result: Result, truth: Truth) -> dict[str, float]:
     """Errors of the mesh's own joints (`usthand.hand.mesh_joints`), `mesh_mpjpe*_mm`.
 
-    They differ from `evaluate_truth`'s only where the result's joints are the detector's (soft). Empty for a mesh that
-    is not the embedded hand's.
+    They differ from `evaluate_truth`'s only where nothing ties the result's joints to its mesh (free). Empty for a mesh
+    that is not the embedded hand's.
     """
     try:
         joints = mesh_joints(result)
@@ -244,6 +244,8 @@ def label_residuals_px(
 ) -> tuple[Float[np.ndarray, "n cameras 21"], Bool[np.ndarray, "n cameras 21"]]:
     """Distance of projected joints from labels, px (0 where there is no label), and whether there is a label.
 
+    The joints are those that the labels are of (`labelled_joints_m`).
+
     Raises:
         UsthandError: If the labels are of the other hand, or end before the result.
     """
@@ -264,13 +266,19 @@ def label_residuals_px(
     views, labels = [rig.index(name) for name in cameras], labels.subset(cameras)
     metric = rig.in_metres(result.unit_m)
     chosen = replace(metric, cameras=tuple(metric.cameras[view] for view in views))
-    distance, in_front = reprojection_px(chosen, result.joints_world_m[rows], labels.uv_px[numbers])
+    distance, in_front = reprojection_px(chosen, labelled_joints_m(result)[rows], labels.uv_px[numbers])
     seen = labels.mask[numbers] & in_front
     return np.where(seen, distance, 0.0), seen
 
 
+def labelled_joints_m(result: Result) -> Float[np.ndarray, "T 21 3"]:
+    """The joints that labels are to be compared with: where the detector places them, as far as the result knows."""
+    own = result.detector_joints_world_m
+    return own if own.shape[1] else result.joints_world_m
+
+
 def steadiness(result: Result, fps: float, frames: Frames = None) -> Numbers:
-    """Bone-length spread and jitter, which need no truth.
+    """Bone-length spread and jitter, which need no truth. The bones of a hand model do not change: their spread is 0.
 
     `*_spread_mm`: standard deviation over time of a bone's length, averaged over the palm's five bones, the fingers'
     fifteen, and all. `jitter_mm_s2`: root mean square of the joints' acceleration; `jitter_mm`: mean length of the
