@@ -16,6 +16,9 @@ values, axes = np.linalg.eigh(result.joints_cov_m2)  # (T, 21, 3), (T, 21, 3, 3)
 worst = int(np.argmax(result.std_mm.mean(0)))
 print(f"least certain joint: number {worst}, {result.std_mm[:, worst].mean():.1f} mm along its least certain direction")
 
+if result.has_vertices_cov:  # every vertex of the mesh has a covariance too
+    print(f"surface: {result.vertices_std_mm.mean():.1f} mm along the least certain direction, on average")
+
 sure = result.keep(max_std_mm=5)  # the same result; joints less certain than 5 mm are marked invalid
 print(f"joints more certain than 5 mm: {sure.joint_valid.mean():.0%}")
 

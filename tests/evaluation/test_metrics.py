@@ -164,6 +164,8 @@ def test_truth_is_found_by_frame_number(truth):
                 "frame",
                 "valid",
                 "joint_valid",
+                "detector_joints_world_m",
+                "vertices_cov_m2",
             )
         },
     )
@@ -208,6 +210,17 @@ def test_left_out_camera_in_pixels(truth, rng):
     used = metrics.evaluate_labels(result_of(truth), rig, off, FPS)["label_residual_median_px"]
     expected = np.linalg.norm(shift, axis=-1)[:, :2][off.mask[:, :2]]
     assert used == pytest.approx(np.median(expected), abs=1e-4)
+
+
+def test_labels_are_compared_with_the_joints_that_the_detector_places(truth):
+    """The detector's are where its labels say; the hand model's lie 8 mm off, and are what truth is compared with."""
+    rig, off = make_rig(), truth.joints_world_m + np.array([0.008, 0.0, 0.0])
+    labels, found = exact_labels(truth, rig), result_of(truth, off, detector_joints_world_m=truth.joints_world_m)
+    # Labels are float32 of some hundred pixels: 4e-5.
+    assert metrics.evaluate_left_out(found, rig, labels, "c")["leave_out_p90_px"] < 1e-4
+    assert metrics.evaluate_labels(found, rig, labels, FPS)["label_residual_p90_px"] < 1e-4
+    assert metrics.evaluate_truth(found, truth, fps=FPS)["mpjpe_mm"] == pytest.approx(8.0)
+    assert metrics.evaluate_labels(result_of(truth, off), rig, labels, FPS)["label_residual_median_px"] > 1.0
 
 
 def test_misuse_of_the_left_out_camera_is_refused(truth):

@@ -144,14 +144,14 @@ def test_a_folder_of_results_is_averaged_by_frames(tmp_path, truth, capsys):
     assert found["recordings"] == "2 of 3 recordings" and found["published"]
 
 
-def test_beside_soft_joints_the_meshs_own_are_averaged_and_compared(tmp_path, capsys):
-    """Half of the recordings have soft joints, 9 mm off, on right meshes: papers' joints are the hand model's."""
+def test_beside_free_joints_the_meshs_own_are_averaged_and_compared(tmp_path, capsys):
+    """Half of the recordings have free joints, 9 mm off, on right meshes: papers' joints are the hand model's."""
     hand = load_hand()
     posed = hand.with_shape(torch.zeros(10)).with_pose(hand.rotations(torch.zeros(12, 48), flat_hand_mean=True))
     joints, vertices = posed.joints.numpy().astype(float), posed.vertices.numpy().astype(float)
     truth = Truth(joints, vertices, np.ones((12, 3, 21), bool), np.zeros((12, 48)), np.zeros(10), np.zeros((12, 3)))
     (tmp_path / "results").mkdir()
-    for name, shift, kind in (("0001", 0.0, "rigid"), ("0002", 0.009, "soft")):
+    for name, shift, kind in (("0001", 0.0, "rigid"), ("0002", 0.009, "free")):
         make_dataset_capture(tmp_path / "captures" / name, truth)
         replace(result_of(truth, joints + np.array([shift, 0, 0])), joint_model=kind).save(
             tmp_path / "results" / f"{name}.npz"

@@ -48,9 +48,11 @@ def test_every_number_with_a_unit_is_that_of_any_rig_without_scale(captures):
         labels = load_labels(captures[name], "right")
         found[name] = numbers_of(captures[name], fit_labels(captures[name].rig, labels, CONFIG))
     reference = found["metres"]
-    assert {"mpjpe_mm", "mpvpe_pa_mm", "accel_mm_s2", "label_residual_median_px", "mesh_mpjpe_mm"} <= reference.keys()
+    assert {"mpjpe_mm", "mpvpe_pa_mm", "accel_mm_s2", "label_residual_median_px", "jitter_mm"} <= reference.keys()
     for name, numbers in found.items():
-        assert numbers == pytest.approx(reference, rel=0.01), name
+        assert numbers == pytest.approx(reference, rel=0.01, abs=1e-6), (
+            name
+        )  # a hand model's bones spread by rounding alone
 
 
 def test_with_the_right_size_the_numbers_are_those_of_the_metric_rig(captures):
@@ -60,7 +62,9 @@ def test_with_the_right_size_the_numbers_are_those_of_the_metric_rig(captures):
     reference = numbers_of(metric, result)
     for name, unit_m in UNITS_M.items():
         same = replace(result, metric=False, unit_m=unit_m)
-        assert numbers_of(captures[name], same) == pytest.approx(reference, rel=0.01), name
+        assert numbers_of(captures[name], same) == pytest.approx(reference, rel=0.01, abs=1e-6), (
+            name
+        )  # a hand model's bones spread by rounding alone
 
 
 def test_lengths_are_metres_whatever_the_calibrations_unit(captures):

@@ -158,6 +158,7 @@ def test_report_without_truth_and_footage(tmp_path):
     }
     text = write_report(tmp_path / "r.html", Report(rows, limitations=["One clip only."])).read_text("utf-8")
     assert "29\u00a0% closer than plain triangulation" in text and "One clip only." in text
+    assert "change of palm bones" not in text  # a hand model's do not change, so there is nothing to say
     assert "<video" not in text and "error (px)" in text and "Watch it" not in text
 
 

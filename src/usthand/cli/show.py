@@ -58,7 +58,7 @@ def save_and_show(result: Result, out: Path, note: str | None = None) -> None:
     if not result.metric:
         told += f" Lengths are not metric: {result.unit_source}."
     if result.joint_model == "soft":
-        told += " The detector's joints are not the hand model's: they may leave it by some millimetres (soft joints)."
+        told += " Joints are the hand model's; the detector's own are kept beside them."
     print(told)
     if note is not None:
         print(note)

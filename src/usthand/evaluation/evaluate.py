@@ -116,7 +116,7 @@ def evaluate_folder(
         raise UsthandError(
             f"{captures} has captures of several splits", "their mean says nothing", "measure each by itself"
         )
-    # Where all joints are the mesh's, its own are the same.
+    # Where no joints are free, the mesh's own are the same.
     means: dict[str, object] = {
         name: value for name, value in metrics.pooled(found).items() if free or not name.startswith("mesh_")
     }

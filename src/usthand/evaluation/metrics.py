@@ -244,6 +244,8 @@ def label_residuals_px(
 ) -> tuple[Float[np.ndarray, "n cameras 21"], Bool[np.ndarray, "n cameras 21"]]:
     """Distance of projected joints from labels, px (0 where there is no label), and whether there is a label.
 
+    The joints are those that the labels are of (`Result.as_detected`).
+
     Raises:
         UsthandError: If the labels are of the other hand, or end before the result.
     """
@@ -271,7 +273,7 @@ def label_residuals_px(
 
 
 def steadiness(result: Result, fps: float, frames: Frames = None) -> Numbers:
-    """Bone-length spread and jitter, which need no truth.
+    """Bone-length spread and jitter, which need no truth. The bones of a hand model do not change: their spread is 0.
 
     `*_spread_mm`: standard deviation over time of a bone's length, averaged over the palm's five bones, the fingers'
     fifteen, and all. `jitter_mm_s2`: root mean square of the joints' acceleration; `jitter_mm`: mean length of the

@@ -24,7 +24,7 @@ OURS: dict[str, tuple[str, ...]] = {
 }
 """Our numbers for a metric of the papers.
 
-Several where the papers do not say how they aligned, and the mesh's own joints beside soft ones: the truth of data sets
+Several where the papers do not say how they aligned, and the mesh's own joints beside free ones: the truth of data sets
 is the hand model's joints."""
 
 

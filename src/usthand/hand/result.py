@@ -130,7 +130,7 @@ class Result:
         time = len(self.joints_world_m)
         for name, wanted in _SHAPES.items():
             array = np.asarray(getattr(self, name), dtype=_DTYPES.get(name, np.float64))
-            if name in _OPTIONAL and array.shape[:2] == (0, 0):
+            if name in _OPTIONAL and array.shape[1:2] == (0,):  # also when only the other fields are cut to some frames
                 array = array.reshape(time, 0, *array.shape[2:])
             shape = tuple({"T": time, "any": None}.get(w) if isinstance(w, str) else w for w in wanted)
             if array.ndim != len(shape) or any(w not in (None, g) for w, g in zip(shape, array.shape, strict=True)):
