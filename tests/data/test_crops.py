@@ -141,9 +141,8 @@ def capture(tmp_path_factory):
 def crops():
     rng = np.random.default_rng(5)
     corner = rng.integers(-60, 130, (150, 3, 2)).astype(float)
-    return Crops(
-        corner, rng.integers(24, 120, (150, 3)).astype(float), rng.random((150, 3)) < 0.8, np.zeros((150, 3, 21, 2))
-    )
+    side, mask = rng.integers(24, 120, (150, 3)).astype(float), rng.random((150, 3)) < 0.8
+    return Crops(corner, side, mask, np.zeros((150, 3, 21, 2)), np.zeros((150, 3)))
 
 
 @pytest.mark.parametrize("mirrored", [False, True])

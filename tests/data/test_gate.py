@@ -81,17 +81,26 @@ def test_a_gate_without_precision_is_no_gate():
 def test_in_training_the_middle_is_drawn_from_the_gate_itself():
     expected, mask = torch.zeros(400, 1, 2, 21, 2), torch.ones(400, 1, 2, dtype=torch.bool)
     mask[:, :, 1] = False
-    gate = make_gate(expected, mask, 0.14, np.random.default_rng(0))
+    uncertain = torch.full((400, 1, 2), 0.3)
+    gate = make_gate(expected, uncertain, mask, 0.14, np.random.default_rng(0))
     # 33,600 draws: the standard deviation is known to 0.4 %; 3 % is seven of these.
     assert abs(float(gate.uv_crop.std()) - 0.14) < 0.03 * 0.14 and abs(float(gate.uv_crop.mean())) < 0.005
     open_share = float((gate.precision[:, 0, 0] == 0).float().mean())
     assert abs(open_share - GATE_DROPOUT) < 0.09, "4 standard deviations of 400 draws"
     assert not gate.precision[:, :, 1].any(), "a masked view has none"
-    assert make_gate(expected, mask, 0.0, None) is None and PRESETS["paper"].crop.gate == 0
-    used = make_gate(expected + 0.3, mask, 0.14, None)
+    assert make_gate(expected, uncertain, mask, 0.0, None) is None and PRESETS["paper"].crop.gate == 0
+    used = make_gate(expected + 0.3, 0 * uncertain, mask, 0.14, None)
     assert torch.equal(used.uv_crop, expected + 0.3) and torch.allclose(
         used.precision[:, 0, 0], torch.tensor(1 / 0.14**2)
     )
+
+
+def test_in_use_the_gate_is_as_much_wider_as_the_place_is_uncertain():
+    """The place is off by the gate's own error and by the fit's: independent, so their variances add up."""
+    mask = torch.ones(1, 2, 1, dtype=torch.bool)
+    std = torch.tensor([0.0, 0.5]).view(1, 2, 1)
+    gate = make_gate(torch.zeros(1, 2, 1, 21, 2), std, mask, 0.14, None)
+    assert torch.allclose(gate.precision[0, :, 0], 1 / torch.tensor([0.14**2, 0.14**2 + 0.5**2]))
 
 
 @pytest.fixture(scope="module")

@@ -92,6 +92,7 @@ def test_the_networks_mesh_lies_on_its_points(scene, hand):
         shape=np.zeros(10),
         translation_m=np.zeros((n, 3)),
         valid=np.ones(n, bool),
+        source=np.ones(n, int),
     )
     result = network_result(scene.rig, estimates, hand)
     assert result.method == "usthand network" and result.joint_model == "free"

@@ -70,7 +70,7 @@ def make_batch(
     views = max(len(footage.rig) for footage, _ in clips)
     padded = [_padded_clip(footage, at, views) for footage, at in clips]
     stacked = [np.stack(parts) for parts in zip(*padded, strict=True)]
-    images, store_from_px, mask, expected_px, *labels = (torch.from_numpy(x).to(device) for x in stacked)
+    images, store_from_px, mask, expected_px, std_px, *labels = (torch.from_numpy(x).to(device) for x in stacked)
     lead = tuple(mask.shape)
     maps = np.array(np.broadcast_to(augmentation((lead[0], 1, views), config, rng), (*lead, 2, 3)))
     store_from_crop = torch.from_numpy(maps).float().to(device)
@@ -82,7 +82,8 @@ def make_batch(
     mean, std = (torch.tensor(x, device=device).view(3, 1, 1) for x in (IMAGE_MEAN, IMAGE_STD))
     crop_from_px = compose(affine_inverse(store_from_crop.double()), store_from_px)
     cameras = _padded_cameras([footage.rig for footage, _ in clips], views, lead[1]).to(device)
-    gate = make_gate(affine_apply(crop_from_px, expected_px), mask, config.gate, rng)
+    std_crop = std_px * crop_from_px[..., 0, :2].norm(dim=-1)
+    gate = make_gate(affine_apply(crop_from_px, expected_px), std_crop, mask, config.gate, rng)
     inputs = Inputs(((crops - mean) / std).float(), crop_from_px.float(), mask, cameras, gate)
     uv_px, weight, detected_px, detected_weight = labels
     return inputs, Targets(
@@ -92,21 +93,24 @@ def make_batch(
 
 def make_gate(
     expected_crop: Float[Tensor, "B T V J 2"],
+    std_crop: Float[Tensor, "B T V"],
     mask: Bool[Tensor, "B T V"],
     sigma: float,
     rng: np.random.Generator | None,
 ) -> Gate | None:
     """The gate of a batch; None if `sigma`, its standard deviation in crop coordinates, is 0.
 
+    Where the labels' fit is uncertain by `std_crop`, the gate is wider: the two variances add up.
+
     In training (`rng` given) its centre is drawn from the very Gaussian that the gate is. The network then learns what
     the images show, and not to copy the centre, which in training would be the right answer. A share of the clips has
-    no gate.
+    no gate, and no gate is wider, since only frames that the labels place are learned from.
     """
     if sigma <= 0:
         return None
-    precision = mask / sigma**2
     if rng is None:
-        return Gate(expected_crop.float(), precision.float())
+        return Gate(expected_crop.float(), (mask / (sigma**2 + std_crop**2)).float())
+    precision = mask / sigma**2
     centre = expected_crop + sigma * torch.from_numpy(rng.standard_normal(tuple(expected_crop.shape))).to(mask.device)
     kept = torch.from_numpy(rng.random((len(mask), 1, 1)) >= GATE_DROPOUT).to(mask.device)
     return Gate(centre.float(), (precision * kept).float())
@@ -133,6 +137,7 @@ def _padded_clip(footage: Footage, at: np.ndarray, views: int) -> tuple[np.ndarr
         footage.store_from_px[at][:, index],
         footage.crops.view_mask[at][:, index] & here,
         footage.crops.expected_px[at][:, index],
+        footage.crops.expected_std_px[at][:, index],
         *padded(footage.labels),
         *padded(footage.detected),
     )

@@ -63,6 +63,8 @@ class Crops(NamedTuple):
     """False where the hand lies outside the image or is not known in space, and where the camera lacks the frame."""
     expected_px: Float[np.ndarray, "T V J 2"]
     """Where the labels' fit expects the joints; zeros in masked views."""
+    expected_std_px: Float[np.ndarray, "T V"]
+    """Standard deviation of `expected_px` along an axis, root mean square over the joints; zeros in masked views."""
 
 
 def store_size(image_size: int) -> int:
@@ -76,10 +78,17 @@ def place_crops(
     valid: Bool[np.ndarray, "T"],
     factor: float,
     present: Bool[np.ndarray, "T V"] | None = None,
+    std_m: Float[np.ndarray, "T"] | None = None,
 ) -> Crops:
     """Squares around the projected joints, `factor` times `STORE_MARGIN` as wide as the hand's longer side.
 
-    A view that is not `present` (all are by default) is masked.
+    Args:
+        rig: In the joints' unit.
+        joints_world_m: Where the hand is.
+        valid: Frames in which that is known; the others are masked.
+        factor: Side of the network's crop over the hand's longer side in the image.
+        present: Views that have the frame, all by default; the others are masked.
+        std_m: Standard deviation of the joints along an axis, 0 by default.
     """
     points = torch.from_numpy(np.asarray(joints_world_m, dtype=np.float64))
     cameras = Cameras(*(t.expand(len(points), *t.shape) for t in rig.tensors(torch.float64)))
@@ -95,7 +104,9 @@ def place_crops(
     # A masked view is never read, and a hand behind its camera would project to huge numbers.
     corner = np.where(mask[..., None], corner, 0.0)
     expected = np.where(mask[..., None, None], uv, 0.0)
-    return Crops(corner, np.where(mask, side, MIN_CROP_PX), mask, expected)
+    focal = cameras.intrinsics[..., :2].mean(-1).numpy()
+    std_px = focal / np.where(mask, depth.mean(-1), 1.0) * (0.0 if std_m is None else std_m[:, None])
+    return Crops(corner, np.where(mask, side, MIN_CROP_PX), mask, expected, np.where(mask, std_px, 0.0))
 
 
 def cut_crop(

@@ -44,6 +44,11 @@ class Footage:
         return matrix
 
 
+def expected_std_m(fit: Result) -> Float[np.ndarray, "T"]:
+    """Standard deviation of a fit's joints along an axis in each frame, metres: root mean square."""
+    return np.sqrt(fit.joints_cov_m2.trace(axis1=-2, axis2=-1).mean(-1) / 3)
+
+
 def footage_of(
     capture: Capture,
     hand: CanonicalHand,
@@ -66,7 +71,7 @@ def footage_of(
     """
     rig = hand.rig
     present = capture.present[:, [capture.rig.index(name) for name in rig.names]]
-    crops = place_crops(rig, fit.joints_world_m, fit.valid, crop.factor, present)
+    crops = place_crops(rig, fit.joints_world_m, fit.valid, crop.factor, present, expected_std_m(fit))
     side = store_size(image_size)
 
     def cut(start: int, stop: int) -> Iterator[FrameBlock]:

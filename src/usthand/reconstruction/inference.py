@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from usthand.common.progress import Progress, silent
@@ -20,6 +20,7 @@ from usthand.network.prior import Rule, prior_rule, prior_samples
 
 CHUNK = 12  # frames that go through the network at once
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
+INTERPOLATED, BY_LABELS, BY_NETWORK = 0, 1, 2  # what places the hand in a frame
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
 
 
@@ -42,6 +43,9 @@ class Estimates:
     translation_m: Float[np.ndarray, "T 3"]
     valid: Bool[np.ndarray, "T"]
     """Frames that two views or more see."""
+    source: Int[np.ndarray, "T"]
+    """What places the hand in a frame: `BY_LABELS` of two views or more, `BY_NETWORK` where the detector missed it and
+    two views of the network see it (`usthand.reconstruction.bridging`), or `INTERPOLATED` in frames not valid."""
 
 
 @torch.no_grad()
@@ -69,7 +73,8 @@ def estimate(model: UstHand, footage: Footage, crop: CropConfig, progress: Progr
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     valid = footage.crops.view_mask.sum(1) >= 2
     shapes = merged.pop("shape")
-    return Estimates(**merged, shape=shapes[valid].mean(0) if valid.any() else shapes.mean(0), valid=valid)
+    shape = shapes[valid].mean(0) if valid.any() else shapes.mean(0)
+    return Estimates(**merged, shape=shape, valid=valid, source=np.where(valid, BY_LABELS, INTERPOLATED))
 
 
 def _shared(model: UstHand, inputs: Inputs, points: Float[Tensor, "K d"]) -> Float[Tensor, "*b K d"]:

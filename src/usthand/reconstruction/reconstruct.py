@@ -21,6 +21,7 @@ from usthand.fit.canonical import CanonicalHand
 from usthand.hand.io import load_hand, right_hand
 from usthand.hand.model import HandModel
 from usthand.hand.result import Result
+from usthand.reconstruction.bridging import bridged, trusted
 from usthand.reconstruction.fusion import NetworkSource, fit_networks_and_labels
 from usthand.reconstruction.inference import Estimates, estimate
 from usthand.reconstruction.network_results import head_result, network_result
@@ -145,19 +146,19 @@ def _collect(
     # It places crops and gates.
     fit = fit_hand(hand, capture.fps)
     networks = _networks(Path(run or SHIPPED), config.with_shipped)
-    sources, footages = [], {}
+    placed, sources, footages = bridged(fit), [], {}
     with tempfile.TemporaryDirectory(prefix="usthand-") as folder:
         for number, (path, adapted) in enumerate(networks):
             model, crop, _ = load_checkpoint(path, load_hand())
             size = model.config.image_size
             key = (crop.factor, size)
             if key not in footages:  # the footage is read once where the networks' crops are alike
-                footages[key] = footage_of(capture, hand, fit, crop, size, Path(folder) / str(number))
+                footages[key] = footage_of(capture, hand, placed, crop, size, Path(folder) / str(number))
 
             def counted(done: int, total: int, task: str = "", note: str = "", before: int = number) -> None:
                 progress(before * total + done, len(networks) * total, task, note)
 
-            estimates = estimate(model.to(config.device), footages[key], crop, counted)
+            estimates = trusted(estimate(model.to(config.device), footages[key], crop, counted), fit)
             sources.append(NetworkSource(estimates, adapted))
     return _Evidence(hand, fit, sources)
 
