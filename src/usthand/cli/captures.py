@@ -54,7 +54,7 @@ def synth(
     out: Positional[Path],
     views: int | None = None,
     frames: int = 400,
-    labels: Literal["heavy", "light", "exact"] = "heavy",
+    labels: Literal["heavy", "light", "exact", "biased"] = "heavy",
     seed: int = 0,
     occluder: bool = False,
     size: int = 256,
@@ -69,7 +69,7 @@ def synth(
         out: Folder to write; must not exist yet.
         views: Number of cameras: 4 if not given, and always 8 in HanCo's layout.
         frames: Number of frames, 30 a second.
-        labels: How wrong the 2D labels are.
+        labels: How wrong the 2D labels are; biased is heavy, of a detector whose joints are others than the hand's.
         seed: The same seed gives the same capture.
         occluder: The hand holds an object, or something stands between it and a camera.
         size: Width and height of the images, px.

@@ -228,3 +228,35 @@ def test_amplitude_follows_the_chi_square_of_the_formula():
     ratio = np.median(amplitude / (noise.HEAVY.seen_std * noise.JOINT_FACTOR))
     expected = np.sqrt((noise.HEAVY.tail_dof - 2) / chi2.median(noise.HEAVY.tail_dof))
     assert abs(ratio / expected - 1) < 4 * 0.5 * np.sqrt(np.pi / 2 / 400)  # some 400 independent difficulties
+
+
+@pytest.mark.parametrize(
+    ("level", "n_labelled", "uv", "confidence"),
+    [
+        ("heavy", 1281, [[98.22247, 110.99931], [95.83852, 159.63216]], [0.791498, 0.909636]),
+        ("light", 1932, [[98.96275, 111.64829], [96.54028, 156.64783]], [0.791498, 0.909636]),
+        ("exact", 2520, [[99.33289, 111.97278], [96.89116, 155.15565]], [1.0, 1.0]),
+    ],
+)
+def test_a_seed_gives_the_labels_that_it_gave_before(level, n_labelled, uv, confidence):
+    """Committed measurements are on them: numbers of before the level with displaced joints came."""
+    rng = np.random.default_rng(0)
+    time = np.linspace(0, 6, 60)[:, None, None, None]
+    exact = 128 + 40 * np.sin(time + rng.uniform(0, 6, (1, 2, 21, 2)))
+    visible = np.sin(3 * time[..., 0] + rng.uniform(0, 6, (1, 2, 21))) > -0.5
+    made = noise.noisy_labels(exact, visible, np.ones_like(visible), np.random.default_rng(7), level, ("a", "b"))
+    labels = made["right"]
+    assert labels.mask.sum() == n_labelled
+    at = [3, 55], [0, 1], [8, 4]
+    np.testing.assert_allclose(labels.uv_px[at], uv, atol=1e-4)
+    np.testing.assert_allclose(labels.confidence[at], confidence, atol=1e-5)
+
+
+def test_biased_is_heavy_about_the_joints_that_it_is_given(scene):
+    heavy, biased = (
+        noise.noisy_labels(*(a[:200] for a in scene), np.random.default_rng(5), level, CAMERAS)["right"]
+        for level in ("heavy", "biased")
+    )
+    np.testing.assert_array_equal(biased.uv_px, heavy.uv_px)
+    np.testing.assert_array_equal(biased.confidence, heavy.confidence)
+    assert (heavy.detector, biased.detector) == ("synthetic", "synthetic-biased")

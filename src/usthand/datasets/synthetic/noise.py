@@ -95,6 +95,8 @@ class NoiseLevel:
     wrong_side_rate: float = 0.01
     """None in 383 hands of the real clip."""
     wrong_side_frames: float = 3.0
+    displaced: bool = False
+    """Whether the detector's joints are others than the model's (`usthand.datasets.synthetic.displacement`)."""
 
 
 HEAVY = NoiseLevel()
@@ -106,7 +108,8 @@ LIGHT = replace(
     miss_rate=0.08,
     wrong_side_rate=HEAVY.wrong_side_rate / 3,
 )
-LEVELS: dict[str, NoiseLevel | None] = {"heavy": HEAVY, "light": LIGHT, "exact": None}
+BIASED = replace(HEAVY, displaced=True)
+LEVELS: dict[str, NoiseLevel | None] = {"heavy": HEAVY, "light": LIGHT, "exact": None, "biased": BIASED}
 
 
 def noisy_labels(
@@ -121,11 +124,12 @@ def noisy_labels(
     """Labels as a detector would give them for projections that are known exactly.
 
     Args:
-        uv_exact_px: Projected joints, (T, V, 21, 2) px, finite.
+        uv_exact_px: Projections of the joints that the detector looks for, (T, V, 21, 2) px, finite: the model's, or of
+            a displaced level the displaced ones (`usthand.datasets.synthetic.write.synthetic_labels`).
         visible: Which joints are seen, (T, V, 21).
         in_image: Which joints project into the image, (T, V, 21).
         rng: Source of all randomness except the detector's systematic error, which is always the same.
-        level: "heavy", "light", "exact", or parameters of your own.
+        level: "heavy", "light", "exact", "biased", or parameters of your own.
         cameras: V names.
         side: The hand's true side.
 
@@ -135,7 +139,7 @@ def noisy_labels(
     Raises:
         UsthandError: If the level is unknown.
     """
-    noise = _level(level)
+    noise = noise_level(level)
     uv_exact_px = np.asarray(uv_exact_px, np.float64)
     if noise is None:
         exact = np.ones(uv_exact_px.shape[:-1], np.float32)
@@ -152,9 +156,10 @@ def noisy_labels(
     missed |= in_image.mean(-1) < MIN_INSIDE
     elsewhere = bursts(np.full(size.shape, noise.wrong_side_rate), noise.wrong_side_frames, rng) & ~missed
     other = "left" if side == "right" else "right"
-    labels = {side: _labels(uv, confidence, ~missed & ~elsewhere, cameras, side)}
+    detector = "synthetic-biased" if noise.displaced else "synthetic"
+    labels = {side: _labels(uv, confidence, ~missed & ~elsewhere, cameras, side, detector)}
     if elsewhere.any():
-        labels[other] = _labels(uv, confidence, elsewhere, cameras, other)
+        labels[other] = _labels(uv, confidence, elsewhere, cameras, other, detector)
     return labels
 
 
@@ -190,16 +195,25 @@ def _mixture(uv_px: np.ndarray, size_px: np.ndarray, rng: np.random.Generator, l
 def systematic_field(layout: np.ndarray, scale: float, seed: int) -> np.ndarray:
     """Three fixed random functions per joint (..., 21, 3) of the layout (..., 21, 2), of unit variance.
 
-    Random Fourier features (Rahimi and Recht 2007): values at two layouts correlate by exp(-d^2 / (2 scale^2)), d the
-    root mean square distance of their joints in hand sizes.
+    Values at two layouts correlate by exp(-d^2 / (2 scale^2)), d the root mean square distance of their joints in hand
+    sizes.
     """
     rng = np.random.default_rng(seed)
     flat = layout.reshape(*layout.shape[:-2], -1)
-    frequency = rng.normal(size=(flat.shape[-1], N_FEATURES)) / (scale * np.sqrt(N_JOINTS))
-    features = np.sqrt(2 / N_FEATURES) * np.cos(flat @ frequency + rng.uniform(0, 2 * np.pi, N_FEATURES))
+    features = fourier_features(flat, scale * np.sqrt(N_JOINTS), rng)
     gain = _mix(*(rng.normal(size=(N_FEATURES, n, 3)) for n in (1, 6, N_JOINTS)))
     gain /= np.sqrt((gain**2).mean(0))  # this one detector has the stated variance, not only the average detector
     return (features @ gain.reshape(N_FEATURES, -1)).reshape(*flat.shape[:-1], N_JOINTS, 3)
+
+
+def fourier_features(x: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
+    """Features (..., N_FEATURES) of points (..., D), for random functions of unit variance as their weighted sums.
+
+    Rahimi and Recht 2007: with unit Gaussian weights values at two points correlate by exp(-d^2 / (2 scale^2)), d their
+    distance.
+    """
+    frequency = rng.normal(size=(x.shape[-1], N_FEATURES)) / scale
+    return np.sqrt(2 / N_FEATURES) * np.cos(x @ frequency + rng.uniform(0, 2 * np.pi, N_FEATURES))
 
 
 def label_confidence(amplitude: np.ndarray, rng: np.random.Generator, level: NoiseLevel) -> np.ndarray:
@@ -269,7 +283,7 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, ...], correlation
 
 def _mix(hand: np.ndarray, finger: np.ndarray, joint: np.ndarray) -> np.ndarray:
     own = 1 - SHARED_HAND - SHARED_FINGER
-    return np.sqrt(SHARED_HAND) * hand + np.sqrt(SHARED_FINGER) * finger[..., _FINGER_OF, :] + np.sqrt(own) * joint
+    return np.sqrt(SHARED_HAND) * hand + np.sqrt(SHARED_FINGER) * finger[..., FINGER_OF_JOINT, :] + np.sqrt(own) * joint
 
 
 def _finger_of_joint() -> np.ndarray:
@@ -280,10 +294,15 @@ def _finger_of_joint() -> np.ndarray:
     return finger
 
 
-_FINGER_OF = _finger_of_joint()
+FINGER_OF_JOINT = _finger_of_joint()
 
 
-def _level(level: str | NoiseLevel) -> NoiseLevel | None:
+def noise_level(level: str | NoiseLevel) -> NoiseLevel | None:
+    """The parameters of a level; None for exact labels.
+
+    Raises:
+        UsthandError: If the level is unknown.
+    """
     if isinstance(level, NoiseLevel):
         return level
     if level not in LEVELS:
@@ -293,9 +312,9 @@ def _level(level: str | NoiseLevel) -> NoiseLevel | None:
 
 
 def _labels(
-    uv_px: np.ndarray, confidence: np.ndarray, found: np.ndarray, cameras: tuple[str, ...], side: str
+    uv_px: np.ndarray, confidence: np.ndarray, found: np.ndarray, cameras: tuple[str, ...], side: str, detector: str
 ) -> Labels:
     """Labels of the view-frames in `found` (T, V); the others are zero."""
     uv = np.where(found[..., None, None], uv_px, 0.0).astype(np.float32)
     conf = np.where(found[..., None], confidence, 0.0).astype(np.float32)
-    return Labels(uv, conf, tuple(cameras), side, "synthetic")
+    return Labels(uv, conf, tuple(cameras), side, detector)

@@ -22,8 +22,9 @@ from usthand.capture.video import write_video
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.common.progress import Progress, silent
+from usthand.datasets.synthetic.displacement import displaced_joints
 from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
-from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
+from usthand.datasets.synthetic.noise import LEVELS, NoiseLevel, noise_level, noisy_labels
 from usthand.datasets.synthetic.render import project_camera
 from usthand.datasets.synthetic.scene import GRASPED, sample_rig, sample_scene
 from usthand.datasets.synthetic.surface import hand_surface
@@ -31,6 +32,7 @@ from usthand.evaluation.truth import Truth, save_truth
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.hand.skeleton import N_JOINTS
+from usthand.labels.labels import Labels
 
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
 QUEUED = 8  # frames that wait for an encoder
@@ -45,7 +47,7 @@ class SynthConfig:
     views: int = 4
     frames: int = 400
     labels: str = "heavy"
-    """How wrong the labels are: heavy, light or exact."""
+    """How wrong the labels are: heavy, light, exact, or biased (heavy, of a detector with joints of its own)."""
     seed: int = 0
     size: int = 256
     """Width and height of the images, px; even."""
@@ -143,8 +145,7 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     finally:
         videos.close()
 
-    uv, in_image = project(rig, joints)
-    labels = noisy_labels(uv, visible, in_image, rng_labels, config.labels, rig.names)
+    labels = synthetic_labels(rig, joints, (motion.pose, shape), visible, rng_labels, config.labels)
     numbers = (joints, vertices, motion.pose, shape, motion.translation_m)
     joints, vertices, *posture = (values.astype(np.float32) for values in numbers)
     truth = Truth(joints, vertices, visible, *posture)
@@ -180,6 +181,37 @@ def pose_hand(hand: HandModel, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
             vertices.append(posed.vertices.float().numpy())
             joints.append(posed.joints.double().numpy())
     return np.concatenate(vertices), np.concatenate(joints)
+
+
+def synthetic_labels(
+    rig: Rig,
+    joints_world_m: np.ndarray,
+    posture: tuple[np.ndarray, np.ndarray],
+    visible: np.ndarray,
+    rng: np.random.Generator,
+    level: str | NoiseLevel,
+) -> dict[str, Labels]:
+    """Labels of a right hand, by side, as a detector of this level would give them; see `noisy_labels`.
+
+    A detector with joints of its own sees those: joints are displaced in space, alike for all views, before
+    they are projected. What a level draws for this leaves its other draws as they are.
+
+    Args:
+        rig: V cameras.
+        joints_world_m: The hand model's joints, (T, 21, 3).
+        posture: Pose about the flat hand, axis-angle (T, 48), and shape (10,).
+        visible: Which joints are seen, (T, V, 21).
+        rng: Source of all randomness but the detector's own.
+        level: A level's name or parameters.
+
+    Raises:
+        UsthandError: If the level is unknown.
+    """
+    parameters = noise_level(level)
+    if parameters is not None and parameters.displaced:
+        joints_world_m = displaced_joints(joints_world_m, *posture, rng.spawn(1)[0])
+    uv, in_image = project(rig, joints_world_m)
+    return noisy_labels(uv, visible, in_image, rng, level, rig.names)
 
 
 def project(rig: Rig, joints_world_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

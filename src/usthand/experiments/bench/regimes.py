@@ -17,8 +17,8 @@ from usthand.capture.rig import Rig, save_rig
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.common.progress import Progress, silent
-from usthand.datasets.synthetic.noise import LEVELS, noisy_labels
-from usthand.datasets.synthetic.write import SynthConfig, make_capture, project
+from usthand.datasets.synthetic.noise import LEVELS
+from usthand.datasets.synthetic.write import SynthConfig, make_capture, synthetic_labels
 from usthand.evaluation.truth import require_truth, save_truth
 from usthand.labels.detection import detect_labels
 from usthand.labels.labels import Labels, load_npz
@@ -94,7 +94,7 @@ def captures(
     """Capture folders of one split at a label level and a number of views; those that are there are used again.
 
     The images are rendered once; a folder of another level or of fewer views links to them. The label levels are heavy,
-    light, exact, and mediapipe, the real detector on the renders.
+    light, exact, biased, and mediapipe, the real detector on the renders.
 
     Raises:
         UsthandError: If there is no such label level.
@@ -131,9 +131,9 @@ def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:
             detect_labels(open_capture(folder))
             return
         truth = require_truth(source, SIDE)
-        uv, in_image = project(capture.rig, np.asarray(truth.joints_world_m, np.float64))
+        joints, posture = np.asarray(truth.joints_world_m, np.float64), (truth.pose, truth.shape)
         rng = np.random.default_rng((seed, LABEL_LEVELS.index(level)))
-        for one in noisy_labels(uv, truth.visible, in_image, rng, level, capture.rig.names).values():
+        for one in synthetic_labels(capture.rig, joints, posture, truth.visible, rng, level).values():
             _save(one, folder)
 
     return _derived(source, out, capture.rig, write)

@@ -1,0 +1,261 @@
+"""Where does MediaPipe place its joints on our hand? Measured on renders, with the truth; written for the fit.
+
+    python benchmarks/detector_joints.py record FOLDER [--subjects 31] [--first 0]
+    python benchmarks/detector_joints.py measure FOLDER [--out measured.json] [--write]
+    python benchmarks/detector_joints.py clip CAPTURE --first 6 --last 53
+
+`record` renders three clips of each subject, 2 s at 6 frames/s, in eight views all round: the same hand, skin and room,
+other motions and other cameras. MediaPipe labels every view as a video. `measure` splits the displacement that all
+views share into its parts (`common_displacement.moments`); `--write` puts them into the package. `clip` asks a real
+capture whether they hold there. Results: docs/development/detector-joints.md.
+
+MediaPipe runs in an environment of its own: `make detector`, or USTHAND_MEDIAPIPE_PYTHON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import usthand
+from common_displacement import Moments, Sample, displacements, held_out, moments, rms, shared_by_joints, view_noise
+from usthand.datasets.synthetic.motion import sample_motion, sample_shape
+from usthand.datasets.synthetic.render import project_camera
+from usthand.datasets.synthetic.scene import sample_rig, sample_scene
+from usthand.datasets.synthetic.surface import hand_surface
+from usthand.fit.detector_joints import bone_frames, load_detector_joints, relative_size
+from usthand.fit.kinematics import BONE_TURN, articulation
+from usthand.hand.io import load_hand
+from usthand.hand.skeleton import JOINTS
+from usthand.labels.detectors.mediapipe import MediaPipe
+from usthand.labels.labels import hand_size_px
+
+DATA = Path(__file__).parents[1] / "src" / "usthand" / "fit" / "data" / "mediapipe.toml"
+CLIPS, VIEWS, FRAMES, FPS, SIZE_PX = 3, 8, 12, 6.0, 256
+SAME_HAND = 0.25  # of the hand's size, median: what lies further off is on something else
+STEP_M = 1e-4  # of the numerical derivative of the projection
+HALVES = (((0, 2, 4, 6), (1, 3, 5, 7)), ((0, 1, 4, 5), (2, 3, 6, 7)), ((0, 3, 4, 7), (1, 2, 5, 6)))
+HIDDEN_WEIGHT = 1 / 3  # the inverse ratio of the variances of hidden and seen joints
+ANATOMY_STD_MM = 1.5
+"""What real hands differ in beyond renders of one hand model; see `clip` and the documentation."""
+
+
+# ---- recording ------------------------------------------------------------------------------------------------------
+
+
+def record(seed: int, detector: MediaPipe) -> dict[str, np.ndarray]:
+    """One subject's labels and truth; C clips, T frames, V views, J joints."""
+    streams = np.random.SeedSequence(seed).spawn(2 + CLIPS)
+    hand = load_hand(side="right")
+    shape = sample_shape(np.random.default_rng(streams[0]))
+    clips = []
+    for stream in streams[2:]:
+        rng = np.random.default_rng(stream)
+        rig = sample_rig(rng, VIEWS, "dome", SIZE_PX)
+        scene = sample_scene(np.random.default_rng(streams[1]), rig, hand_surface(hand, shape), fps=FPS)
+        motion = sample_motion(hand, FRAMES, FPS, rng, shape=shape)
+        rotations = hand.rotations(torch.as_tensor(motion.pose, dtype=torch.float32), flat_hand_mean=True)
+        shaped = hand.with_shape(torch.as_tensor(shape, dtype=torch.float32))
+        posed = shaped.with_pose(rotations, torch.as_tensor(motion.translation_m, dtype=torch.float32))
+        joints = posed.joints.double().numpy()
+        frames = list(scene.draw_sequence(posed.vertices.numpy(), joints, 1))
+        uv, by_place = projections(joints, rig.cameras)
+        labels = np.full(uv.shape, np.nan)
+        for view in range(VIEWS):
+            for t, found in enumerate(detector.detect(frame[view].rgb for frame in frames)):
+                labels[t, view] = nearest([one.uv_px for one in found], uv[t, view])
+        clips.append(
+            {
+                "labels_px": labels,
+                "uv_px": uv,
+                "by_place": by_place,
+                "visible": np.array([[view.visible for view in frame] for frame in frames]),
+                "turns": posed.world_rotations.double().numpy()[:, BONE_TURN],
+                "angles": motion.angles,
+            }
+        )
+    return {"shape": shape, **{key: np.stack([clip[key] for clip in clips]) for key in clips[0]}}
+
+
+def projections(joints, cameras):
+    """Pixels (T, V, J, 2) of world points (T, J, 3), and their derivatives by the points (T, V, J, 2, 3), px/m."""
+
+    def pixels(points):
+        flat = points.reshape(-1, 3)
+        return np.stack([project_camera(flat, c)[:, :2].reshape(*points.shape[:2], 2) for c in cameras], 1)
+
+    step = STEP_M * np.eye(3)
+    by_place = [(pixels(joints + axis) - pixels(joints - axis)) / (2 * STEP_M) for axis in step]
+    return pixels(joints), np.stack(by_place, -1)
+
+
+def nearest(found, exact):
+    """The detection on the hand, or NaN."""
+    size = np.ptp(exact, axis=0).max()
+    gaps = [np.median(np.linalg.norm(one - exact, axis=-1)) / size for one in found]
+    return found[int(np.argmin(gaps))] if gaps and min(gaps) < SAME_HAND else np.nan
+
+
+def load_sample(folder: Path) -> Sample:
+    """All recorded subjects."""
+    hand = articulation(load_hand(dtype=torch.float64))
+    frames = bone_frames(hand).swapaxes(1, 2)
+    subjects = []
+    for path in sorted(folder.glob("subject-*.npz")):
+        with np.load(path) as file:
+            data = dict(file)
+        unit = 1000 / relative_size(hand, data["shape"])
+        subjects.append(
+            [
+                _clip_displacements({k: v[c] for k, v in data.items() if k != "shape"}, frames, unit)
+                for c in range(CLIPS)
+            ]
+        )
+    return Sample(*(np.array([[clip[k] for clip in clips] for clips in subjects]) for k in range(5)))
+
+
+def _clip_displacements(clip, frames, unit):
+    size = np.median(np.ptp(clip["uv_px"], axis=2).max(-1), axis=0)[:, None, None]
+    rows = clip["by_place"] @ (clip["turns"] @ frames)[:, None] / size[..., None]
+    gap = (clip["labels_px"] - clip["uv_px"]) / size
+    seen = np.where(clip["visible"], 1.0, HIDDEN_WEIGHT)
+    whole, noise, weight = displacements(gap, rows, seen)
+    halves = [
+        [displacements(gap[:, list(half)], rows[:, list(half)], seen[:, list(half)])[0] for half in two]
+        for two in HALVES
+    ]
+    return unit * whole, unit * np.array(halves), weight, noise, clip["visible"]
+
+
+# ---- a real capture -------------------------------------------------------------------------------------------------
+
+
+def clip_residuals(folder: Path, first: int, last: int, rounds: int = 3) -> dict:
+    """The constant displacement left over on a real hand, without and with the mean: mm per axis of the bones' frames.
+
+    The rigid hand is fitted to the labels, moved back by the projected mean displacement. What all views still share,
+    its median over the frames, is the subject's own, less what the fit's shape has taken.
+    """
+    capture, out = usthand.open_capture(folder), {}
+    for side in capture.label_sides():
+        labels = usthand.load_labels(capture, side)
+        hand = load_hand(side=side, dtype=torch.float64)
+        for name, mean in (("without", np.zeros((21, 3))), ("with", load_detector_joints("mediapipe").mean_m)):
+            left = _left_over(capture, labels, hand, mean, rounds if mean.any() else 1)[first : last + 1]
+            constant = np.nanmedian(left, axis=0)
+            out[f"{side}, {name} mean"] = {
+                "rms_mm": round(float(np.sqrt((constant**2).mean())), 2),
+                "rms_mm_by_axis": np.sqrt((constant**2).mean(0)).round(2).tolist(),
+            }
+    return out
+
+
+def _left_over(capture, labels, hand, mean_m, rounds):
+    """Common displacement less the mean, (T, J, 3) mm of a hand of mean size."""
+    parts, moved, rig = articulation(hand), labels, capture.rig
+    for _ in range(rounds):
+        result = usthand.fit_labels(rig, moved, usthand.FitConfig(fps=capture.fps, joint_model="rigid"))
+        posed = hand.with_shape(torch.from_numpy(result.shape)).with_pose(
+            hand.rotations(torch.from_numpy(result.pose), flat_hand_mean=True)
+        )
+        shift = result.vertices_world_m[:, :1] - posed.vertices[:, :1].numpy()
+        joints = posed.joints.numpy() + shift
+        frames = posed.world_rotations.numpy()[:, BONE_TURN] @ bone_frames(parts).swapaxes(1, 2)
+        size = relative_size(parts, result.shape)
+        uv, by_place = projections(joints, rig.cameras)
+        seen, _ = projections(joints + (frames @ (size * mean_m)[..., None])[..., 0], rig.cameras)
+        moved = usthand.Labels(
+            labels.uv_px - (seen - uv), labels.confidence, labels.cameras, labels.side, labels.detector
+        )
+    pixels = hand_size_px(labels)[..., None, None]
+    gap = np.where(labels.mask[..., None], moved.uv_px - uv, np.nan) / pixels
+    return 1000 / size * displacements(gap, by_place @ frames[:, None] / pixels[..., None], labels.mask * 1.0)[0]
+
+
+# ---- output ---------------------------------------------------------------------------------------------------------
+
+
+def package_text(found: Moments, n_subjects: int) -> str:
+    """The data file of the package."""
+    subject = found.subject + ANATOMY_STD_MM**2 * np.eye(3)
+    lines = [
+        "# MediaPipe Hands 0.10.21 on the embedded hand: its joints less the hand model's, of a hand of mean size,",
+        "# across, dorsal and along the bone (usthand.fit.detector_joints). Written by benchmarks/detector_joints.py:",
+        f"# {n_subjects} rendered subjects; between subjects {ANATOMY_STD_MM} mm an axis are added for real anatomy.",
+        f"memory_s = {found.memory_s:.2f}",
+    ]
+    for j, name in enumerate(JOINTS):
+        lines += [
+            "",
+            f"[joints.{name}]",
+            f"mean_mm = {_row(found.mean[j])}",
+            f"subject_mm2 = [{', '.join(_row(row) for row in subject[j])}]",
+            f"pose_mm2 = [{', '.join(_row(row) for row in found.pose[j])}]",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(values) -> str:
+    return f"[{', '.join(f'{v + 0.0:.2f}' for v in np.round(values, 2))}]"
+
+
+def report(sample: Sample) -> dict:
+    found = moments(sample, FPS)
+    std = {name: np.sqrt(np.einsum("jaa->ja", getattr(found, name))).round(2) for name in ("subject", "pose")}
+    return {
+        "subjects": len(sample.whole),
+        "joints": {
+            name: {"mean_mm": found.mean[j].round(2).tolist(), **{f"{k}_std_mm": v[j].tolist() for k, v in std.items()}}
+            for j, name in enumerate(JOINTS)
+        },
+        "rms_mm": {
+            "mean": rms((found.mean**2).sum(-1)),
+            "subject": rms(np.trace(found.subject, axis1=1, axis2=2)),
+            "pose": rms(np.trace(found.pose, axis1=1, axis2=2)),
+        },
+        "pose_correlation_by_lag": [round(c, 3) for c in found.correlation],
+        "memory_s": round(found.memory_s, 2),
+        "held_out": held_out(sample),
+        "correlation_of_joints": shared_by_joints(sample, found),
+        "view_noise": view_noise(sample),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    recording, measuring, asking = (commands.add_parser(name) for name in ("record", "measure", "clip"))
+    for one in (recording, measuring, asking):
+        one.add_argument("folder", type=Path)
+    recording.add_argument("--subjects", type=int, default=31)
+    recording.add_argument("--first", type=int, default=0)
+    measuring.add_argument("--out", type=Path)
+    measuring.add_argument("--write", action="store_true")
+    asking.add_argument("--first", type=int, default=0)
+    asking.add_argument("--last", type=int, required=True)
+    options = parser.parse_args()
+    if options.command == "clip":
+        print(json.dumps(clip_residuals(options.folder, options.first, options.last), indent=1))
+    elif options.command == "measure":
+        sample = load_sample(options.folder)
+        text = json.dumps(report(sample), indent=1)
+        print(text)
+        if options.out:
+            options.out.write_text(text + "\n")
+        if options.write:
+            DATA.write_text(package_text(moments(sample, FPS), len(sample.whole)))
+    else:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        with MediaPipe() as detector:
+            for seed in range(options.first, options.first + options.subjects):
+                values = record(seed, detector)
+                np.savez_compressed(options.folder / f"subject-{seed:03d}.npz", **values)
+                print(f"subject {seed}: found {np.isfinite(values['labels_px']).mean():.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
