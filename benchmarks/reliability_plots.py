@@ -66,8 +66,8 @@ def draw(groups: dict) -> Figure:
         left.set_ylim(bottom=0)
         shares.grid(alpha=0.2)
         left.grid(alpha=0.2)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    shown = max((shares.get_legend_handles_labels() for shares in panels[:, 0]), key=lambda both: len(both[1]))
+    figure.legend(*shown, loc="outside lower center", ncols=2)
     return figure
 
 
