@@ -258,3 +258,19 @@ def test_a_pretraining_that_started_from_other_weights_is_refused(small, tmp_pat
     pretend_pretraining(tmp_path, shipped="others")
     with pytest.raises(UsthandError, match="started from other weights"):
         run_cell(Cell("oakink-like", "hamuco-pretrained"), tmp_path, tmp_path / "results")
+
+
+def test_a_cell_may_measure_uncertainty(small, tmp_path):
+    """Under a name of its own, over the frames of the cells that measure errors, and with the same coverage."""
+    errors = Cell("oakink-like", "raw", tested_on="fresh")
+    cell = replace(errors, measures="uncertainty")
+    assert cell.name == "oakink-like.heavy.fresh.uncertainty.raw.0" and cell.training == errors.training
+    found, known = (run_cell(one, tmp_path, tmp_path / "results")["raw"] for one in (cell, errors))
+    assert set(cells.COVARIANCE_KEYS) <= set(found) <= {*cells.UNCERTAINTY_KEYS, "frames"}
+    assert found["coverage90"] == known["coverage90"] and found["frames"] == known["frames"]
+    assert cells.is_whole(cell, tmp_path / "results")
+    table = make_table("reliability")
+    data = as_json(table, tmp_path / "results")
+    assert data["regimes"]["oakink-like, heavy labels"]["raw"]["nll"]["mean"] == found["nll"]
+    text = markdown(data, labels_of(table), table.columns)
+    assert f"{found['coverage90']:.3f}" in text and MISSING in text

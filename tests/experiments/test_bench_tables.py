@@ -93,7 +93,7 @@ def test_committed_tables_are_made_from_committed_cells(path):
     made = as_json(table, RESULTS)
     assert list(table.seeds) == data["seeds"], "the command as it stands gives the committed table"
     assert made["regimes"] == data["regimes"]
-    for page in (ROOT / "README.md", ROOT / "docs" / "benchmarks.md"):
+    for page in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "uncertainty"))):
         text = page.read_text()
         if f"<!-- table: {name}" in text:
             assert put_into(text, table, data) == text, f"run `usthand bench {name} --no-run --into {page.name}`"

@@ -25,6 +25,14 @@ from usthand.evaluation.truth import Truth
 from usthand.hand.result import MM_PER_M, Result
 
 LEVELS = (*np.round(np.arange(0.1, 0.95, 0.1), 2), 0.95, 0.99)
+COVARIANCE_KEYS = (
+    *(f"coverage{100 * level:.0f}" for level in LEVELS),
+    *("std_factor", "nll", "nll_constant", "sparsification_ratio", "sparsification_ideal", "ause"),
+    *(f"{kind}_{100 * share:.0f}_mm" for kind in ("left", "oracle") for share in REMOVED),
+)
+"""Names of what `covariance_numbers` gives."""
+HIDDEN_KEYS = ("hidden_std_ratio", "hidden_error_ratio")
+VERTEX_KEYS = tuple(f"vertex_{name}" for name in COVARIANCE_KEYS)
 _MM2 = MM_PER_M**2
 _FLOOR_MM2 = 1e-6  # as in the Mahalanobis distance: below a micrometre is rounding
 
@@ -51,12 +59,12 @@ def evaluate_uncertainty(
     error_m = result.joints_world_m[rows] - truth.joints_world_m[at]
     found = covariance_numbers(error_m, result.joints_cov_m2[rows]) | {"frames": len(rows)}
     std, seen = _whole_std_mm(result.joints_cov_m2[rows]), truth.visible[at].sum(1)
-    found["hidden_std_ratio"] = hidden_ratio(std, seen)
-    found["hidden_error_ratio"] = hidden_ratio(MM_PER_M * np.linalg.norm(error_m, axis=-1), seen)
+    size = MM_PER_M * np.linalg.norm(error_m, axis=-1)
+    found |= {name: hidden_ratio(value, seen) for name, value in zip(HIDDEN_KEYS, (std, size), strict=True)}
     if vertices_cov_m2 is not None and vertices_cov_m2.shape[1] and truth.has_mesh:
         apart_m = result.vertices_world_m[rows] - truth.vertices_world_m[at]
         mesh = covariance_numbers(apart_m, vertices_cov_m2[rows])
-        found |= {f"vertex_{name}": value for name, value in mesh.items()}
+        found |= dict(zip(VERTEX_KEYS, mesh.values(), strict=True))
     return found
 
 
@@ -69,18 +77,18 @@ def covariance_numbers(error_m: Float[np.ndarray, "*b 3"], covariance_m2: Float[
     error_m, covariance_m2 = np.asarray(error_m, np.float64), np.asarray(covariance_m2, np.float64)
     std, size = _whole_std_mm(covariance_m2), MM_PER_M * np.linalg.norm(error_m, axis=-1)
     curve = sparsification(size, std)
-    removed = [f"{100 * share:.0f}_mm" for share in REMOVED]
-    found: Numbers = {
-        **coverages(error_m, covariance_m2, LEVELS),
-        "std_factor": reliability(error_m, covariance_m2).factor,
-        "nll": negative_log_likelihood(MM_PER_M * error_m, _MM2 * covariance_m2),
-        "nll_constant": negative_log_likelihood(MM_PER_M * error_m, constant_covariance(MM_PER_M * error_m)),
-        "sparsification_ratio": curve.ratio,
-        "sparsification_ideal": ideal_ratio(covariance_m2, std),
-        "ause": curve.ause,
-    }
-    found |= {f"left_{name}": float(value) for name, value in zip(removed, curve.left, strict=True)}
-    return found | {f"oracle_{name}": float(value) for name, value in zip(removed, curve.oracle, strict=True)}
+    values = (
+        *coverages(error_m, covariance_m2, LEVELS).values(),
+        reliability(error_m, covariance_m2).factor,
+        negative_log_likelihood(MM_PER_M * error_m, _MM2 * covariance_m2),
+        negative_log_likelihood(MM_PER_M * error_m, constant_covariance(MM_PER_M * error_m)),
+        curve.ratio,
+        ideal_ratio(covariance_m2, std),
+        curve.ause,
+        *curve.left.tolist(),
+        *curve.oracle.tolist(),
+    )
+    return dict(zip(COVARIANCE_KEYS, values, strict=True))
 
 
 def negative_log_likelihood(error_mm: Float[np.ndarray, "*b 3"], covariance_mm2: Float[np.ndarray, "*#b 3 3"]) -> float:

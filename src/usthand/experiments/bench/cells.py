@@ -24,6 +24,7 @@ from usthand.common.files import whole_file
 from usthand.common.progress import Progress, silent
 from usthand.evaluation import metrics
 from usthand.evaluation.truth import require_truth
+from usthand.evaluation.uncertainty import COVARIANCE_KEYS, HIDDEN_KEYS, VERTEX_KEYS, evaluate_uncertainty
 from usthand.experiments.bench.methods import Method, method
 from usthand.experiments.bench.regimes import SIDE, capture_name, captures, load_regime
 from usthand.experiments.hamuco.model import HamucoLearner
@@ -53,6 +54,8 @@ KEYS = (
     "accel_mm_s2",
     "coverage90",
 )
+UNCERTAINTY_KEYS = (*COVARIANCE_KEYS, *HIDDEN_KEYS, *VERTEX_KEYS)
+"""Of the cells that measure uncertainty; only the first are there in all of them."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,8 @@ class Cell:
     """Of trained methods: `tiny` (CPU) or `paper` (GPU)."""
     tested_on: Literal["test", "fresh"] = "test"
     """Which of the regime's captures (`Regime.seeds`)."""
+    measures: Literal["errors", "uncertainty"] = "errors"
+    """`KEYS`, or what shows whether the covariances are right: `UNCERTAINTY_KEYS`."""
 
     @property
     def name(self) -> str:
@@ -76,13 +81,20 @@ class Cell:
         views = "" if self.views is None else f".{self.views}-views"
         scale = "" if self.preset == "tiny" else f".{self.preset}"
         fresh = "" if self.tested_on == "test" else f".{self.tested_on}"
-        return f"{self.regime}.{self.labels}{views}{scale}{fresh}.{self.method}.{self.seed}"
+        measured = "" if self.measures == "errors" else f".{self.measures}"
+        return f"{self.regime}.{self.labels}{views}{scale}{fresh}{measured}.{self.method}.{self.seed}"
 
     @property
     def training(self) -> str:
-        """The name of its training in the cache; cells that differ only in what they are tested on share it."""
-        name = self.name if method(self.method).learns_from == "test" else replace(self, tested_on="test").name
+        """The name of its training in the cache; cells that differ only in what is measured, and where, share it."""
+        same = replace(self, measures="errors")
+        name = same.name if method(self.method).learns_from == "test" else replace(same, tested_on="test").name
         return f"{name}.{self.weights}" if self.weights else name
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The numbers that it may have."""
+        return KEYS if self.measures == "errors" else UNCERTAINTY_KEYS
 
     def settled(self) -> Cell:
         """Methods without training have no randomness and no preset: all seeds are one cell."""
@@ -104,8 +116,8 @@ def read_cell(cell: Cell, results: Path) -> Rows | None:
 
 def is_whole(cell: Cell, results: Path) -> bool:
     """Whether a cell has been run, by a version whose method gave all numbers that today's gives."""
-    rows = read_cell(cell, results)
-    return rows is not None and all(set(KEYS) <= set(rows.get(of, ())) for of in method(cell.method).gives)
+    rows, wanted = read_cell(cell, results), set(KEYS if cell.measures == "errors" else COVARIANCE_KEYS)
+    return rows is not None and all(wanted <= set(rows.get(of, ())) for of in method(cell.method).gives)
 
 
 def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progress: Progress = silent) -> Rows:
@@ -121,8 +133,9 @@ def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progre
     trained_s = time.monotonic() - began
     views = cell.views or regime.views
     tests = [open_capture(path) for path in captures(regime, cell.tested_on, cell.labels, views, cache, progress)]
-    measured = [_measure(capture, chosen.results(capture, run)) for capture in tests]
-    rows = {name: _mean([numbers[name] for numbers in measured]) for name in chosen.gives}
+    measure = _measure if cell.measures == "errors" else _measure_uncertainty
+    measured = [measure(capture, chosen.results(capture, run)) for capture in tests]
+    rows = {name: _mean([numbers[name] for numbers in measured], cell.keys) for name in chosen.gives}
     data = {
         "cell": vars(cell),
         "rows": rows,
@@ -192,10 +205,17 @@ def _trained(cell: Cell, pretrained: Path | None, cache: Path, device: str, prog
     return run
 
 
-def _measure(capture: Capture, results: dict[str, Result]) -> dict[str, dict[str, float | int | None]]:
+def _measure(capture: Capture, results: dict[str, Result]) -> dict[str, metrics.Numbers]:
     """Numbers over the frames that the labels alone place: the same frames for every method."""
     truth, frames = require_truth(capture.path, SIDE), reference_frames(capture)
     return {name: metrics.evaluate_truth(result, truth, frames, fps=capture.fps) for name, result in results.items()}
+
+
+def _measure_uncertainty(capture: Capture, results: dict[str, Result]) -> dict[str, metrics.Numbers]:
+    """What shows whether the covariances are right, over the same frames."""
+    truth, frames = require_truth(capture.path, SIDE), reference_frames(capture)
+    measured = {name: evaluate_uncertainty(result, truth, frames) for name, result in results.items()}
+    return {name: numbers | {"valid_fraction": 1.0} for name, numbers in measured.items()}
 
 
 def reference_frames(capture: Capture) -> np.ndarray:
@@ -207,10 +227,10 @@ def reference_frames(capture: Capture) -> np.ndarray:
     return np.load(known)
 
 
-def _mean(rows: list[dict[str, float | int | None]]) -> dict[str, float]:
+def _mean(rows: list[metrics.Numbers], keys: tuple[str, ...]) -> dict[str, float]:
     """Over the test captures, weighted by their frames."""
     mean = metrics.pooled(rows)
-    rounded = {key: round(value, 4) for key in KEYS if (value := mean[key]) is not None}
+    rounded = {key: round(value, 4) for key in keys if (value := mean.get(key)) is not None}
     return rounded | {"frames": mean["frames"] or 0}
 
 

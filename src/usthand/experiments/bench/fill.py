@@ -60,4 +60,4 @@ def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
     (results / f"{name}-{SCALES[config.preset]}.json").write_text(json.dumps(data, indent=1) + "\n")
     if config.into is not None:
         config.into.write_text(put_into(config.into.read_text(), table, data))
-    return markdown(data, labels_of(table))
+    return markdown(data, labels_of(table), table.columns)

@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from usthand.common.errors import UsthandError
-from usthand.experiments.bench.cells import KEYS, Cell, provenance, read_cell
+from usthand.experiments.bench.cells import Cell, provenance, read_cell
 from usthand.experiments.bench.regimes import LABEL_LEVELS, regime_names
 
 MISSING = "missing"
@@ -31,6 +32,7 @@ FROM_BACKBONE = {
     "hamuco": "HaMuCo-like, from the backbone",
 }
 UNTRAINED = {"fit": "fit", "smooth": "triangulation, smoothed", "raw": "raw triangulation"}
+RELIABILITY_LEVELS = ("mediapipe", "heavy", "light")  # the real detector first
 SEEDS = {"headline": 3, "spread": 5}
 """The number of trainings that a table's lines are the mean of; 1 for the others."""
 HEADLINE_METHODS = PRETRAINED | ADAPTED | FROM_BACKBONE | UNTRAINED
@@ -45,6 +47,7 @@ OF_TARGETS = ADAPTED | {
     "labels-adapted": "UST-Hand, adapted, each label as it is",
     "labels-adapted-network": "its network alone",
 }
+OF_RELIABILITY = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 PARTS_OF = {
     "network": "usthand",
@@ -60,6 +63,18 @@ COLUMNS = {
     "auc_v": ("AUC of mesh", 3),
     "f5": ("F@5", 3),
     "f15": ("F@15", 3),
+}
+UNCERTAINTY_COLUMNS = {
+    "coverage50": ("in 50 % region", 3),
+    "coverage90": ("in 90 %", 3),
+    "coverage95": ("in 95 %", 3),
+    "vertex_coverage90": ("vertices in 90 %", 3),
+    "sparsification_ratio": ("area to oracle's", 2),
+    "sparsification_ideal": ("at best", 2),
+    "nll": ("NLL", 2),
+    "nll_constant": ("of a constant", 2),
+    "hidden_std_ratio": ("std, hidden to seen", 2),
+    "hidden_error_ratio": ("error, hidden to seen", 2),
 }
 ABLATIONS = {
     "usthand": "all parts",
@@ -120,6 +135,11 @@ class Table:
     rows: tuple[Row, ...]
     seeds: tuple[int, ...]
 
+    @property
+    def columns(self) -> dict[str, tuple[str, int]]:
+        """Heading and decimals of each number shown."""
+        return COLUMNS if self.rows[0].cell.measures == "errors" else UNCERTAINTY_COLUMNS
+
     def cells(self) -> list[Cell]:
         """All distinct cells, first seeds first, so that a table is soon whole with one seed."""
         wanted = [replace(row.cell, seed=seed).settled() for seed in self.seeds for row in self.rows]
@@ -162,6 +182,17 @@ def _views() -> tuple[Row, ...]:
     return tuple(row for n, cell in cells.items() for row in _methods(OF_SETTINGS, f"{n} views", cell))
 
 
+def _reliability() -> tuple[Row, ...]:
+    """Whether covariances are right, on captures by which nothing was chosen."""
+    fresh = replace(ANY, tested_on="fresh", measures="uncertainty")
+    settings = [(name, level) for level in RELIABILITY_LEVELS for name in regime_names()]
+    return tuple(
+        row
+        for name, level in settings
+        for row in _methods(OF_RELIABILITY, f"{name}, {level} labels", replace(fresh, regime=name, labels=level))
+    )
+
+
 def _parts() -> tuple[Row, ...]:
     return tuple(
         row for name in ("hanco-like", "oakink-like") for row in _methods(PARTS_TAKEN_OUT, name, Cell(name, ""))
@@ -175,6 +206,7 @@ TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
     "fresh": lambda: _regimes(OF_FRESH, replace(ANY, tested_on="fresh")),
     "targets": lambda: _regimes(OF_TARGETS, ANY),
     "detector": lambda: _regimes(OF_DETECTOR, replace(ANY, labels="mediapipe")),
+    "reliability": _reliability,
     "labels": _labels,
     "views": _views,
     "ablation": _ablation,
@@ -215,7 +247,7 @@ def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
             "std": round(float(np.std(v, ddof=1)), 4) if len(v) > 1 else 0.0,
             "seeds": v,
         }
-        for key in KEYS
+        for key in row.cell.keys
         if (v := [numbers[key] for numbers in found if key in numbers])
     }
 
@@ -230,13 +262,13 @@ def as_json(table: Table, results: Path) -> dict:
     return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
 
 
-def markdown(data: dict, labels: dict[str, str]) -> str:
+def markdown(data: dict, labels: dict[str, str], columns: dict[str, tuple[str, int]] = COLUMNS) -> str:
     """A table's JSON as Markdown, every group under its name."""
-    lines = ["| | " + " | ".join(title for title, _ in COLUMNS.values()) + " |", "|---" * (len(COLUMNS) + 1) + "|"]
+    lines = ["| | " + " | ".join(title for title, _ in columns.values()) + " |", "|---" * (len(columns) + 1) + "|"]
     for group, methods in data["regimes"].items():
-        lines.append(f"| *{group}* |" + " |" * len(COLUMNS))
+        lines.append(f"| *{group}* |" + " |" * len(columns))
         for name, numbers in methods.items():
-            shown = [_number(numbers, key, digits, len(data["seeds"])) for key, (_, digits) in COLUMNS.items()]
+            shown = [_number(numbers, key, digits, len(data["seeds"])) for key, (_, digits) in columns.items()]
             lines.append(f"| {labels.get(name, name)} | " + " | ".join(shown) + " |")
     return "\n".join(lines)
 
@@ -275,7 +307,8 @@ def put_into(text: str, table: Table, data: dict) -> str:
         UsthandError: If it has no such markers.
     """
     labels, found = labels_of(table), False
-    for name, form in ((table.name, markdown), (f"{table.name}, short", short_markdown)):
+    whole = partial(markdown, columns=table.columns)
+    for name, form in ((table.name, whole), (f"{table.name}, short", short_markdown)):
         begin, end = f"<!-- table: {name} -->", f"<!-- end: {name} -->"
         if begin in text and end in text:
             new = f"{begin}\n{form(data, labels)}\n{end}"
