@@ -25,7 +25,7 @@ from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.objective import PointTerm
 from usthand.fit.observations import Observations
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
-from usthand.fit.validity import MIN_JOINTS, placed, require_placed
+from usthand.fit.validity import MIN_JOINTS, valid_joints
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
     interpolate_gaps,
@@ -106,12 +106,13 @@ def fit_observations(
     views = undistorted_views(
         rig.tensors(torch.float64), torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision)
     )
+    joint_valid = valid_joints(rig, views)
     data = FitData(views, _point_term(observations), observations.predicts_model_joints, observations.sets_noise_scale)
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         soft = config.joint_model == "soft" or (config.joint_model == "auto" and choose_soft(joints, config, views))
         fitted = Fitter(joints, config, data, soft).run(progress)
     mesh, joint_model = skinned(hand, joints, fitted.state), "soft" if soft else "rigid"
-    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen, views)
+    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, joint_valid)
     return replace(result, method="fit", joint_model=joint_model)
 
 
@@ -147,6 +148,8 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
     canonical = canonical_hand(rig, labels, hand, _unweighted)
     observations, cameras = _unweighted(canonical.labels), canonical.rig.tensors(torch.float64)
     views = undistorted_views(cameras, torch.from_numpy(observations.uv_px), torch.from_numpy(observations.precision))
+    stated = torch.from_numpy(Observations.from_labels(canonical.labels).precision[..., :1, :1])  # px^-2, isotropic
+    joint_valid = valid_joints(canonical.rig, views._replace(precision=views.precision * stated))
     points, normal = triangulate_xy(cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
@@ -155,9 +158,7 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
         joints = median_filter(joints, (window, 1, 1), mode="nearest")
         joints = gaussian_filter1d(joints, GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
-    stated = torch.from_numpy(Observations.from_labels(canonical.labels).precision[..., :1, :1])  # px^-2, isotropic
-    views = views._replace(precision=views.precision * stated)
-    result = _result(canonical.rig, hand, fit_mesh(hand, joints, seen), joints, covariance, seen, views)
+    result = _result(canonical.rig, hand, fit_mesh(hand, joints, seen), joints, covariance, joint_valid)
     return canonical.as_captured(replace(result, method="raw" if smooth_fps is None else "smooth"))
 
 
@@ -184,21 +185,17 @@ def _result(
     mesh: FittedMesh,
     joints_world_m: Float[np.ndarray, "T 21 3"],
     covariance_m2: Float[np.ndarray, "T 21 3 3"],
-    seen: Bool[np.ndarray, "T 21"],
-    views: UndistortedViews,
+    joint_valid: Bool[np.ndarray, "T 21"],
 ) -> Result:
-    """A right-handed result of a plain triangulation; frames are valid where two views or more place enough joints."""
-    joint_valid = seen & placed(views, joints_world_m)
-    valid = joint_valid.sum(1) >= MIN_JOINTS
-    require_placed(rig, valid)
+    """A right-handed result of a plain triangulation."""
     return Result(
         **mesh._asdict(),
         joints_world_m=joints_world_m,
         joints_cov_m2=covariance_m2,
         side="right",
-        frame=np.arange(len(valid)),
-        valid=valid,
-        joint_valid=joint_valid & valid[:, None],
+        frame=np.arange(len(joint_valid)),
+        valid=joint_valid.sum(1) > 0,
+        joint_valid=joint_valid,
         unit_source=rig.unit_source,
         metric=rig.metric,
         method="raw",
