@@ -34,7 +34,7 @@ def test_regions_hold_what_they_promise_and_errors_stay_below_triangulations(deg
         scene = verged_scene(seed, degrees, noise)
         fit, raw = fit_labels(scene.rig, scene.labels, CONFIG), triangulate(scene.rig, scene.labels)
         valid = fit.joint_valid
-        assert valid[scene.labels.mask.all(1)].mean() > 0.8
+        assert valid[scene.labels.mask.all(1)].mean() > 0.6
         fits.append(errors_mm(fit, scene)[valid].mean())
         raws.append(errors_mm(raw, scene)[valid].mean())
         for level, shares in held.items():
@@ -46,9 +46,11 @@ def test_regions_hold_what_they_promise_and_errors_stay_below_triangulations(deg
 
 
 @pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("degrees", [0, 0.5])
 @pytest.mark.parametrize("method", [fit_labels, triangulate])
-def test_cameras_in_one_place_give_no_result(noise, method):
-    scene = verged_scene(0, 0, noise)
+def test_cameras_in_one_place_give_no_result(noise, degrees, method):
+    """Exactly in one place, and 5 mm apart, where noise alone makes rays cross at some point or other."""
+    scene = verged_scene(0, degrees, noise)
     with pytest.raises(UsthandError, match=r"do not place the hand in any frame.*left and right.*usthand check"):
         method(scene.rig, scene.labels)
 
@@ -81,10 +83,10 @@ def three_cameras() -> VergedScene:
 
 
 def test_less_confident_labels_need_a_wider_angle():
-    """At 8 degrees fully confident labels of a hand that looks s large leave s / 4 in depth, some 30 to 45 mm; those of
-    confidence c leave 1 / c times that, a hand's length of 180 mm somewhere between 0.35 and 0.06."""
+    """At 8 degrees a fully confident label leaves a quarter of the hand's size in depth, one of confidence c leaves
+    1 / c times that: more than the hand's size below a quarter."""
     scene = verged_scene(2, 8, "white", frames=30)
-    for confidence, valid in ((1.0, True), (0.35, True), (0.06, False)):
+    for confidence, valid in ((1.0, True), (0.3, True), (0.2, False)):
         doubtful = replace(scene.labels, confidence=confidence * (scene.labels.confidence > 0))
         if valid:
             assert triangulate(scene.rig, doubtful).joint_valid.mean() > 0.95

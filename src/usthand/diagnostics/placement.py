@@ -17,10 +17,11 @@ from usthand.diagnostics.agreement import Case, ViewRays, make_views
 from usthand.diagnostics.diagnosis import Diagnosis
 from usthand.diagnostics.findings import Evidence, Finding, who
 from usthand.fit.observations import SIGMA_FRACTION
-from usthand.fit.validity import HAND_M, MOST_OF_DISTANCE
+from usthand.fit.validity import MOST_OF_DISTANCE
 from usthand.geometry.conditioning import ray_information, worst_std
 from usthand.hand.skeleton import N_JOINTS
 
+HAND_M = 0.18  # from the wrist to the tip of the middle finger of an average adult; for millimetres in sentences
 NARROW = 0.2
 """Standard deviation in depth, hand sizes, from which on depth is poor: two views at 10 degrees. The stereo cameras of
 headsets, at 12 to 22 degrees, are at 0.1 to 0.17."""

@@ -24,7 +24,7 @@ from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
 from usthand.fit.observations import Observations, known_detector
 from usthand.fit.sequence import MIN_VIEWS, FitConfig, FitData, Fitter
-from usthand.fit.validity import MIN_JOINTS, placed, require_placed
+from usthand.fit.validity import MIN_JOINTS, valid_joints
 from usthand.fit.vertex_covariance import vertex_covariance
 from usthand.geometry.cameras import Cameras
 from usthand.geometry.robust_triangulation import (
@@ -106,12 +106,13 @@ def fit_observations(
     hand = with_proportions(right_hand(hand))
     joints = articulation(hand)
     views = source_views(rig, observations)
+    joint_valid = valid_joints(rig, views)
     detector = None if config.joint_model == "rigid" else observations.detector
     data = FitData(views, observations.sources, detector, _point_term(observations))
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         fitted = Fitter(joints, config, data).run(progress)
     mesh = skinned(hand, joints, fitted.state)
-    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, fitted.seen, views)
+    result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, joint_valid)
     vertices_cov_m2 = vertex_covariance(hand, joints, fitted.state, fitted.posterior)
     result = replace(result, method="fit", joint_model="rigid", vertices_cov_m2=vertices_cov_m2)
     if detector is None:
@@ -160,6 +161,8 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
     hand = with_proportions(right_hand(hand))
     canonical = canonical_hand(rig, labels, hand, _unweighted)
     views = source_views(canonical.rig, _unweighted(canonical.labels))
+    stated = torch.from_numpy(Observations.from_labels(canonical.labels).precision[:, 0, ..., :1, :1])  # px^-2
+    joint_valid = valid_joints(canonical.rig, views._replace(precision=views.precision * stated))
     points, normal = triangulate_xy(views.cameras, views.xy, views.precision, iterations=0)
     seen = labels.mask.sum(1) >= MIN_VIEWS
     joints = interpolate_gaps(points, torch.from_numpy(seen)).numpy()
@@ -169,9 +172,7 @@ def triangulate(rig: Rig, labels: Labels, hand: HandModel | None = None, smooth_
         joints = gaussian_filter1d(joints, GAUSSIAN_S * smooth_fps, 0, mode="nearest")
     covariance = _residual_covariance(views, points, normal, seen)
     mesh = fit_mesh(hand, joints, seen, detector=known_detector(labels))
-    stated = torch.from_numpy(Observations.from_labels(canonical.labels).precision[:, 0, ..., :1, :1])  # px^-2
-    views = views._replace(precision=views.precision * stated)
-    result = _result(canonical.rig, hand, mesh, joints, covariance, seen, views)
+    result = _result(canonical.rig, hand, mesh, joints, covariance, joint_valid)
     return canonical.as_captured(replace(result, method="raw" if smooth_fps is None else "smooth"))
 
 
@@ -198,21 +199,17 @@ def _result(
     mesh: FittedMesh,
     joints_world_m: Float[np.ndarray, "T 21 3"],
     covariance_m2: Float[np.ndarray, "T 21 3 3"],
-    seen: Bool[np.ndarray, "T 21"],
-    views: UndistortedViews,
+    joint_valid: Bool[np.ndarray, "T 21"],
 ) -> Result:
-    """A right-handed result of a plain triangulation; frames are valid where two views or more place enough joints."""
-    joint_valid = seen & placed(views, joints_world_m)
-    valid = joint_valid.sum(1) >= MIN_JOINTS
-    require_placed(rig, valid)
+    """A right-handed result of a plain triangulation."""
     return Result(
         **mesh._asdict(),
         joints_world_m=joints_world_m,
         joints_cov_m2=covariance_m2,
         side="right",
-        frame=np.arange(len(valid)),
-        valid=valid,
-        joint_valid=joint_valid & valid[:, None],
+        frame=np.arange(len(joint_valid)),
+        valid=joint_valid.sum(1) > 0,
+        joint_valid=joint_valid,
         unit_source=rig.unit_source,
         metric=rig.metric,
         method="raw",

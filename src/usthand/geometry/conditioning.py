@@ -11,27 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from usthand.geometry.cameras import MIN_DEPTH_M, Cameras, to_camera
-
 LEAST_INFORMATION = 1e-12
 """Less counts as this much: directions that nothing bounds have a standard deviation of 10^6 units of length."""
-
-
-def view_information(
-    cameras: Cameras, points: Float[Tensor, "*b N 3"], precision: Float[Tensor, "*b V N 2 2"]
-) -> Float[Tensor, "*b N 3 3"]:
-    """The information sum_v J' P J that views give about points, one over the square of the unit of length.
-
-    Args:
-        cameras: The views.
-        points: Where the points are, world.
-        precision: Of undistorted coordinates at depth 1; zero where a view does not see the point.
-    """
-    cam = to_camera(cameras, points)
-    depth = cam[..., 2:].clamp_min(MIN_DEPTH_M)
-    rotation = cameras.cam_from_world[..., None, :, :3]
-    rows = (rotation[..., :2, :] - (cam[..., :2] / depth).unsqueeze(-1) * rotation[..., 2:, :]) / depth.unsqueeze(-1)
-    return (rows.transpose(-1, -2) @ precision @ rows).sum(-4)
 
 
 def ray_information(rays: Float[Tensor, "*b V 3"], weight: Float[Tensor, "*b V"]) -> Float[Tensor, "*b 3 3"]:
