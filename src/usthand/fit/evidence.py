@@ -246,3 +246,14 @@ def _common_rows(mix: Float[np.ndarray, "T V G J"], rows: Float[np.ndarray, "T V
     """Derivatives of the shared combinations by one frame's joints, (T, V G 2, 3 J)."""
     by_joint = mix[..., :, None, :, None] * rows.swapaxes(2, 3)[:, :, None]  # (T, V, G, 2, J, 3)
     return by_joint.reshape(len(mix), -1, 3 * mix.shape[-1])
+
+
+def matrix_root(precision: Float[np.ndarray, "*b 2 2"]) -> Float[np.ndarray, "*b 2 2"]:
+    """Upper triangular R with R' R = P; zero for zero."""
+    a, b, c = precision[..., 0, 0], precision[..., 0, 1], precision[..., 1, 1]
+    first = np.sqrt(np.maximum(a, 0))
+    root = np.zeros_like(precision)
+    root[..., 0, 0] = first
+    root[..., 0, 1] = np.where(first > 0, b / np.where(first > 0, first, 1), 0)
+    root[..., 1, 1] = np.sqrt(np.maximum(c - root[..., 0, 1] ** 2, 0))
+    return root

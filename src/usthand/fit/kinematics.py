@@ -71,7 +71,7 @@ class HandState:
     shared by all frames (`usthand.fit.detector_joints`)."""
 
     def moved(self, step: Float[np.ndarray, "T D"], step_shared: Float[np.ndarray, "shared"]) -> HandState:
-        """The state after a step of `(rotation vector, wrist, angles)` a frame and of the shape, or shape and offsets."""
+        """The state after a step of `(rotation vector, wrist, angles)` a frame and of the shape (and offsets)."""
         n_shape = len(self.shape)
         by_offsets = step_shared[n_shape:].reshape(-1, 3)
         return replace(

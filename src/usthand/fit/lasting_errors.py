@@ -25,7 +25,7 @@ from usthand.hand.skeleton import N_JOINTS
 
 
 def lasting_covariance(
-    energy: Energy, system: ArrowSystem, posed: dict[bool, PosedJoints], part: float
+    energy: Energy, system: ArrowSystem, posed: dict[bool, PosedJoints], parts: dict[bool, float]
 ) -> InverseBlocks:
     """Covariance of the unknowns from errors that last, to be added to the inverse of `system`.
 
@@ -33,7 +33,7 @@ def lasting_covariance(
         energy: The cost at its minimum.
         system: Its normal equations there.
         posed: The joints that its labels see: the model's (False) and the detector's (True).
-        part: Of a label's variance that lasts.
+        parts: Of a label's variance that lasts; for sources of either kind.
     """
     n_frames, size, n_shared = system.arrow.shape
     total = InverseBlocks(
@@ -42,7 +42,7 @@ def lasting_covariance(
     for term in energy.terms:
         if not isinstance(term, LabelTerm):
             continue
-        seen = posed[term.detected]
+        seen, part = posed[term.detected], parts[term.detected]
         by_shared = seen.by_shared[..., :n_shared]
         back = np.concatenate([seen.by_frame, by_shared], -1).swapaxes(-1, -2)  # (T, J, D + shared, 3)
         rows = term.residuals(seen.joints)[1]

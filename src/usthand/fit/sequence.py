@@ -13,10 +13,11 @@ from usthand.common.progress import Progress, silent
 from usthand.fit.arrow_system import InverseBlocks, inverse_blocks
 from usthand.fit.detector_joints import DetectorJoints, bone_frames
 from usthand.fit.deviations import DeviationPrior, Deviations, estimate_deviations
-from usthand.fit.evidence import LabelTerm, PointTerm, earlier_correlation
+from usthand.fit.evidence import LabelTerm, PointTerm, earlier_correlation, matrix_root
 from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState
 from usthand.fit.lasting_errors import lasting_covariance
+from usthand.fit.noise_structure import MOST, NoiseStructure, estimate_structure
 from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
 from usthand.fit.reweighting import ReweightingConfig, label_weights
@@ -24,6 +25,7 @@ from usthand.geometry.robust_triangulation import (
     UndistortedViews,
     interpolate_gaps,
     reprojection_mahalanobis2,
+    subset_views,
     triangulate_robust,
 )
 from usthand.hand.skeleton import N_JOINTS
@@ -65,19 +67,13 @@ class FitConfig:
     fps: float = 30.0
     """Frames per second of the capture."""
     joint_model: Literal["auto", "rigid", "soft"] = "auto"
-    """`rigid`: the joints are the hand model's. `soft`: they are the detector's, which may lie off the model's as far
-    as the views agree (`usthand.fit.detector_offsets`). `auto`: whichever predicts the labels of left-out cameras
-    better."""
+    """`rigid`: the detector sees the hand model's own joints. `soft`: it sees them at places of its own on the bones,
+    and strays from there with the pose (`usthand.fit.detector_joints`). `auto`: soft, unless the detector is known to
+    see the model's."""
     motion: MotionScales = field(default_factory=MotionScales)
     reweighting: ReweightingConfig = field(default_factory=ReweightingConfig)
-    label_memory_s: float = 0.1
-    """Errors of labels decorrelate over this time: 0.1 s is a correlation of 0.72 between frames at 30 per second."""
-    lasting_part: float = 0.5
-    """Part of a label's variance that comes back whenever the hand looks alike (docs/development/label-noise.md)."""
-    shared_hand: float = 0.35
-    """Part of a label's variance that all joints of a view have in common; for rigid joints."""
-    shared_finger: float = 0.25
-    """The same for the joints of one finger."""
+    noise: NoiseStructure = MOST
+    """What errors of labels have in common, at most; less where the labels show less."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
@@ -145,6 +141,7 @@ class Fitter:
         self.deviation = deviation_prior(hand, config, data.detector)
         self.deviation_m = np.zeros((*self.present[:, 0].shape, 3))
         self.detected = np.array([source.detected and data.detector is not None for source in data.sources])
+        self.noise = {bool(kind): self._structure(bool(kind)) for kind in self.detected}
 
     def run(self, progress: Progress = silent) -> Fitted:
         """The best state found, with its covariance."""
@@ -156,6 +153,14 @@ class Fitter:
             posterior = self._posterior(state) if done >= config.rounds - LEVERAGE_ROUNDS - 1 else None
             progress(done + 1, config.rounds)
         return self._fitted(state, self._posterior(state, lasting=True))
+
+    def _structure(self, detected: bool) -> NoiseStructure:
+        """What the errors of a kind of sources have in common."""
+        sets_scale = np.array([source.sets_noise_scale for source in self.data.sources])
+        used = np.flatnonzero(((self.detected == detected) & sets_scale)[self.data.source_of])
+        if not len(used):
+            return self.config.noise
+        return estimate_structure(subset_views(self.data.views, used.tolist()), self.config.fps, self.config.noise)
 
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
@@ -230,8 +235,9 @@ class Fitter:
         self, views: Bool[np.ndarray, "O"], weight: Float[np.ndarray, "T O J"], share: bool = False
     ) -> LabelTerm:
         """The labels of some views with the given weights; `share`: with errors that the joints of a view share."""
-        memory = self.config.fps * self.config.label_memory_s
-        rho = float(np.exp(-1 / memory)) if memory > 0 else 0.0
+        detected = bool(self.detected[self.data.source_of[views]].all())
+        noise = self.noise[detected]
+        rho = float(np.exp(-1 / max(noise.memory_s * self.config.fps, 1e-3)))
         cameras = self.data.views.cameras.cam_from_world.numpy()[views]
         labels = LabelTerm(
             cameras[..., :3],
@@ -240,9 +246,9 @@ class Fitter:
             matrix_root(self.precision[:, views]),
             earlier_correlation(self.present[:, views], rho),
             rho,
-            detected=bool(self.detected[self.data.source_of[views]].all()),
+            detected=detected,
         )
-        hand, finger = (self.config.shared_hand, self.config.shared_finger) if share else (0.0, 0.0)
+        hand, finger = (noise.hand, noise.finger) if share else (0.0, 0.0)
         return labels.weighted(weight[:, views], hand, finger)
 
     def energy(self, state: HandState) -> Energy:
@@ -284,7 +290,9 @@ class Fitter:
         if not lasting:
             return found
         posed = {bool(kind): (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.detected}
-        return found + lasting_covariance(energy, system, posed, self.config.lasting_part)
+        return found + lasting_covariance(
+            energy, system, posed, {kind: noise.lasting for kind, noise in self.noise.items()}
+        )
 
     def _fitted(self, state: HandState, posterior: InverseBlocks) -> Fitted:
         joints, covariance = self._seen_by(False, state, posterior)
@@ -345,14 +353,3 @@ def motion_prior(hand: Articulation, config: FitConfig, timeless: bool = False) 
         np.eye(hand.n_shape) / config.shape_std**2,
         np.zeros((N_JOINTS, 3)),
     )
-
-
-def matrix_root(precision: Float[np.ndarray, "*b 2 2"]) -> Float[np.ndarray, "*b 2 2"]:
-    """Upper triangular R with R' R = P; zero for zero."""
-    a, b, c = precision[..., 0, 0], precision[..., 0, 1], precision[..., 1, 1]
-    first = np.sqrt(np.maximum(a, 0))
-    root = np.zeros_like(precision)
-    root[..., 0, 0] = first
-    root[..., 0, 1] = np.where(first > 0, b / np.where(first > 0, first, 1), 0)
-    root[..., 1, 1] = np.sqrt(np.maximum(c - root[..., 0, 1] ** 2, 0))
-    return root
