@@ -14,9 +14,11 @@ import numpy as np
 from usthand.hand.skeleton import FINGER_TIPS, FINGERS
 
 ROBUST_AT = 0.08  # hand sizes
-CLIP_MM = 25.0  # a displacement is not larger; a lost finger is
+CLIP_MM = 25.0  # no displacement is larger; a lost finger's is
 NOISE_CLIP = 0.3  # hand sizes
 PALM = [0, 1, 5, 9, 13, 17]
+PALM_PAIRS = [(a, b) for a in PALM for b in PALM if a < b]
+FINGER_PAIRS = [pair for ids in FINGERS.values() for pair in pairwise(ids)]
 
 
 def displacements(gap, rows, weight, rounds: int = 6):
@@ -215,3 +217,17 @@ def shared_by_joints(sample: Sample, found: Moments) -> dict:
             "frame": (within.mean(0) / (scale["frame"][a] * scale["frame"][b]).mean(0)).round(2).tolist(),
         }
     return out
+
+
+def common_bending(one, other, pairs) -> float:
+    """How much the distances of pairs of joints change within a clip, as two halves of the views agree: rms, mm.
+
+    Joints (N, T, J, 3), mm, each half's own estimate, of N clips. A rigid part of a hand would give 0: errors of one
+    half's views are no part of the product. Needs no hand model, so real footage can be asked.
+    """
+    a, b = np.array(pairs).T
+    changes = []
+    for joints in (one, other):
+        length = np.linalg.norm(joints[:, :, a] - joints[:, :, b], axis=-1)
+        changes.append(clipped(length - np.nanmedian(length, axis=1, keepdims=True)))
+    return round(float(np.sqrt(max(np.nanmean(changes[0] * changes[1]), 0.0))), 2)

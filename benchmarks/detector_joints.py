@@ -16,19 +16,35 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import usthand
-from common_displacement import Moments, Sample, displacements, held_out, moments, rms, shared_by_joints, view_noise
-from usthand.datasets.synthetic.motion import sample_motion, sample_shape
+from common_displacement import (
+    FINGER_PAIRS,
+    PALM_PAIRS,
+    Moments,
+    Sample,
+    common_bending,
+    displacements,
+    held_out,
+    moments,
+    rms,
+    shared_by_joints,
+    view_noise,
+)
+from usthand.datasets.synthetic.kinematics import kinematics
+from usthand.datasets.synthetic.motion import finger_pose, sample_motion, sample_shape
 from usthand.datasets.synthetic.render import project_camera
 from usthand.datasets.synthetic.scene import sample_rig, sample_scene
 from usthand.datasets.synthetic.surface import hand_surface
 from usthand.fit.detector_joints import bone_frames, load_detector_joints, relative_size
 from usthand.fit.kinematics import BONE_TURN, articulation
+from usthand.geometry.cameras import undistort
+from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.io import load_hand
 from usthand.hand.skeleton import JOINTS
 from usthand.labels.detectors.mediapipe import MediaPipe
@@ -141,21 +157,79 @@ def clip_residuals(folder: Path, first: int, last: int, rounds: int = 3) -> dict
     its median over the frames, is the subject's own, less what the fit's shape has taken.
     """
     capture, out = usthand.open_capture(folder), {}
-    for side in capture.label_sides():
-        labels = usthand.load_labels(capture, side)
+    for side, labels in _clip_labels(capture, first, last):
         hand = load_hand(side=side, dtype=torch.float64)
         for name, mean in (("without", np.zeros((21, 3))), ("with", load_detector_joints("mediapipe").mean_m)):
-            left = _left_over(capture, labels, hand, mean, rounds if mean.any() else 1)[first : last + 1]
+            left, shape = _left_over(capture, labels, hand, mean, rounds if mean.any() else 1)
             constant = np.nanmedian(left, axis=0)
             out[f"{side}, {name} mean"] = {
                 "rms_mm": round(float(np.sqrt((constant**2).mean())), 2),
                 "rms_mm_by_axis": np.sqrt((constant**2).mean(0)).round(2).tolist(),
+                "shape_norm": round(float(np.linalg.norm(shape)), 2),
             }
     return out
 
 
+def _clip_labels(capture, first, last):
+    for side in capture.label_sides():
+        all_labels = usthand.load_labels(capture, side)
+        here = slice(first, last + 1)
+        yield side, replace(all_labels, uv_px=all_labels.uv_px[here], confidence=all_labels.confidence[here])
+
+
+def clip_bending(folder: Path, first: int, last: int) -> dict:
+    """`common_bending` of a real capture of four views, in clips as long as those of the renders."""
+    capture = usthand.open_capture(folder)
+    halves = [[], []]
+    for _, labels in _clip_labels(capture, first, last):
+        for split in (((0, 1), (2, 3)), ((0, 2), (1, 3)), ((0, 3), (1, 2))):
+            for half, views in zip(halves, split, strict=True):
+                weight = np.zeros(labels.mask.shape)
+                weight[:, views] = ((labels.confidence / hand_size_px(labels)[..., None]) ** 2)[:, views]
+                points = _triangulated(capture.rig.tensors(torch.float64), labels.uv_px, weight)
+                half += [points[t : t + FRAMES] for t in range(0, len(points) - FRAMES + 1, FRAMES)]
+    return _bending(*halves)
+
+
+def _triangulated(cameras, uv_px, weight):
+    """Points (T, J, 3), mm, NaN where fewer than two views have a weight (T, V, J)."""
+    xy = undistort(cameras, torch.from_numpy(uv_px.astype(float)))
+    precision = torch.diag_embed(torch.from_numpy(weight)[..., None] * cameras.intrinsics[:, None, :2] ** 2)
+    points = 1000 * triangulate_xy(cameras, xy, precision)[0].numpy()
+    return np.where(((weight > 0).sum(1) >= 2)[..., None], points, np.nan)
+
+
+def render_bending(folder: Path) -> dict:
+    """`common_bending` of the renders, from two halves of the views."""
+    hand = load_hand(dtype=torch.float64)
+    frames = bone_frames(articulation(hand)).swapaxes(1, 2)
+    halves = [[], []]
+    for path in sorted(folder.glob("subject-*.npz")):
+        with np.load(path) as file:
+            data = dict(file)
+        kin = kinematics(hand, data["shape"])
+        for c in range(CLIPS):
+            clip = {key: value[c] for key, value in data.items() if key != "shape"}
+            pose = np.concatenate([np.zeros((FRAMES, 3)), finger_pose(kin, clip["angles"])], axis=1)
+            posed = hand.with_shape(torch.from_numpy(data["shape"])).with_pose(
+                hand.rotations(torch.from_numpy(pose), flat_hand_mean=True)
+            )
+            turned = posed.world_rotations.numpy()[:, BONE_TURN] @ frames
+            for half, found in zip(halves, _clip_displacements(clip, frames, 1000.0)[1][0], strict=True):
+                half.append(1000 * posed.joints.numpy() + (turned @ found[..., None])[..., 0])
+    return _bending(*halves)
+
+
+def _bending(one, other):
+    one, other = np.array(one), np.array(other)
+    return {
+        "palm_mm": common_bending(one, other, PALM_PAIRS),
+        "finger_bones_mm": common_bending(one, other, FINGER_PAIRS),
+    }
+
+
 def _left_over(capture, labels, hand, mean_m, rounds):
-    """Common displacement less the mean, (T, J, 3) mm of a hand of mean size."""
+    """Common displacement less the mean, (T, J, 3) mm of a hand of mean size, and the fitted shape."""
     parts, moved, rig = articulation(hand), labels, capture.rig
     for _ in range(rounds):
         result = usthand.fit_labels(rig, moved, usthand.FitConfig(fps=capture.fps, joint_model="rigid"))
@@ -168,12 +242,11 @@ def _left_over(capture, labels, hand, mean_m, rounds):
         size = relative_size(parts, result.shape)
         uv, by_place = projections(joints, rig.cameras)
         seen, _ = projections(joints + (frames @ (size * mean_m)[..., None])[..., 0], rig.cameras)
-        moved = usthand.Labels(
-            labels.uv_px - (seen - uv), labels.confidence, labels.cameras, labels.side, labels.detector
-        )
+        moved = replace(labels, uv_px=labels.uv_px - (seen - uv))
     pixels = hand_size_px(labels)[..., None, None]
     gap = np.where(labels.mask[..., None], moved.uv_px - uv, np.nan) / pixels
-    return 1000 / size * displacements(gap, by_place @ frames[:, None] / pixels[..., None], labels.mask * 1.0)[0]
+    rows = by_place @ frames[:, None] / pixels[..., None]
+    return 1000 / size * displacements(gap, rows, labels.mask * 1.0)[0], result.shape
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------
@@ -239,10 +312,13 @@ def main() -> None:
     asking.add_argument("--last", type=int, required=True)
     options = parser.parse_args()
     if options.command == "clip":
-        print(json.dumps(clip_residuals(options.folder, options.first, options.last), indent=1))
+        frames = options.first, options.last
+        left, bending = clip_residuals(options.folder, *frames), clip_bending(options.folder, *frames)
+        print(json.dumps({"left_over": left, "common_bending": bending}, indent=1))
     elif options.command == "measure":
         sample = load_sample(options.folder)
-        text = json.dumps(report(sample), indent=1)
+        found = {**report(sample), "common_bending": render_bending(options.folder)}
+        text = json.dumps(found, indent=1)
         print(text)
         if options.out:
             options.out.write_text(text + "\n")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from common_displacement import Sample, displacements, held_out, moments, view_noise
+from common_displacement import Sample, common_bending, displacements, held_out, moments, view_noise
 
 HALVES = (((0, 2, 4, 6), (1, 3, 5, 7)), ((0, 1, 4, 5), (2, 3, 6, 7)))
 S, C, T, V, J = 40, 3, 12, 8, 21
@@ -108,3 +108,20 @@ def test_the_mean_explains_the_constant_part_of_other_subjects(sample, truth):
     assert after == pytest.approx(np.sqrt((subject_std**2).sum()), rel=0.15)
     frames = found["frames_mm_after"]["all"]
     assert frames == pytest.approx(np.sqrt((subject_std**2).sum() + (pose_std**2).sum()), rel=0.1)
+
+
+def test_bending_counts_what_both_halves_see_and_nothing_else():
+    """A rigid hand that moves does not bend; one half's noise is no bending; a joint that both see move is."""
+    rng = np.random.default_rng(4)
+    hand = 40 * rng.normal(size=(J, 3))
+    moving = hand + 100 * rng.normal(size=(20, T, 1, 3))
+    halves = [moving + rng.normal(size=moving.shape) for _ in range(2)]
+    pairs = [(0, 5), (0, 9), (5, 9)]
+    # Of the products of independent lengths of variance 2: 3 pairs (sharing joints), 20 clips of 12 frames.
+    assert common_bending(*halves, pairs) ** 2 < 4 * 2 / np.sqrt(20 * T)
+    sway = 5 * np.sin(np.linspace(0, 6, T))
+    along = (hand[5] - hand[0]) / np.linalg.norm(hand[5] - hand[0])
+    for half in halves:
+        half[:, :, 5] += sway[:, None] * along
+    expected = np.sqrt(np.mean((sway - np.median(sway)) ** 2))
+    assert common_bending(*halves, [(0, 5)]) == pytest.approx(expected, rel=0.15)

@@ -1,5 +1,8 @@
 """What is known of detectors' joints: read, framed on the bones of either hand, and scaled."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +11,9 @@ from usthand.fit.detector_joints import bone_frames, load_detector_joints, relat
 from usthand.fit.kinematics import HandState, articulation
 from usthand.geometry.rotations import rotation_matrix
 from usthand.hand.io import load_hand
-from usthand.hand.skeleton import FINGER_TIPS, N_JOINTS, PARENTS
+from usthand.hand.skeleton import FINGER_TIPS, JOINTS, N_JOINTS, PARENTS
 
+ROOT = Path(__file__).resolve().parents[2]
 MIRROR = np.array([-1.0, 1.0, 1.0])
 
 
@@ -86,6 +90,21 @@ def test_covariances_are_symmetric_and_positive(detector):
         np.testing.assert_allclose(covariance, covariance.swapaxes(1, 2))
         low = np.linalg.eigvalsh(covariance)[:, 0]
         assert (low > 0.0003**2).all() and (np.sqrt(np.linalg.eigvalsh(covariance)) < 0.015).all()
+
+
+def test_the_packages_numbers_are_the_committed_measurement():
+    """Means and pose as measured; between subjects a variance is added, the same along every axis."""
+    measured = json.loads((ROOT / "benchmarks" / "results" / "detector_joints.json").read_text())
+    known = load_detector_joints("mediapipe")
+    each = [measured["joints"][name] for name in JOINTS]
+    mean, subject, pose = (np.array([one[f"{k}_mm"] for one in each]) for k in ("mean", "subject_std", "pose_std"))
+    rounding = 0.005  # of two decimals
+    np.testing.assert_allclose(1e3 * known.mean_m, mean, atol=2 * rounding)
+    shipped = 1e6 * np.einsum("jaa->ja", known.pose_cov_m2)
+    np.testing.assert_allclose(shipped, pose**2, atol=rounding + 2 * rounding * pose.max())
+    added = 1e6 * np.einsum("jaa->ja", known.subject_cov_m2) - subject**2
+    np.testing.assert_allclose(added, added.mean(), atol=rounding + 2 * rounding * subject.max())
+    assert known.memory_s == measured["memory_s"]
 
 
 def test_mediapipes_tips_lie_short_of_the_skin():

@@ -1,10 +1,10 @@
-"""What errors of labels have in common, from the labels themselves: how long they last, and which joints share them.
+"""What errors of labels have in common: how long they last, and which joints share them.
 
-The residuals of a plain triangulation have the errors' correlations, whatever the hand does: neither its shape nor its
-motion has a part in it. They are compared frame with frame, and joint with joint of the same view. Independent errors,
-such as those of markers that people click, show none; a detector's show a lot. What is found is at most what detectors
-are known to show (`MOST`): longer memories and larger shares were measured to make results worse
-(docs/development/fit.md), because errors last in more ways than one process has.
+Detectors' errors hang together, and how much is known (`MOST`). Other labels, such as markers that people click, err
+independently, and a fit that does not know that averages too little. The labels tell: the residuals of a plain
+triangulation have the errors' correlations, whatever the hand does. Where neighbouring frames, or joints of the same
+view, agree less than a detector's usually do, the structure is weakened in proportion. It is never strengthened:
+longer memories and larger shares make results worse (docs/development/fit.md).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from usthand.hand.skeleton import FINGERS, N_JOINTS
 
 ITERATIONS = 3
 CAP = 2.5  # robust standard deviations of a residual; larger ones are shortened, or a single mistake would tell
-LASTING_S = 0.4  # errors that are still there after this time last
+USUAL_LAGGED, USUAL_SHARED = 0.5, 0.3  # correlations of residuals from frame to frame, and in a finger, from here on
 LEAST_PAIRS = 500  # of residuals, or nothing is learned
 
 
@@ -32,7 +32,7 @@ class NoiseStructure:
     """Correlations of a label's error."""
 
     memory_s: float
-    """Errors that do not last decorrelate over this time, seconds."""
+    """Errors decorrelate over this time, seconds."""
     hand: float
     """Part of a label's variance that all joints of a view have in common."""
     finger: float
@@ -45,28 +45,21 @@ MOST = NoiseStructure(memory_s=0.1, hand=0.35, finger=0.25, lasting=0.5)
 """What detectors show (docs/development/label-noise.md)."""
 
 
-def estimate_structure(views: UndistortedViews, fps: float, most: NoiseStructure = MOST) -> NoiseStructure:
+def estimate_structure(views: UndistortedViews, most: NoiseStructure = MOST) -> NoiseStructure:
     """The structure of the labels' errors, at most `most`, which is returned where there are too few labels to tell.
 
     Args:
         views: One detector's labels with their stated precision.
-        fps: Frames per second.
-        most: What to expect.
+        most: What to expect of a detector.
     """
     residual, seen = _residuals(views)
-    variance, pairs = _mean_product(residual, residual, seen & seen)
-    step = max(round(LASTING_S * fps), 1)
-    if pairs < LEAST_PAIRS or len(residual) <= 2 * step or variance <= 0:
+    variance, pairs = _mean_product(residual, residual, seen)
+    if pairs < LEAST_PAIRS or variance <= 0:
         return most
-    next_frame = _lagged(residual, seen, 1) / variance
-    later = _lagged(residual, seen, step) / variance
-    lasting = float(np.clip(later, 0.0, most.lasting))
-    fresh = np.clip((next_frame - lasting) / (1 - lasting), 0.0, 0.999)
-    memory_s = min(most.memory_s, float(-1 / (fps * np.log(max(fresh, 1e-9)))))
-    finger, hand = _shared(residual, seen)
-    both = np.clip((finger / variance) / (most.hand + most.finger), 0.0, 1.0)
-    hand = min(most.hand, max(hand / variance, 0.0))
-    return NoiseStructure(memory_s, float(hand), float(min(most.finger * both, 1.0 - hand)), lasting)
+    lagged, _ = _mean_product(residual[1:], residual[:-1], seen[1:] & seen[:-1])
+    in_time = float(np.clip(lagged / variance / USUAL_LAGGED, 0.0, 1.0))
+    in_view = float(np.clip(_shared(residual, seen) / variance / USUAL_SHARED, 0.0, 1.0))
+    return NoiseStructure(in_time * most.memory_s, in_view * most.hand, in_view * most.finger, in_time * most.lasting)
 
 
 def _residuals(views: UndistortedViews) -> tuple[Float[np.ndarray, "T J R"], Bool[np.ndarray, "T J"]]:
@@ -93,17 +86,12 @@ def _mean_product(
     return float(((one * other).sum(-1) * seen).sum() / max(count, 1)), count
 
 
-def _lagged(residual: Float[np.ndarray, "T J R"], seen: Bool[np.ndarray, "T J"], step: int) -> float:
-    return _mean_product(residual[step:], residual[:-step], seen[step:] & seen[:-step])[0]
-
-
-def _shared(residual: Float[np.ndarray, "T J R"], seen: Bool[np.ndarray, "T J"]) -> tuple[float, float]:
-    """Mean products of two joints' residuals: of the same finger, and of different ones."""
+def _shared(residual: Float[np.ndarray, "T J R"], seen: Bool[np.ndarray, "T J"]) -> float:
+    """Mean product of the residuals of two joints of the same finger."""
+    same = np.zeros((N_JOINTS, N_JOINTS), bool)
+    for ids in FINGERS.values():
+        same[np.ix_(ids, ids)] = True
+    np.fill_diagonal(same, False)
     product = np.einsum("tjr,tkr->jk", residual, residual)
     count = np.einsum("tj,tk->jk", seen.astype(np.float64), seen.astype(np.float64))
-    finger = np.full(N_JOINTS, -1)
-    for number, ids in enumerate(FINGERS.values()):
-        finger[list(ids)] = number
-    same = (finger[:, None] == finger) & (finger >= 0) & ~np.eye(N_JOINTS, dtype=bool)
-    other = (finger[:, None] != finger) & (finger[:, None] >= 0) & (finger >= 0)
-    return tuple(float((product * part).sum() / max((count * part).sum(), 1)) for part in (same, other))
+    return float(product[same].sum() / max(count[same].sum(), 1))

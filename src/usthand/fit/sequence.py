@@ -160,7 +160,7 @@ class Fitter:
         used = np.flatnonzero(((self.detected == detected) & sets_scale)[self.data.source_of])
         if not len(used):
             return self.config.noise
-        return estimate_structure(subset_views(self.data.views, used.tolist()), self.config.fps, self.config.noise)
+        return estimate_structure(subset_views(self.data.views, used.tolist()), self.config.noise)
 
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""

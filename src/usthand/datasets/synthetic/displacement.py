@@ -29,9 +29,9 @@ from usthand.fit.kinematics import BONE_TURN, articulation
 from usthand.hand.io import load_hand
 from usthand.hand.skeleton import FINGERS, MANO_TO_OPENPOSE, N_JOINTS
 
-# Measured on renders (docs/development/detector-joints.md): what differs between subjects correlates by .4 between
+# Measured on renders (docs/development/detector-joints.md): what differs between subjects correlates by .3 between
 # joints side by side, of one finger or of two; what changes with the pose by .7 within a finger and .4 between fingers.
-SUBJECT_SHARED_HAND = 0.4
+SUBJECT_SHARED_HAND = 0.3
 POSE_SHARED_HAND, POSE_SHARED_FINGER = 0.4, 0.3
 BEND_SCALE_RAD = 0.3
 """Poses whose bends differ by this (root mean square) have displacements that correlate by exp(-1/2)."""
