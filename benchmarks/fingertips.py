@@ -31,6 +31,7 @@ from usthand import Result, Rig, load_hand, load_result, open_capture
 from usthand.geometry.cameras import project, projection_jacobian
 from usthand.geometry.triangulation import triangulate
 from usthand.hand.fingertips import cap_centres
+from usthand.hand.mesh_joints import hand_of
 from usthand.hand.skeleton import FINGER_TIPS, FINGERS
 
 NAMES = tuple(FINGERS)
@@ -113,7 +114,7 @@ def compared(result: Result, marks: list[Mark], hand: str) -> dict[str, object]:
     covariance = result.joints_cov_m2[rows, joint]
     found: dict[str, object] = {"tips": len(own), "joint": judged(tips - truth, covariance, noise, axis, fingers)}
     if result.has_mesh:
-        shaped = load_hand(hand, result.side, torch.float64).with_shape(torch.from_numpy(result.shape))
+        shaped = hand_of(result, load_hand(hand, result.side, torch.float64)).with_shape(torch.from_numpy(result.shape))
         caps = cap_centres(shaped, result.vertices_world_m)[rows, fingers]
         found["cap"] = judged(caps - truth, covariance, noise, axis, fingers)
     return found

@@ -11,13 +11,13 @@ from jaxtyping import Bool, Float, Int
 
 from usthand.common.progress import Progress, silent
 from usthand.fit.arrow_system import InverseBlocks, inverse_blocks
-from usthand.fit.detector_joints import DetectorJoints, bone_frames
+from usthand.fit.detector_joints import DetectorJoints, bone_frames, relative_size
 from usthand.fit.deviations import DeviationPrior, Deviations, estimate_deviations
 from usthand.fit.evidence import LabelTerm, PointTerm, earlier_correlation, matrix_root
 from usthand.fit.initialisation import inverse_kinematics, likely_shape
 from usthand.fit.kinematics import Articulation, HandState
 from usthand.fit.lasting_errors import lasting_covariance
-from usthand.fit.noise_structure import MOST, NoiseStructure, estimate_structure
+from usthand.fit.noise_structure import MOST, MOST_OF_VIEWS, NoiseStructure, estimate_structure
 from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
 from usthand.fit.reweighting import ReweightingConfig, label_weights
@@ -74,6 +74,8 @@ class FitConfig:
     reweighting: ReweightingConfig = field(default_factory=ReweightingConfig)
     noise: NoiseStructure = MOST
     """What errors of labels have in common, at most; less where the labels show less."""
+    view_noise: NoiseStructure = MOST_OF_VIEWS
+    """The same with soft joints, which take up what all views err in alike."""
     flexion_std_rad: float = 0.8
     other_std_rad: float = 0.25
     coupling_std_rad: float = 0.25
@@ -158,9 +160,8 @@ class Fitter:
         """What the errors of a kind of sources have in common."""
         sets_scale = np.array([source.sets_noise_scale for source in self.data.sources])
         used = np.flatnonzero(((self.detected == detected) & sets_scale)[self.data.source_of])
-        if not len(used):
-            return self.config.noise
-        return estimate_structure(subset_views(self.data.views, used.tolist()), self.config.noise)
+        most = self.config.view_noise if detected else self.config.noise
+        return estimate_structure(subset_views(self.data.views, used.tolist()), most) if len(used) else most
 
     def _begin(self) -> HandState:
         """Inverse kinematics on the triangulated joints, then the model fitted to them in 3D, over time."""
@@ -169,6 +170,11 @@ class Fitter:
         seen, covariance = start.seen.numpy(), start.covariance.numpy()
         offsets = self.prior.offset_mean_m
         shape = likely_shape(self.hand, joints, seen, covariance, offsets)
+        if self.data.detector is not None:
+            detector = self.data.detector.scaled(relative_size(self.hand, shape))
+            self.prior = fit_prior(self.hand, self.config, detector)
+            self.deviation = deviation_prior(self.hand, self.config, detector)
+            offsets = self.prior.offset_mean_m
         state = inverse_kinematics(self.hand, joints, shape, offsets)
         covariance = covariance + np.eye(3) * START_STD_M**2
         root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2) * seen[..., None, None]

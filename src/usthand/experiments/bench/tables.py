@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from usthand.common.errors import UsthandError
-from usthand.experiments.bench.cells import KEYS, Cell, provenance, read_cell
-from usthand.experiments.bench.regimes import LABEL_LEVELS, regime_names
+from usthand.experiments.bench.cells import Cell, provenance, read_cell
+from usthand.experiments.bench.regimes import regime_names
 
 MISSING = "missing"
 PRETRAINED = {
