@@ -16,11 +16,10 @@ from usthand.data.footage import expected_std_m
 from usthand.hand.result import Result
 from usthand.reconstruction.inference import BY_LABELS, BY_NETWORK, INTERPOLATED, Estimates
 
-MOST_STD_M = 0.1
-"""Standard deviation of the fit, per axis, up to which a crop is cut: two thirds of a hand's length."""
-SURE_STD_M = 0.02
-"""... up to which the crop is as good as those of frames with labels. It is the gate's own standard deviation: the
-network learned with places that are off by as much."""
+MOST_STD_M = 0.06
+"""Standard deviation of the fit, per axis, up to which a crop is cut: the hand then still lies in it."""
+SURE_STD_M = 0.01
+"""... up to which the crop is as good as those of frames with labels: half of the gate's own standard deviation."""
 SEEN, SEEN_IF_SURE = 0.55, 0.15
 """Least mean heatmap maximum of a view, over the median of views in labelled frames, that shows that the hand is there;
 the second one where the place is sure."""
@@ -34,12 +33,17 @@ def bridged(fit: Result) -> Result:
 def trusted(estimates: Estimates, fit: Result) -> Estimates:
     """The estimates less views of bridged frames in which the network did not see the hand.
 
+    Such a frame is valid if it is seen in two views, and in more than half of those that should show it.
+
     Args:
         estimates: Of crops that `bridged` placed.
         fit: The fit of the labels, valid where these place the hand.
     """
-    kept = fit.valid[:, None] | _sees_hand(estimates.heatmap_confidence.mean(-1), fit)
-    valid = (kept & (estimates.heatmap_confidence.max(-1) > 0)).sum(1) >= 2
+    shown = (estimates.heatmap_confidence > 0).any(-1)
+    seen = shown & _sees_hand(estimates.heatmap_confidence.mean(-1), fit)
+    placed = (seen.sum(1) >= 2) & (2 * seen.sum(1) > shown.sum(1))
+    valid = np.where(fit.valid, estimates.valid, placed)
+    kept = fit.valid[:, None] | seen & placed[:, None]
     return replace(
         estimates,
         confidence=estimates.confidence * kept[..., None],

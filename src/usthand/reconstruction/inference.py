@@ -20,6 +20,7 @@ from usthand.network.prior import Rule, prior_rule, prior_samples
 
 CHUNK = 12  # frames that go through the network at once
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
+PULL = 0.2  # part of an error of the expected place that the estimates follow (docs/development/bridging.md)
 INTERPOLATED, BY_LABELS, BY_NETWORK = 0, 1, 2  # what places the hand in a frame
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
 
@@ -71,6 +72,9 @@ def estimate(model: UstHand, footage: Footage, crop: CropConfig, progress: Progr
         parts.append(_chunk(prediction, samples, rule.weights, inputs.crop_from_px, inside))
         progress(min(start + CHUNK, n_frames), n_frames)
     merged = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+    # An error of the place at which the gate stands is none that the flow could know of.
+    pulled = (PULL * footage.crops.expected_std_px) ** 2
+    merged["cov_px2"] += pulled[..., None, None, None] * np.eye(2)
     valid = footage.crops.view_mask.sum(1) >= 2
     shapes = merged.pop("shape")
     shape = shapes[valid].mean(0) if valid.any() else shapes.mean(0)
