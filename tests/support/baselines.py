@@ -62,7 +62,7 @@ def verged_scene(seed: int, degrees: float, noise: str, frames: int = 60) -> Ver
     joints = _motion(seed, frames)
     uv, inside = project(rig, joints)
     if noise == "white":
-        exact = Labels(uv.astype(np.float32), inside.astype(np.float32), rig.names, "right", "exact")
+        exact = Labels(uv.astype(np.float32), inside.astype(np.float32), rig.names, "right", "synthetic-exact")
         sigma = SIGMA_FRACTION * hand_size_px(exact)[..., None, None]
         wrong = uv + sigma * rng.normal(size=uv.shape)
         return VergedScene(rig, replace(exact, uv_px=wrong.astype(np.float32)), joints)

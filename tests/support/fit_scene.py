@@ -67,7 +67,7 @@ def make_scene(seed: int = 0, n_frames: int = 20, n_views: int = 4) -> Scene:
 
 def labels_of(rig: Rig, uv: np.ndarray, seen: np.ndarray | None = None, side: str = "right") -> Labels:
     confidence = np.ones(uv.shape[:3], np.float32) if seen is None else seen.astype(np.float32)
-    return Labels(uv.astype(np.float32), confidence, rig.names, side, "exact")
+    return Labels(uv.astype(np.float32), confidence, rig.names, side, "synthetic-exact")
 
 
 def error_mm(one: np.ndarray, other: np.ndarray) -> np.ndarray:

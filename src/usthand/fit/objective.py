@@ -155,7 +155,7 @@ class Energy:
         if prior.offset_precision is not None:
             blocks += list(prior.offset_precision)
             off.append((prior.offset_mean_m - state.offsets_m).ravel())
-        precision = block_diag(*blocks)
+        precision = np.asarray(block_diag(*blocks))
         return precision, precision @ np.concatenate(off)
 
     def _add_data(self, system: ArrowSystem, terms: list[LabelTerm | PointTerm], posed: PosedJoints) -> None:
@@ -165,11 +165,11 @@ class Energy:
         """
         columns = _Columns(posed, self.hand.size, self.n_shared)
         found = [joint_normal(term, posed.joints, columns.axes) for term in terms]
-        columns.add_right(system, sum(pull for _, pull in found))
+        columns.add_right(system, np.sum([pull for _, pull in found], axis=0))
         for gap in range(3):
-            parts = [information[gap] for information, _ in found if information[gap] is not None]
+            parts = [part for information, _ in found if (part := information[gap]) is not None]
             if parts:
-                columns.add(system, sum(parts), gap)
+                columns.add(system, sum(parts[1:], parts[0]), gap)
 
     def _motion(self, state: HandState) -> list[tuple[np.ndarray, np.ndarray]]:
         """(residual, its standard deviation) of velocities and accelerations of all unknowns but the shape."""

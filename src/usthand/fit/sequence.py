@@ -141,7 +141,6 @@ class Fitter:
         self.weight = self.start.weight.numpy() / self.start.scale**2
         self.prior = fit_prior(hand, config, data.detector)
         self.deviation = deviation_prior(hand, config, data.detector)
-        self.deviation_m = np.zeros((*self.present[:, 0].shape, 3))
         self.detected = np.array([source.detected and data.detector is not None for source in data.sources])
         self.noise = {bool(kind): self._structure(bool(kind)) for kind in self.detected}
 
@@ -196,9 +195,11 @@ class Fitter:
         squared, freedom = np.zeros(self.stated.shape), np.ones(self.stated.shape)
         for detected in np.unique(self.detected):
             views = self.detected[self.data.source_of] == detected
-            seen_m, covariance = self._seen_by(detected, state, posterior)
-            squared[:, views] = self._squared_errors(seen_m)[:, views]
-            if covariance is not None:
+            if posterior is None:
+                squared[:, views] = self._squared_errors(self._seen(detected, state))[:, views]
+            else:
+                seen_m, covariance = self._seen_with_covariance(detected, state, posterior)
+                squared[:, views] = self._squared_errors(seen_m)[:, views]
                 rows = self._labels(views, self.weight).residuals(seen_m)[1]
                 lever = 0.5 * (rows @ covariance[:, None] @ rows.swapaxes(-1, -2)).trace(axis1=-2, axis2=-1)
                 freedom[:, views] = np.clip(1 - lever, LEAST_FREEDOM, 1)
@@ -215,19 +216,19 @@ class Fitter:
             weight = label_weights(squared[:, used], self.stated[:, used], self.present[:, used], config, learn)
             self.weight[:, views] = weight[:, views[used]]
 
-    def _seen_by(
-        self, detected: bool, state: HandState, posterior: InverseBlocks | None
-    ) -> tuple[Float[np.ndarray, "T J 3"], Float[np.ndarray, "T J 3 3"] | None]:
-        """What sources of a kind see of the hand, with its covariance if there is a posterior."""
+    def _seen(self, detected: bool, state: HandState) -> Float[np.ndarray, "T J 3"]:
+        """What sources of a kind see of the hand."""
+        return self.hand.detected(state) + self._deviations(state).mean_m if detected else self.hand.joints(state)
+
+    def _seen_with_covariance(
+        self, detected: bool, state: HandState, posterior: InverseBlocks
+    ) -> tuple[Float[np.ndarray, "T J 3"], Float[np.ndarray, "T J 3 3"]]:
+        """The same with its covariance."""
         if not detected:
-            posed = self.hand.posed(state) if posterior else None
-            covariance = posed.covariance(posterior) if posed else None
-            return self.hand.joints(state), covariance
-        deviations = self._deviations(state)
-        self.deviation_m = deviations.mean_m
-        places = self.hand.posed_detected(state) if posterior else None
-        covariance = deviations.joint_covariance(places.covariance(posterior)) if places else None
-        return self.hand.detected(state) + deviations.mean_m, covariance
+            posed = self.hand.posed(state)
+            return posed.joints, posed.covariance(posterior)
+        deviations, places = self._deviations(state), self.hand.posed_detected(state)
+        return places.joints + deviations.mean_m, deviations.joint_covariance(places.covariance(posterior))
 
     def _squared_errors(self, joints_world_m: Float[np.ndarray, "T J 3"]) -> Float[np.ndarray, "T O J"]:
         return reprojection_mahalanobis2(self.data.views, torch.from_numpy(joints_world_m)).numpy()
@@ -301,9 +302,9 @@ class Fitter:
         )
 
     def _fitted(self, state: HandState, posterior: InverseBlocks) -> Fitted:
-        joints, covariance = self._seen_by(False, state, posterior)
+        joints, covariance = self._seen_with_covariance(False, state, posterior)
         detected = bool(self.detected.any())
-        seen_m, seen_cov = self._seen_by(True, state, posterior) if detected else (joints, covariance)
+        seen_m, seen_cov = self._seen_with_covariance(True, state, posterior) if detected else (joints, covariance)
         seen = self.data.count_views(self.present) >= MIN_VIEWS
         return Fitted(state, joints, covariance, seen_m, seen_cov, posterior, seen)
 
