@@ -9,7 +9,9 @@ Marks are for measuring alone: nothing chooses or learns by them.
 Two points of each result are judged: its fingertip joints, and the centres of its mesh's fingertip caps, which is what
 the markers marked (`usthand.hand.fingertips`). The marks' own covariance, sigma^2 (J'J)^-1 of each triangulation with
 sigma^2 from the residuals of all of them, is added to the result's, so that its regions are asked to hold the marks and
-not the unknown tips. The cap's covariance is the tip joint's, unless the result has covariances of vertices.
+not the unknown tips. The cap's own covariance is the mean of its vertices', each with the vertex's weight in the cap's
+centre: neighbouring vertices move as one, so that what they share does not average out. Where the result has no
+covariances of vertices, it is the tip joint's.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from tyro.conf import Positional
 from usthand import Result, Rig, load_hand, load_result, open_capture
 from usthand.geometry.cameras import project, projection_jacobian
 from usthand.geometry.triangulation import triangulate
-from usthand.hand.fingertips import cap_centres
+from usthand.hand.fingertips import cap_centres, cap_weights
 from usthand.hand.mesh_joints import hand_of
 from usthand.hand.skeleton import FINGER_TIPS, FINGERS
 
@@ -116,6 +118,10 @@ def compared(result: Result, marks: list[Mark], hand: str) -> dict[str, object]:
     if result.has_mesh:
         shaped = hand_of(result, load_hand(hand, result.side, torch.float64)).with_shape(torch.from_numpy(result.shape))
         caps = cap_centres(shaped, result.vertices_world_m)[rows, fingers]
+        if result.has_vertices_cov:
+            weights = np.abs(cap_weights(shaped))
+            weights /= weights.sum(1, keepdims=True)
+            covariance = np.einsum("mv,mvij->mij", weights[fingers], result.vertices_cov_m2[rows])
         found["cap"] = judged(caps - truth, covariance, noise, axis, fingers)
     return found
 

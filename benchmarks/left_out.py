@@ -60,7 +60,7 @@ def results_without(capture: Capture, side: str, camera: str, config: Config) ->
     rig, labels = without_camera(capture.rig, load_labels(capture, side), camera)
     results = {"raw": triangulate(rig, labels), "smooth": triangulate(rig, labels, smooth_fps=capture.fps)}
     results["fit"] = fit_labels(rig, labels, FitConfig(fps=capture.fps))
-    chosen = ReconstructConfig(camera, config.seed)
+    chosen = ReconstructConfig(leave_out=camera)
     if config.unadapted:
         both = reconstruct_all(capture, SHIPPED, side, chosen)
         results |= {"network unadapted": both.network, "usthand unadapted": both.final}

@@ -165,7 +165,9 @@ def test_truth_is_found_by_frame_number(truth):
                 "valid",
                 "joint_valid",
                 "detector_joints_world_m",
+                "detector_joints_cov_m2",
                 "vertices_cov_m2",
+                "source",
             )
         },
     )
@@ -215,7 +217,8 @@ def test_left_out_camera_in_pixels(truth, rng):
 def test_labels_are_compared_with_the_joints_that_the_detector_places(truth):
     """The detector's are where its labels say; the hand model's lie 8 mm off, and are what truth is compared with."""
     rig, off = make_rig(), truth.joints_world_m + np.array([0.008, 0.0, 0.0])
-    labels, found = exact_labels(truth, rig), result_of(truth, off, detector_joints_world_m=truth.joints_world_m)
+    labels, cov_m2 = exact_labels(truth, rig), result_of(truth).joints_cov_m2
+    found = result_of(truth, off, detector_joints_world_m=truth.joints_world_m, detector_joints_cov_m2=cov_m2)
     # Labels are float32 of some hundred pixels: 4e-5.
     assert metrics.evaluate_left_out(found, rig, labels, "c")["leave_out_p90_px"] < 1e-4
     assert metrics.evaluate_labels(found, rig, labels, FPS)["label_residual_p90_px"] < 1e-4

@@ -9,11 +9,11 @@ import pytest
 import torch
 from scipy.linalg import block_diag
 from scipy.spatial.transform import Rotation
+from usthand.fit.detector_offsets import OffsetPrior, estimate_offsets
+from usthand.fit.joint_model_selection import busiest_window
 
 from support.fit_scene import error_mm, labels_of, make_scene
-from usthand.fit.detector_offsets import OffsetPrior, estimate_offsets
 from usthand.fit.fit import fit_labels, fit_observations
-from usthand.fit.joint_model_selection import busiest_window
 from usthand.fit.objective import LabelTerm, PointTerm, earlier_correlation
 from usthand.fit.observations import Observations
 from usthand.fit.sequence import FitConfig

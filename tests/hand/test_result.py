@@ -114,7 +114,7 @@ def test_what_a_method_may_leave_out_is_empty(result, tmp_path):
         assert one.detector_joints_world_m.shape == (7, 0, 3) and one.vertices_cov_m2.shape == (7, 0, 3, 3)
         assert one.vertices_std_mm.shape == (7, 0) and one.std_mm.shape == (7, 21)
     names = ("joints_world_m", "joints_cov_m2", "vertices_world_m", "pose", "translation_m")
-    cut = {name: getattr(bare, name)[:3] for name in (*names, "frame", "valid", "joint_valid")}
+    cut = {name: getattr(bare, name)[:3] for name in (*names, "frame", "valid", "joint_valid", "source")}
     with unchecked():  # what is empty needs no cutting
         assert replace(bare, **cut).vertices_cov_m2.shape == (3, 0, 3, 3)
     with unchecked(), pytest.raises(ValueError, match=r"vertices_cov_m2 has shape \(7, 778, 3, 3\)"):

@@ -14,8 +14,9 @@ from usthand.data.prepare import fit_hand, load_hand_2d
 from usthand.datasets.synthetic.write import SynthConfig, make_capture
 from usthand.evaluation.truth import require_truth
 from usthand.hand.io import load_hand
+from usthand.hand.result import BY_LABELS, BY_NETWORK, INTERPOLATED
 from usthand.reconstruction.bridging import MOST_STD_M, SEEN, SEEN_IF_SURE, SURE_STD_M, bridged, trusted
-from usthand.reconstruction.inference import BY_LABELS, BY_NETWORK, INTERPOLATED, PULL, Estimates, estimate
+from usthand.reconstruction.inference import PULL, Estimates, estimate
 from usthand.reconstruction.reconstruct import reconstruct_all
 from usthand.training.checkpoint import SHIPPED, load_checkpoint
 from usthand.training.config import PRESETS
@@ -102,6 +103,9 @@ def test_the_network_places_the_frames_that_the_detector_missed(capture):
     assert placed[GAP].sum() >= 4 and (both.final.valid == (placed | fit.valid)).all()
     assert (both.estimates.source[fit.valid] == BY_LABELS).all()
     assert (both.estimates.source[~placed & ~fit.valid] == INTERPOLATED).all()
+    for result in (both.final, both.network, both.head):
+        assert np.array_equal(result.source, both.estimates.source)
+    assert np.array_equal(fit.source, np.where(fit.valid, BY_LABELS, INTERPOLATED))
     truth = require_truth(capture.path, "right").joints_world_m
     error, of_fit = (np.linalg.norm(r.joints_world_m - truth, axis=-1).mean(-1) for r in (both.final, fit))
     assert error[placed].mean() < of_fit[placed].mean()

@@ -13,6 +13,8 @@ from usthand.cli.options import CapturePath
 from usthand.cli.progress import progress_bar
 from usthand.cli.show import save_and_show, show_overlap
 from usthand.common.files import refuse_existing
+from usthand.data.prepare import choose_side, load_hand_2d
+from usthand.fit.validity import placement_note
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 from usthand.reconstruction.reconstruct import ReconstructConfig
@@ -77,4 +79,6 @@ def reconstruct(
     refuse_existing([out], overwrite)
     opened, config = open_capture(capture), replace(config, hand=load_hand(hand_model))
     show_overlap(opened)
-    save_and_show(run_reconstruction(opened, run, side, config, progress_bar("reconstructing")), out)
+    result = run_reconstruction(opened, run, side, config, progress_bar("reconstructing"))
+    labels = load_hand_2d(opened, choose_side(opened, side), config.leave_out).labels
+    save_and_show(result, out, placement_note(labels, result))

@@ -52,6 +52,8 @@ def show_labels(report: LabelReport) -> None:
 
 def save_and_show(result: Result, out: Path, note: str | None = None) -> None:
     """Write a result, and say what it holds and what is to be noted about it."""
+    from usthand.evaluation.evaluate import network_note
+
     out.parent.mkdir(parents=True, exist_ok=True)
     result.save(out)
     told = f"{out}: {int(result.valid.sum())} of {len(result.valid)} frames, {result.side} hand, {result.method}."
@@ -60,8 +62,9 @@ def save_and_show(result: Result, out: Path, note: str | None = None) -> None:
     if result.joint_model == "soft":
         told += " Joints are the hand model's; the detector's own are kept beside them."
     print(told)
-    if note is not None:
-        print(note)
+    for sentence in (network_note(result), note):
+        if sentence is not None:
+            print(sentence)
 
 
 def show_numbers(numbers: dict[str, object]) -> None:

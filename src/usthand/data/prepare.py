@@ -78,8 +78,7 @@ def load_hand_2d(capture: Capture, side: str, leave_out: str | None = None) -> C
 
 
 def consensus_labels(hand: CanonicalHand, fit: Result) -> Labels:
-    """The fitted hand, projected into every view, as labels; confidence falls with the fit's own uncertainty."""
-    fit = fit.as_detected()  # labels are of the detector's joints
+    """The hand of `fit_hand`, projected into every view, as labels; confidence falls with the fit's own uncertainty."""
     cameras = hand.rig.tensors(torch.float64)
     points = torch.from_numpy(fit.joints_world_m)
     cameras = Cameras(*(t.expand(len(points), *t.shape) for t in cameras))
@@ -107,10 +106,13 @@ def hold_out(labels: Labels, share: float, rng: np.random.Generator, block: int 
 
 
 def fit_hand(hand: CanonicalHand, fps: float) -> Result:
-    """The sequence fit of the labels."""
-    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps))
+    """The sequence fit of the labels, with the joints where the detector sees them (`Result.as_detected`).
+
+    Crops, gates and consensus labels are all of these: what a network learns from the labels is where to find them.
+    """
+    return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps)).as_detected()
 
 
 def rough_fit(hand: CanonicalHand, fps: float) -> Result:
-    """Enough to place crops."""
+    """Enough to place crops: a rigid hand, whose joints are then the detector's but for some millimetres."""
     return fit_labels(hand.rig, hand.labels, FitConfig(fps=fps, joint_model="rigid", rounds=ROUGH_ROUNDS))

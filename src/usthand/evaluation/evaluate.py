@@ -10,7 +10,7 @@ from usthand.common.progress import Progress, silent
 from usthand.evaluation import metrics
 from usthand.evaluation.left_out import evaluate_left_out_regions
 from usthand.evaluation.truth import load_truth
-from usthand.hand.result import Result, load_result
+from usthand.hand.result import BY_NETWORK, Result, load_result
 from usthand.labels.labels import hand_side, load_labels
 
 
@@ -26,7 +26,8 @@ def evaluate(
         side: The hand's name among several of one side: right, right-2 ...
 
     Returns:
-        Numbers by the names of `usthand.evaluation.metrics`; each name ends in its unit and alignment.
+        Numbers by the names of `usthand.evaluation.metrics`; each name ends in its unit and alignment. Besides, in
+        words: the method, the scale, and `network_alone` where the network alone places some frames.
 
     Raises:
         UsthandError: If there is no capture to leave a camera out of, the result has used that camera, or the capture
@@ -43,7 +44,11 @@ def evaluate(
             raise UsthandError(
                 "--leave-out needs the capture", "its labels are what is measured against", "add --capture CAPTURE"
             )
-        return {**metrics.steadiness(result, 1.0), "valid_fraction": float(result.valid.mean())}
+        return {
+            **metrics.steadiness(result, 1.0),
+            "valid_fraction": float(result.valid.mean()),
+            **_network_alone(result),
+        }
     numbers: dict[str, object] = {}
     hand = _hand_of(result, capture, side)
     if capture.labels_path(hand).is_file():
@@ -63,7 +68,22 @@ def evaluate(
         "valid_fraction": float(result.valid.mean()),
         "scale": result.unit_source,
         "method": result.method,
+        **_network_alone(result),
     }
+
+
+def network_note(result: Result) -> str | None:
+    """One sentence on the frames in which the detector missed the hand and the network alone places it, if any."""
+    count = int((result.source == BY_NETWORK).sum())
+    if not count:
+        return None
+    frames = f"{count} of the {int(result.valid.sum())} valid frames"
+    return f"In {frames} the network alone places the hand: the detector missed it."
+
+
+def _network_alone(result: Result) -> dict[str, object]:
+    note = network_note(result)
+    return {} if note is None else {"network_alone": note}
 
 
 def evaluate_folder(

@@ -19,6 +19,7 @@ from usthand.capture.rig import Rig
 from usthand.common.errors import UsthandError
 from usthand.common.progress import Progress, silent
 from usthand.fit.canonical import canonical_hand
+from usthand.fit.detector_joints import load_detector_joints
 from usthand.fit.evidence import PointTerm
 from usthand.fit.kinematics import articulation
 from usthand.fit.mesh import FittedMesh, fit_mesh, skinned
@@ -108,6 +109,8 @@ def fit_observations(
     views = source_views(rig, observations)
     joint_valid = valid_joints(rig, views)
     detector = None if config.joint_model == "rigid" else observations.detector
+    if config.joint_model == "soft" and detector is None:
+        detector = load_detector_joints("unknown")
     data = FitData(views, observations.sources, detector, _point_term(observations))
     with threadpool_limits(1, "blas"):  # thousands of small products: threads cost more than they bring
         fitted = Fitter(joints, config, data).run(progress)

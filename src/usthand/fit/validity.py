@@ -85,7 +85,7 @@ def placement_note(labels: Labels, result: Result) -> str | None:
 
     Args:
         labels: That the result was made from.
-        result: Of `fit_labels` or `triangulate`.
+        result: Of `fit_labels`, `triangulate` or `reconstruct`.
     """
     two_views = (labels.mask.sum(1) >= MIN_VIEWS).sum(1) >= MIN_JOINTS
     lost = int((two_views & ~result.valid).sum())

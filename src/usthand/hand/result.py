@@ -24,6 +24,8 @@ VERSION: Final = 3
 KIND: Final = "usthand result"
 MM_PER_M: Final = 1000.0
 _MIN_SHAPES = 10  # MANO's betas
+INTERPOLATED, BY_LABELS, BY_NETWORK = 0, 1, 2
+"""What places the hand in a frame (`Result.source`)."""
 JOINT_MODELS: Final = ("rigid", "soft", "free")
 # x -> -x: the mirror that turns a left hand into a right one.
 _MIRROR = np.array([-1.0, 1.0, 1.0])
@@ -39,15 +41,27 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "translation_m": ("T", 3),
     "frame": ("T",),
     "valid": ("T",),
+    "source": ("T",),
     "joint_valid": ("T", 21),
     "faces": ("any", 3),
     "detector_joints_world_m": ("T", "any", 3),
     "detector_joints_cov_m2": ("T", "any", 3, 3),
     "vertices_cov_m2": ("T", "any", 3, 3),
 }
-_DTYPES = {"frame": np.int64, "faces": np.int64, "valid": bool, "joint_valid": bool, "vertices_cov_m2": np.float32}
+_DTYPES = {
+    "frame": np.int64,
+    "faces": np.int64,
+    "valid": bool,
+    "joint_valid": bool,
+    "source": np.int8,
+    "vertices_cov_m2": np.float32,
+}
 _OPTIONAL = ("detector_joints_world_m", "detector_joints_cov_m2", "vertices_cov_m2")
-_MAY_LACK = {1: ("unit_m", *_OPTIONAL), 2: _OPTIONAL, VERSION: ()}  # fields, in files of each version
+_MAY_LACK = {
+    1: ("unit_m", "source", *_OPTIONAL),
+    2: ("source", *_OPTIONAL),
+    VERSION: (),
+}  # fields, in files of each version
 # A symmetric matrix is kept in files by its upper triangle, row by row; these are the places of its nine entries there.
 _UPPER, _PLACES = np.triu_indices(3), np.array([[0, 1, 2], [1, 3, 4], [2, 4, 5]])
 _AGAIN = "make it again with: usthand fit or usthand reconstruct"
@@ -115,7 +129,7 @@ class Result:
     )
     """Where this footage's detector places its joints, which may lie some millimetres off the hand model's; OpenPose
     order, world frame, metres. (T, 0, 3) where that is not known."""
-    detector_joints_cov_m2: Float[np.ndarray, "T detector_joints 3 3"] = field(
+    detector_joints_cov_m2: Float[np.ndarray, "T detector_covariances 3 3"] = field(
         default_factory=lambda: np.zeros((0, 0, 3, 3))
     )
     """Covariance of each of these, world frame, square metres, symmetric."""
@@ -124,10 +138,15 @@ class Result:
     )
     """Covariance of each vertex, world frame, square metres, symmetric, single precision. (T, 0, 3, 3) where the method
     gives none."""
+    source: Int[np.ndarray, "T"] = field(default_factory=lambda: np.zeros(0, np.int8))
+    """What places the hand in each frame: the labels of two views or more (1, also what an empty array means for all
+    valid frames); the network alone, where the detector missed the hand (2); or nothing, in frames not valid (0)."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
         time = len(self.joints_world_m)
+        if not len(self.source):
+            object.__setattr__(self, "source", np.full(time, BY_LABELS))
         for name, wanted in _SHAPES.items():
             array = np.asarray(getattr(self, name), dtype=_DTYPES.get(name, np.float64))
             if name in _OPTIONAL and array.shape[1:2] == (0,):  # also when only the other fields are cut to some frames
@@ -138,6 +157,7 @@ class Result:
             if array.dtype.kind == "f" and not np.isfinite(array).all():
                 raise ValueError(f"{name} holds {int((~np.isfinite(array)).sum())} numbers that are not finite")
             object.__setattr__(self, name, array)
+        object.__setattr__(self, "source", np.where(self.valid, self.source, np.int8(INTERPOLATED)))
         self._check_counts()
         if self.side not in SIDES:
             raise ValueError(f"side is {self.side!r}, expected 'left' or 'right'")
@@ -154,7 +174,7 @@ class Result:
         object.__setattr__(self, "cameras", tuple(str(name) for name in self.cameras))
 
     def _check_counts(self) -> None:
-        """Raise `ValueError` where an axis that may have several lengths has none of them."""
+        """Raise `ValueError` where an axis or a code that may have several values has none of them."""
         if len(self.shape) < _MIN_SHAPES:
             raise ValueError(f"shape has {len(self.shape)} coefficients, expected {_MIN_SHAPES} or more")
         full = dict.fromkeys(_OPTIONAL, len(JOINTS)) | {"vertices_cov_m2": self.vertices_world_m.shape[1]}
@@ -162,6 +182,8 @@ class Result:
             count = getattr(self, name).shape[1]
             if count not in (0, full[name]):
                 raise ValueError(f"{name} has {count} points, expected {full[name]} or none")
+        if not np.isin(self.source, (INTERPOLATED, BY_LABELS, BY_NETWORK)).all():
+            raise ValueError("source holds other numbers than 0, 1 and 2")
 
     def __repr__(self) -> str:
         frames = f"{int(self.valid.sum())} of {len(self)} frames"

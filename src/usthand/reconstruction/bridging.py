@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from usthand.data.footage import expected_std_m
-from usthand.hand.result import Result
-from usthand.reconstruction.inference import BY_LABELS, BY_NETWORK, INTERPOLATED, Estimates
+from usthand.hand.result import BY_LABELS, BY_NETWORK, INTERPOLATED, Result
+from usthand.reconstruction.inference import Estimates
 
 MOST_STD_M = 0.06
 """Standard deviation of the fit, per axis, up to which a crop is cut: the hand then still lies in it."""

@@ -62,7 +62,11 @@ def fit_networks_and_labels(
         detector=labelled.detector,
     )
     result = fit_observations(hand.rig, everything, FitConfig(fps=fps), hand=model)
-    valid = networks[0].estimates.valid
+    first = networks[0].estimates
     return replace(
-        result, method="usthand", valid=valid & result.valid, joint_valid=result.joint_valid & valid[:, None]
+        result,
+        method="usthand",
+        valid=first.valid & result.valid,
+        joint_valid=result.joint_valid & first.valid[:, None],
+        source=first.source,
     )

@@ -15,13 +15,13 @@ from usthand.data.crops import CropConfig
 from usthand.data.footage import Footage
 from usthand.fit.observations import Observations
 from usthand.geometry.affine import affine_apply, affine_inverse
+from usthand.hand.result import BY_LABELS, INTERPOLATED
 from usthand.network.model import Inputs, Prediction, UstHand
 from usthand.network.prior import Rule, prior_rule, prior_samples
 
 CHUNK = 12  # frames that go through the network at once
 HALF_CONFIDENCE_CROP = 0.05  # crop coordinates: samples that spread this far are worth a confidence of one half
 PULL = 0.2  # part of an error of the expected place that the estimates follow (docs/development/bridging.md)
-INTERPOLATED, BY_LABELS, BY_NETWORK = 0, 1, 2  # what places the hand in a frame
 STD_FLOOR_CROP = 0.006  # crop coordinates: a third of a pixel in a 96 px crop; nothing is localised better
 
 

@@ -42,6 +42,7 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
         frame=np.arange(len(valid)),
         valid=valid,
         joint_valid=seen,
+        source=estimates.source,
         unit_source=rig.unit_source,
         metric=rig.metric,
         method="usthand network",
@@ -66,7 +67,8 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
     posed = pose_hand(hand, axes, parameters)
     pose = torch.cat((axis_angle_from_rotation(parameters.root), angles_to_pose(parameters.angles, axes)), -1).numpy()
     fitted_mesh = FittedMesh(pose, estimates.shape, estimates.translation_m, posed.vertices.numpy())
-    return replace(network, **fitted_mesh._asdict(), faces=hand.faces.numpy())
+    no_cov_m2 = network.vertices_cov_m2[:, :0]  # nothing says how certain the head is
+    return replace(network, **fitted_mesh._asdict(), vertices_cov_m2=no_cov_m2, faces=hand.faces.numpy())
 
 
 def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:

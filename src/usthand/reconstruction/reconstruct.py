@@ -1,8 +1,9 @@
 """From a trained network to hands with uncertainty.
 
-A network gives 2D distributions: per view and joint a mean and a 2x2 covariance from the flow's samples
-(`usthand.reconstruction.inference`). They go into the same sequence fit that `usthand fit` runs on labels alone, with
-one shape, joint limits and smooth motion (`usthand.reconstruction.fusion`).
+A network gives 2D distributions: per view and joint a mean and a 2x2 covariance, the flow's
+(`usthand.reconstruction.inference`). Each network and the detector are sources of the same sequence fit that `usthand
+fit` runs on labels alone (`usthand.reconstruction.fusion`). Its joints are the hand model's; those that the detector
+sees are beside them, and the network's own results have the joints that the network predicts.
 """
 
 from __future__ import annotations
@@ -88,7 +89,8 @@ def reconstruct(
         progress: Counts frames, over all networks.
 
     Returns:
-        T frames of joints (T, 21, 3) with covariances, and a mesh, in the world frame.
+        T frames of joints (T, 21, 3) with covariances, and a mesh, in the world frame. `Result.source` says in which
+        frames the detector missed the hand and the network alone places it.
 
     Raises:
         UsthandError: If there is no such device, no network in `run`, no such hand, or the labels place no frame.

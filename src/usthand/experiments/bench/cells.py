@@ -214,7 +214,9 @@ def _measure(capture: Capture, results: dict[str, Result]) -> dict[str, metrics.
 def _measure_uncertainty(capture: Capture, results: dict[str, Result]) -> dict[str, metrics.Numbers]:
     """What shows whether the covariances are right, over the same frames."""
     truth, frames = require_truth(capture.path, SIDE), reference_frames(capture)
-    measured = {name: evaluate_uncertainty(result, truth, frames) for name, result in results.items()}
+    measured = {
+        name: evaluate_uncertainty(result, truth, frames, result.vertices_cov_m2) for name, result in results.items()
+    }
     return {name: numbers | {"valid_fraction": 1.0} for name, numbers in measured.items()}
 
 
