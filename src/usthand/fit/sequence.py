@@ -142,7 +142,7 @@ class Fitter:
         self.prior = fit_prior(hand, config, data.detector)
         self.deviation = deviation_prior(hand, config, data.detector)
         self.detected = np.array([source.detected and data.detector is not None for source in data.sources])
-        self.noise = {bool(kind): self._structure(bool(kind)) for kind in self.detected}
+        self.noise = {kind: self._structure(kind) for kind in sorted(set(self.detected.tolist()))}
 
     def run(self, progress: Progress = silent) -> Fitted:
         """The best state found, with its covariance."""
@@ -193,7 +193,7 @@ class Fitter:
         """
         config = replace(self.config.reweighting, dof=max(self.config.reweighting.dof, least_dof))
         squared, freedom = np.zeros(self.stated.shape), np.ones(self.stated.shape)
-        for detected in np.unique(self.detected):
+        for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
             if posterior is None:
                 squared[:, views] = self._squared_errors(self._seen(detected, state))[:, views]
@@ -261,9 +261,9 @@ class Fitter:
     def energy(self, state: HandState) -> Energy:
         """The cost with the present weights."""
         terms: list[LabelTerm | PointTerm] = [] if self.data.points is None else [self.data.points]
-        for detected in np.unique(self.detected):
+        for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
-            terms.append(self._labels(views, self._marginal_weight(views, bool(detected), state), share=True))
+            terms.append(self._labels(views, self._marginal_weight(views, detected, state), share=True))
         return Energy(self.hand, self.prior, terms)
 
     def _marginal_weight(
@@ -296,7 +296,7 @@ class Fitter:
         found = inverse_blocks(system)
         if not lasting:
             return found
-        posed = {bool(kind): (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.detected}
+        posed = {kind: (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.noise}
         return found + lasting_covariance(
             energy, system, posed, {kind: noise.lasting for kind, noise in self.noise.items()}
         )

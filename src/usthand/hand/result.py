@@ -322,6 +322,7 @@ def load_result(path: str | Path) -> Result:
             kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
         if version < 3 and kept["joint_model"] == "soft":
             kept |= {"joint_model": "free", "detector_joints_world_m": kept["joints_world_m"]}
+            kept["detector_joints_cov_m2"] = kept["joints_cov_m2"]
         if "vertices_cov_m2" in kept:
             kept["vertices_cov_m2"] = _whole_matrices(kept["vertices_cov_m2"])
         return Result(**kept)
