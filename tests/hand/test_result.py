@@ -39,6 +39,7 @@ def make_result(rng: np.random.Generator, time: int = 7, vertices: int = 778) ->
         cameras=("cam_0", "cam_1"),
         faces=rng.integers(0, max(vertices, 1), size=(5 if vertices else 0, 3)),
         detector_joints_world_m=rng.normal(size=(time, 21, 3)) * 0.1,
+        detector_joints_cov_m2=covariances(rng, time, 21, 0.003),
         vertices_cov_m2=covariances(rng, time, vertices, 0.004).astype(np.float32),
     )
 
@@ -263,5 +264,7 @@ def test_the_soft_joints_of_an_old_file_are_the_detectors(result, tmp_path, vers
     np.testing.assert_array_equal(found.joints_world_m, result.joints_world_m)
     assert found.joint_model == ("rigid" if kind == "rigid" else "free") and not found.has_vertices_cov
     np.testing.assert_array_equal(found.detector_joints_world_m, result.joints_world_m if kind == "soft" else empty)
+    covariance = result.joints_cov_m2 if kind == "soft" else np.zeros((7, 0, 3, 3))
+    np.testing.assert_array_equal(found.detector_joints_cov_m2, covariance)
     again = load_result(found.save(tmp_path / "again.npz"))
     assert_same(again, found, atol=1e-7)

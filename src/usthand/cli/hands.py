@@ -25,6 +25,7 @@ def fit(
     smooth: bool = False,
     joints: Literal["auto", "rigid", "soft"] = "auto",
     hand: str = "embedded",
+    same_person: tuple[Path, ...] = (),
     overwrite: bool = False,
 ) -> None:
     """Hands from the labels alone, without training: robust triangulation and a fit of the whole sequence.
@@ -39,14 +40,18 @@ def fit(
         joints: What the labels are of: the hand model's own joints (rigid), or the places on its bones where the
             detector sees them, millimetres off (soft); auto goes by what is known of the detector.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
+        same_person: Results of the same person's other hand, or of other captures: what they know of the hand's shape
+            is used.
         overwrite: Write over a result that is there.
     """
     from usthand.capture.capture import open_capture
     from usthand.data.prepare import choose_side, without_camera
     from usthand.fit.fit import fit_labels, triangulate
+    from usthand.fit.person import person_of
     from usthand.fit.sequence import FitConfig
     from usthand.fit.validity import placement_note
     from usthand.hand.io import load_hand
+    from usthand.hand.result import load_result
     from usthand.labels.labels import load_labels
 
     if smooth and not raw:
@@ -63,7 +68,8 @@ def fit(
     if raw:
         result = triangulate(rig, labels, model, opened.fps if smooth else None)
     else:
-        config = FitConfig(fps=opened.fps, joint_model=joints)
+        person = person_of([load_result(path) for path in same_person]) if same_person else None
+        config = FitConfig(fps=opened.fps, joint_model=joints, person=person)
         result = fit_labels(rig, labels, config, model, progress_bar("fitting"))
     save_and_show(result, out, placement_note(labels, result))
 

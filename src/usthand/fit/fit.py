@@ -117,7 +117,9 @@ def fit_observations(
     mesh = skinned(hand, joints, fitted.state)
     result = _result(rig, hand, mesh, fitted.joints_world_m, fitted.covariance_m2, joint_valid)
     vertices_cov_m2 = vertex_covariance(hand, joints, fitted.state, fitted.posterior)
-    result = replace(result, method="fit", joint_model="rigid", vertices_cov_m2=vertices_cov_m2)
+    shape_cov = fitted.posterior.corner[: joints.n_shape, : joints.n_shape]
+    known = {"vertices_cov_m2": vertices_cov_m2, "shape_cov": 0.5 * (shape_cov + shape_cov.T)}
+    result = replace(result, method="fit", joint_model="rigid", **known)
     if detector is None:
         return result
     detected = {"detector_joints_world_m": fitted.detected_m, "detector_joints_cov_m2": fitted.detected_cov_m2}

@@ -20,6 +20,7 @@ from usthand.fit.lasting_errors import lasting_covariance
 from usthand.fit.noise_structure import MOST, MOST_OF_VIEWS, NoiseStructure, estimate_structure
 from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
+from usthand.fit.person import Person
 from usthand.fit.reweighting import ReweightingConfig, label_weights
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
@@ -81,7 +82,8 @@ class FitConfig:
     coupling_std_rad: float = 0.25
     """Spread of the last joint's flexion about `DIP_PER_PIP` of the middle one's."""
     limit_rad: float = 0.03
-    shape_std: float = 1.0
+    person: Person | None = None
+    """What other results know of this person's shape (`usthand.fit.person.person_of`); the population's if None."""
     rounds: int = 8
     """Rounds of reweighting, each with `steps` Levenberg-Marquardt steps."""
     steps: int = 3
@@ -142,7 +144,7 @@ class Fitter:
         self.prior = fit_prior(hand, config, data.detector)
         self.deviation = deviation_prior(hand, config, data.detector)
         self.detected = np.array([source.detected and data.detector is not None for source in data.sources])
-        self.noise = {bool(kind): self._structure(bool(kind)) for kind in self.detected}
+        self.noise = {kind: self._structure(kind) for kind in sorted(set(self.detected.tolist()))}
 
     def run(self, progress: Progress = silent) -> Fitted:
         """The best state found, with its covariance."""
@@ -193,7 +195,7 @@ class Fitter:
         """
         config = replace(self.config.reweighting, dof=max(self.config.reweighting.dof, least_dof))
         squared, freedom = np.zeros(self.stated.shape), np.ones(self.stated.shape)
-        for detected in {bool(kind) for kind in self.detected}:
+        for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
             if posterior is None:
                 squared[:, views] = self._squared_errors(self._seen(detected, state))[:, views]
@@ -261,9 +263,9 @@ class Fitter:
     def energy(self, state: HandState) -> Energy:
         """The cost with the present weights."""
         terms: list[LabelTerm | PointTerm] = [] if self.data.points is None else [self.data.points]
-        for detected in {bool(kind) for kind in self.detected}:
+        for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
-            terms.append(self._labels(views, self._marginal_weight(views, bool(detected), state), share=True))
+            terms.append(self._labels(views, self._marginal_weight(views, detected, state), share=True))
         return Energy(self.hand, self.prior, terms)
 
     def _marginal_weight(
@@ -296,7 +298,7 @@ class Fitter:
         found = inverse_blocks(system)
         if not lasting:
             return found
-        posed = {bool(kind): (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.detected}
+        posed = {kind: (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.noise}
         return found + lasting_covariance(
             energy, system, posed, {kind: noise.lasting for kind, noise in self.noise.items()}
         )
@@ -356,7 +358,7 @@ def motion_prior(hand: Articulation, config: FitConfig, timeless: bool = False) 
         mean,
         np.array(rows),
         config.limit_rad,
-        np.zeros(hand.n_shape),
-        np.eye(hand.n_shape) / config.shape_std**2,
+        np.zeros(hand.n_shape) if config.person is None else config.person.mean,
+        np.eye(hand.n_shape) if config.person is None else config.person.precision,
         np.zeros((N_JOINTS, 3)),
     )

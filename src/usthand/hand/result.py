@@ -47,6 +47,7 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "detector_joints_world_m": ("T", "any", 3),
     "detector_joints_cov_m2": ("T", "any", 3, 3),
     "vertices_cov_m2": ("T", "any", 3, 3),
+    "shape_cov": ("any", "any"),
 }
 _DTYPES = {
     "frame": np.int64,
@@ -58,8 +59,8 @@ _DTYPES = {
 }
 _OPTIONAL = ("detector_joints_world_m", "detector_joints_cov_m2", "vertices_cov_m2")
 _MAY_LACK = {
-    1: ("unit_m", "source", *_OPTIONAL),
-    2: ("source", *_OPTIONAL),
+    1: ("unit_m", "source", "shape_cov", *_OPTIONAL),
+    2: ("source", "shape_cov", *_OPTIONAL),
     VERSION: (),
 }  # fields, in files of each version
 # A symmetric matrix is kept in files by its upper triangle, row by row; these are the places of its nine entries there.
@@ -141,6 +142,8 @@ class Result:
     source: Int[np.ndarray, "T"] = field(default_factory=lambda: np.zeros(0, np.int8))
     """What places the hand in each frame: the labels of two views or more (1, also what an empty array means for all
     valid frames); the network alone, where the detector missed the hand (2); or nothing, in frames not valid (0)."""
+    shape_cov: Float[np.ndarray, "S S"] = field(default_factory=lambda: np.zeros((0, 0)))
+    """Covariance of `shape`; (0, 0) where the method gives none."""
     version: int = VERSION
 
     def __post_init__(self) -> None:
@@ -177,6 +180,8 @@ class Result:
         """Raise `ValueError` where an axis or a code that may have several values has none of them."""
         if len(self.shape) < _MIN_SHAPES:
             raise ValueError(f"shape has {len(self.shape)} coefficients, expected {_MIN_SHAPES} or more")
+        if self.shape_cov.shape not in ((0, 0), (len(self.shape),) * 2):
+            raise ValueError(f"shape_cov has shape {self.shape_cov.shape}, expected {(len(self.shape),) * 2} or (0, 0)")
         full = dict.fromkeys(_OPTIONAL, len(JOINTS)) | {"vertices_cov_m2": self.vertices_world_m.shape[1]}
         for name in _OPTIONAL:
             count = getattr(self, name).shape[1]
@@ -344,6 +349,7 @@ def load_result(path: str | Path) -> Result:
             kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
         if version < 3 and kept["joint_model"] == "soft":
             kept |= {"joint_model": "free", "detector_joints_world_m": kept["joints_world_m"]}
+            kept["detector_joints_cov_m2"] = kept["joints_cov_m2"]
         if "vertices_cov_m2" in kept:
             kept["vertices_cov_m2"] = _whole_matrices(kept["vertices_cov_m2"])
         return Result(**kept)
