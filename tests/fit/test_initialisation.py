@@ -47,8 +47,8 @@ def test_exact_bones_give_a_hand_of_their_length(hand):
 @pytest.mark.parametrize("depth, most, ignored_least", [(1.0, 0.005, 0.01), (10.0, 0.1, 0.15)])
 def test_noise_does_not_make_the_hand_larger_if_it_is_known(hand, moving, depth, most, ignored_least):
     """Errors of 3 mm, which are small beside a bone, leave the bones of a mean hand unbiased: the correction is of
-    second order, what remains of fourth, (4 mm / 25 mm)^4 or 0.1 %; 0.5 % is allowed. Along a view, ten times that is as
-    long as a bone and no correction is exact, but the hand stays within the 10 % by which hands differ. Taken for
+    second order, what remains of fourth, (4 mm / 25 mm)^4 or 0.1 %; 0.5 % is allowed. Along a view, ten times that is
+    as long as a bone and no correction is exact, but the hand stays within the 10 % by which hands differ. Taken for
     exact, the same points make a larger hand."""
     std = 0.003 * np.array([1, 1, depth])
     points = moving + std * np.random.default_rng(2).normal(size=moving.shape)

@@ -76,7 +76,7 @@ def test_derivatives_of_the_joints_equal_finite_differences(hand, kind):
 
 
 def test_covariance_of_joints_is_that_of_linear_functions(hand):
-    """Of frame and shared unknowns together, dense; a posterior that also has offsets, of the model's joints without."""
+    """Of all unknowns together, dense. The model's joints take the part of a posterior that is not of offsets."""
     rng, state = np.random.default_rng(3), random_state(hand, np.random.default_rng(3), 2)
     total = hand.size + hand.n_shape + N_OFFSETS
     root = rng.normal(size=(total, total))

@@ -78,7 +78,9 @@ def three_cameras() -> VergedScene:
     rig = Rig((left, replace(left, name="double"), right))
     uv, inside = project(rig, scene.joints_world_m)
     return VergedScene(
-        rig, Labels(uv.astype(np.float32), inside.astype(np.float32), rig.names, "right", "exact"), scene.joints_world_m
+        rig,
+        Labels(uv.astype(np.float32), inside.astype(np.float32), rig.names, "right", "synthetic-exact"),
+        scene.joints_world_m,
     )
 
 

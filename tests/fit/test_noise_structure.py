@@ -73,7 +73,7 @@ def test_time_and_view_are_learned_apart(scene):
 
 
 def test_half_of_the_usual_correlation_is_half_of_the_structure(scene):
-    """0.25 from frame to frame and 0.15 in a finger, where 0.5 and 0.3 are usual; as certain as above, a fifth of it."""
+    """0.25 from frame to frame and 0.15 in a finger, where 0.5 and 0.3 are usual; as certain as above."""
     error = made_errors(np.random.default_rng(3), scene.labels.uv_px.shape, 0.25, 0.0, 0.15)
     found = estimate_structure(views_of(scene, error))
     wanted = NoiseStructure(*(0.5 * value for value in (MOST.memory_s, MOST.hand, MOST.finger, MOST.lasting)))

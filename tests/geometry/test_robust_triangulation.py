@@ -1,4 +1,4 @@
-"""Gaps in tracks of points. (The triangulation itself is tested where the fit starts from it: tests/fit/test_fit.py.)"""
+"""Gaps in tracks of points. The triangulation itself is tested with the fit that starts from it."""
 
 from __future__ import annotations
 

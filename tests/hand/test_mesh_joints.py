@@ -1,4 +1,4 @@
-"""The mesh's own joints: those of a rigid result, of either side and in any unit; the model's where joints are soft."""
+"""The mesh's own joints: those of a rigid or soft result, of either side and in any unit."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
 from usthand.hand.mesh_joints import mesh_joints
+from usthand.hand.proportions import with_proportions
 
 RIGID, SOFT = (FitConfig(rounds=4, joint_model=kind) for kind in ("rigid", "soft"))
 
@@ -43,31 +44,32 @@ def test_in_the_unit_of_the_rig(scene):
         assert not one.metric and np.allclose(mesh_joints(one), one.joints_world_m, rtol=0, atol=3e-6)
 
 
-def test_of_soft_joints_they_are_the_models(scene):
-    """Two joints that a detector sees 6 mm aside, in all views: the result's are there, the mesh's are not."""
+def test_of_soft_joints_they_are_the_joints_too_and_the_detectors_lie_beside_them(scene):
+    """Two joints that a detector sees 6 mm aside, in all views: what it sees is there, and stated by itself."""
     seen = scene.joints.copy()
     seen[:, [0, 5]] += [0.006, 0, 0]
     uv = project(scene.rig.tensors(torch.float64), torch.from_numpy(seen))[0].numpy()
-    result = fit_labels(scene.rig, labels_of(scene.rig, uv), SOFT)
-    ours, model = (
-        error_mm(result.joints_world_m, scene.joints)[:, [0, 5]],
-        error_mm(mesh_joints(result), scene.joints)[:, [0, 5]],
+    labels = replace(labels_of(scene.rig, uv), detector="of my own")
+    result = fit_labels(scene.rig, labels, SOFT)
+    assert result.joint_model == "soft" and error_mm(mesh_joints(result), result.joints_world_m).max() < 1e-6
+    detector, model = (
+        error_mm(joints, seen)[:, [0, 5]].mean() for joints in (result.detector_joints_world_m, result.joints_world_m)
     )
-    assert ours.mean() > 4 and model.mean() < 0.75 * ours.mean()
+    assert detector < 0.75 * model
     numbers = evaluate_mesh_joints(result, Truth.of_joints(scene.joints, np.ones((12, 4, 21), bool)))
     assert numbers["mesh_mpjpe_mm"] == pytest.approx(error_mm(mesh_joints(result), scene.joints).mean())
 
 
 def test_of_a_hand_with_more_proportions_than_the_embedded_one(scene):
     """A column that makes the hand longer by a tenth at 1: the joints are a tenth farther from its origin."""
-    hand = load_hand(dtype=torch.float64)
+    hand = with_proportions(load_hand(dtype=torch.float64))
     longer = replace(
         hand,
         shapedirs=torch.cat((hand.shapedirs, 0.1 * hand.v_template[..., None]), -1),
         joints_shapedirs=torch.cat((hand.joints_shapedirs, 0.1 * hand.joints_template[..., None]), -1),
     )
     rest, time = torch.eye(3, dtype=torch.float64).expand(1, 16, 3, 3), len(scene.joints)
-    shape = torch.cat((torch.zeros(10), torch.ones(1))).double()
+    shape = torch.cat((torch.zeros(40), torch.ones(1))).double()
     posed = longer.with_shape(shape).with_pose(rest)
     made = fit_labels(scene.rig, scene.labels, RIGID)
     result = replace(
@@ -76,9 +78,9 @@ def test_of_a_hand_with_more_proportions_than_the_embedded_one(scene):
         shape=shape.numpy(),
         vertices_world_m=np.repeat(posed.vertices.numpy(), time, 0),
     )
-    expected = 1.1 * hand.with_shape(torch.zeros(10).double()).with_pose(rest).joints.numpy()
+    expected = 1.1 * hand.with_shape(torch.zeros(40).double()).with_pose(rest).joints.numpy()
     np.testing.assert_allclose(mesh_joints(result, longer), np.repeat(expected, time, 0), atol=1e-9)
-    with pytest.raises(UsthandError, match="11 shape coefficients, the hand model 10"):
+    with pytest.raises(UsthandError, match="41 shape coefficients, the hand model 40"):
         mesh_joints(result)
 
 

@@ -1,4 +1,4 @@
-"""Proportions: each coefficient does what its name says, alone, alike on both hands, and every part of us knows them."""
+"""Proportions: each coefficient does what its name says, alone and alike on both hands."""
 
 from __future__ import annotations
 

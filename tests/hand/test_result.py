@@ -101,25 +101,28 @@ def test_wrong_shapes_sides_and_frames_are_refused(result):
     with pytest.raises(ValueError, match="9 coefficients, expected 10 or more"):
         replace(result, shape=result.shape[:9])
     with pytest.raises(ValueError, match="detector_joints_world_m has 20 points, expected 21 or none"):
-        replace(result, detector_joints_world_m=result.joints_world_m[:, :20])
+        few = {"detector_joints_world_m": result.joints_world_m[:, :20]}
+        replace(result, **few, detector_joints_cov_m2=result.joints_cov_m2[:, :20])
     with pytest.raises(ValueError, match="vertices_cov_m2 has 777 points, expected 778 or none"):
         replace(result, vertices_cov_m2=result.vertices_cov_m2[:, :777])
 
 
 def test_what_a_method_may_leave_out_is_empty(result, tmp_path):
     without = {f.name: getattr(result, f.name) for f in fields(Result)}
-    del without["detector_joints_world_m"], without["vertices_cov_m2"]
+    del without["detector_joints_world_m"], without["detector_joints_cov_m2"], without["vertices_cov_m2"]
     bare = Result(**without)
     assert result.has_vertices_cov and not bare.has_vertices_cov
     for one in (bare, bare.mirrored(), bare.keep(1.0), load_result(bare.save(tmp_path / "r.npz"))):
-        assert one.detector_joints_world_m.shape == (7, 0, 3) and one.vertices_cov_m2.shape == (7, 0, 3, 3)
+        assert one.detector_joints_world_m.shape == (7, 0, 3)
+        assert one.detector_joints_cov_m2.shape == one.vertices_cov_m2.shape == (7, 0, 3, 3)
         assert one.vertices_std_mm.shape == (7, 0) and one.std_mm.shape == (7, 21)
     names = ("joints_world_m", "joints_cov_m2", "vertices_world_m", "pose", "translation_m")
     cut = {name: getattr(bare, name)[:3] for name in (*names, "frame", "valid", "joint_valid", "source")}
     with unchecked():  # what is empty needs no cutting
         assert replace(bare, **cut).vertices_cov_m2.shape == (3, 0, 3, 3)
+    detected = {name: getattr(result, name)[:3] for name in ("detector_joints_world_m", "detector_joints_cov_m2")}
     with unchecked(), pytest.raises(ValueError, match=r"vertices_cov_m2 has shape \(7, 778, 3, 3\)"):
-        replace(result, **cut, detector_joints_world_m=result.detector_joints_world_m[:3])
+        replace(result, **cut, **detected)
 
 
 def test_the_std_of_a_vertex_is_along_its_worst_direction(result):
@@ -235,7 +238,7 @@ def as_version(result: Result, path: Path, version: int, **changes) -> Path:
     """A file as that version of the program wrote it."""
     with np.load(result.save(path)) as file:
         arrays = {name: file[name] for name in file.files} | {"version": np.array(version)}
-    del arrays["detector_joints_world_m"], arrays["vertices_cov_m2"]
+    del arrays["detector_joints_world_m"], arrays["detector_joints_cov_m2"], arrays["vertices_cov_m2"]
     if version == 1:
         arrays |= {"scale": arrays.pop("unit_source"), "joints": arrays.pop("joint_model")}
     np.savez(path, **arrays | changes)
