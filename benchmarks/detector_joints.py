@@ -46,6 +46,7 @@ from usthand.fit.kinematics import BONE_TURN, articulation
 from usthand.geometry.cameras import undistort
 from usthand.geometry.triangulation import triangulate_xy
 from usthand.hand.io import load_hand
+from usthand.hand.proportions import with_proportions
 from usthand.hand.skeleton import JOINTS
 from usthand.labels.detectors.mediapipe import MediaPipe
 from usthand.labels.labels import hand_size_px
@@ -158,7 +159,7 @@ def clip_residuals(folder: Path, first: int, last: int, rounds: int = 3) -> dict
     """
     capture, out = usthand.open_capture(folder), {}
     for side, labels in _clip_labels(capture, first, last):
-        hand = load_hand(side=side, dtype=torch.float64)
+        hand = with_proportions(load_hand(side=side, dtype=torch.float64))
         for name, mean in (("without", np.zeros((21, 3))), ("with", load_detector_joints("mediapipe").mean_m)):
             left, shape = _left_over(capture, labels, hand, mean, rounds if mean.any() else 1)
             constant = np.nanmedian(left, axis=0)

@@ -268,6 +268,9 @@ def test_a_cell_may_measure_uncertainty(small, tmp_path):
     found, known = (run_cell(one, tmp_path, tmp_path / "results")["raw"] for one in (cell, errors))
     assert set(cells.COVARIANCE_KEYS) <= set(found) <= {*cells.UNCERTAINTY_KEYS, "frames"}
     assert found["coverage90"] == known["coverage90"] and found["frames"] == known["frames"]
+    assert not set(cells.VERTEX_KEYS) & set(found), "plain triangulation says nothing of the surface"
+    fit = run_cell(replace(cell, method="fit"), tmp_path, tmp_path / "results")["fit"]
+    assert set(cells.VERTEX_KEYS) <= set(fit) and 0 < fit["vertex_coverage50"] <= fit["vertex_coverage90"] <= 1
     assert cells.is_whole(cell, tmp_path / "results")
     table = make_table("reliability")
     data = as_json(table, tmp_path / "results")

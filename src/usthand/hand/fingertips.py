@@ -35,8 +35,9 @@ def cap_centres(hand: HandModel | ShapedHand, vertices: Float[np.ndarray, "*b N 
     Examples:
         >>> import torch, usthand
         >>> from usthand.hand.fingertips import cap_centres
+        >>> from usthand.hand.mesh_joints import hand_of
         >>> result = usthand.load_result("fit.npz")
-        >>> hand = usthand.load_hand(side=result.side).with_shape(torch.from_numpy(result.shape).float())
+        >>> hand = hand_of(result).with_shape(torch.from_numpy(result.shape))
         >>> cap_centres(hand, result.vertices_world_m).shape  # (T, 5, 3), metres, world
     """
     weights = cap_weights(hand)
