@@ -204,7 +204,6 @@ def test_covariance_covers_gaussian_errors():
             n + distance.size,
         )
     # Joints and frames of a capture are correlated: about 60 independent ones in 3 x 24 x 21; 3 standard deviations.
-    print("COV", inside50 / n, inside90 / n)
     assert abs(inside50 / n - 0.5) < 3 * np.sqrt(0.25 / 60)
     assert abs(inside90 / n - 0.9) < 3 * np.sqrt(0.09 / 60)
 

@@ -64,9 +64,9 @@ def learned_scale(scene: Scene, views: int, seed: int) -> float:
 @pytest.mark.parametrize("views", [2, 4])
 def test_the_learned_noise_scale_is_right_however_few_views(views, monkeypatch):
     """The fit follows its labels: residuals are smaller than errors, the more the fewer views. With leverages it
-    learns the errors. Of N labels' axes, of which the fit leaves a part f, the scale is known to 1 / sqrt(2 f N): two views of
-    60 frames and f of a third leave 1.8 %; three times that is allowed. Without leverages the scale is that of the
-    residuals: too small by more than that with two views, and by less with four."""
+    learns the errors. Of N labels' axes, of which the fit leaves a part f, the scale is known to 1 / sqrt(2 f N): two
+    views of 60 frames and f of a third leave 1.8 %; three times that is allowed. Without leverages the scale is that of
+    the residuals: too small by more than that with two views, and by less with four."""
     scene = make_scene(n_frames=60)
     scale = np.mean([learned_scale(scene, views, seed) for seed in range(2)])
     assert abs(scale - 1) < 3 * 0.018

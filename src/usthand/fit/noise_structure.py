@@ -44,7 +44,7 @@ class NoiseStructure:
 MOST = NoiseStructure(memory_s=0.1, hand=0.35, finger=0.25, lasting=0.6)
 """What detectors show (docs/development/label-noise.md)."""
 MOST_OF_VIEWS = NoiseStructure(memory_s=0.1, hand=0.1, finger=0.45, lasting=0.05)
-"""Less what all views err in alike, where that has a model of its own (docs/development/detector-joints.md)."""
+"""The same, less what all views err in alike where that has a model of its own: docs/development/detector-joints.md."""
 
 
 def estimate_structure(views: UndistortedViews, most: NoiseStructure = MOST) -> NoiseStructure:
