@@ -194,7 +194,7 @@ class Fitter:
         """
         config = replace(self.config.reweighting, dof=max(self.config.reweighting.dof, least_dof))
         squared, freedom = np.zeros(self.stated.shape), np.ones(self.stated.shape)
-        for detected in {bool(kind) for kind in self.detected}:
+        for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
             seen_m, covariance = self._seen_by(detected, state, posterior)
             squared[:, views] = self._squared_errors(seen_m)[:, views]
@@ -260,7 +260,7 @@ class Fitter:
     def energy(self, state: HandState) -> Energy:
         """The cost with the present weights."""
         terms: list[LabelTerm | PointTerm] = [] if self.data.points is None else [self.data.points]
-        for detected in {bool(kind) for kind in self.detected}:
+        for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
             terms.append(self._labels(views, self._marginal_weight(views, bool(detected), state), share=True))
         return Energy(self.hand, self.prior, terms)

@@ -129,7 +129,7 @@ class Result:
     )
     """Where this footage's detector places its joints, which may lie some millimetres off the hand model's; OpenPose
     order, world frame, metres. (T, 0, 3) where that is not known."""
-    detector_joints_cov_m2: Float[np.ndarray, "T detector_covariances 3 3"] = field(
+    detector_joints_cov_m2: Float[np.ndarray, "T detector_joints 3 3"] = field(
         default_factory=lambda: np.zeros((0, 0, 3, 3))
     )
     """Covariance of each of these, world frame, square metres, symmetric."""
@@ -344,6 +344,7 @@ def load_result(path: str | Path) -> Result:
             kept |= {name: kept[name] * kept["unit_m"] ** power for name, power in _LENGTHS.items()}
         if version < 3 and kept["joint_model"] == "soft":
             kept |= {"joint_model": "free", "detector_joints_world_m": kept["joints_world_m"]}
+            kept["detector_joints_cov_m2"] = kept["joints_cov_m2"]
         if "vertices_cov_m2" in kept:
             kept["vertices_cov_m2"] = _whole_matrices(kept["vertices_cov_m2"])
         return Result(**kept)
