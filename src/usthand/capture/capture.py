@@ -59,7 +59,7 @@ class ImageRef:
 
 
 @dataclass(frozen=True)
-class Source:
+class FrameSource:
     """Where one camera's frames are."""
 
     path: Path
@@ -89,7 +89,7 @@ class Capture:
 
     path: Path
     rig: Rig
-    sources: tuple[Source, ...]
+    sources: tuple[FrameSource, ...]
     fps: float
     dataset: str = ""
     """The data set that the footage is of, by the name that `usthand import` knows; empty for one's own."""
@@ -179,7 +179,7 @@ class Capture:
             )
 
 
-def _decode(source: Source, start: int, stop: int, threads: int) -> Iterator[tuple[int, Picture]]:
+def _decode(source: FrameSource, start: int, stop: int, threads: int) -> Iterator[tuple[int, Picture]]:
     if source.images:
         for frame in range(start, stop):
             yield frame, ImagePicture(partial(_read_image, source, frame))
@@ -190,7 +190,7 @@ def _decode(source: Source, start: int, stop: int, threads: int) -> Iterator[tup
         yield frame - source.start, picture
 
 
-def _read_image(source: Source, frame: int) -> np.ndarray:
+def _read_image(source: FrameSource, frame: int) -> np.ndarray:
     path = source.images[frame]
     if path is None:
         return np.zeros((source.size[1], source.size[0], 3), np.uint8)
@@ -287,21 +287,21 @@ def check_folder(path: Path) -> None:
         )
 
 
-def _cut(source: Source, start: int, stop: int) -> Source:
+def _cut(source: FrameSource, start: int, stop: int) -> FrameSource:
     """The part of a source that lies in the overlap."""
     images, placements = source.images[start:stop], source.placements[start:stop]
     first = 0 if source.images else start
     return replace(source, n_frames=stop - start, start=first, images=images, placements=placements)
 
 
-def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
+def _find_source(folder: Path, name: str, size: tuple[int, int]) -> FrameSource:
     for suffix in VIDEO_SUFFIXES:
         video = folder / f"{name}{suffix}"
         if video.is_file():
             header = probe_video(video, remember=True)
             if (header.width, header.height) != size:
                 raise _wrong_size(video, header.width, header.height, *size)
-            return Source(video, header.n_frames, size, fps=header.fps)
+            return FrameSource(video, header.n_frames, size, fps=header.fps)
     images = folder / name
     if images.is_dir():
         found = ImagePaths.in_folder(images, IMAGE_SUFFIXES)
@@ -310,7 +310,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
             with Image.open(first) as image:
                 if image.size != size:
                     raise _wrong_size(first, *image.size, *size)
-            return Source(images, len(found), size, found)
+            return FrameSource(images, len(found), size, found)
     listed = folder / f"{name}.txt"
     if listed.is_file():
         return read_list(listed, size)
@@ -321,7 +321,7 @@ def _find_source(folder: Path, name: str, size: tuple[int, int]) -> Source:
     )
 
 
-def read_list(file: Path, size: tuple[int, int]) -> Source:
+def read_list(file: Path, size: tuple[int, int]) -> FrameSource:
     """The list of a camera's images; no image is looked for.
 
     Raises:
@@ -342,7 +342,7 @@ def read_list(file: Path, size: tuple[int, int]) -> Source:
         images.append(path)
         placements.append(_placement(file, number, rest) if tab else None)
     placed = any(p is not None for p in placements)
-    return Source(file, len(images), size, ImagePaths.of(file.parent, images), tuple(placements) if placed else ())
+    return FrameSource(file, len(images), size, ImagePaths.of(file.parent, images), tuple(placements) if placed else ())
 
 
 def _placement(file: Path, number: int, text: str) -> tuple[float, float, float]:

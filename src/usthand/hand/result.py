@@ -130,7 +130,7 @@ class Result:
     )
     """Where this footage's detector places its joints, which may lie some millimetres off the hand model's; OpenPose
     order, world frame, metres. (T, 0, 3) where that is not known."""
-    detector_joints_cov_m2: Float[np.ndarray, "T detector_covariances 3 3"] = field(
+    detector_joints_cov_m2: Float[np.ndarray, "T detector_joints 3 3"] = field(
         default_factory=lambda: np.zeros((0, 0, 3, 3))
     )
     """Covariance of each of these, world frame, square metres, symmetric."""
