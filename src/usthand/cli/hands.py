@@ -36,8 +36,8 @@ def fit(
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
         smooth: With --raw: each joint's track through a running median and a Gaussian, as most people do.
-        joints: Of the rigid hand, or soft: free to leave it as far as the views agree; auto lets left-out cameras
-            decide.
+        joints: Where the detector sees them: rigid, where the hand model has them; soft, at places of its own on the
+            bones, which the fit estimates; auto, soft unless the detector is known to see the model's.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
         overwrite: Write over a result that is there.
     """
