@@ -57,10 +57,13 @@ class Sample:
     weight: np.ndarray  # (S, C, T, J)
     noise: np.ndarray  # (S, C, T, V, J, 2), hand sizes: what the views do not share
     visible: np.ndarray  # (S, C, T, V, J)
+    bends: np.ndarray  # (S, C, T, J), degrees: of the joint's finger, added up; 0 of the wrist
 
 
 @dataclass(frozen=True)
 class Moments:
+    """What is measured on renders, or what the fit is told."""
+
     mean: np.ndarray  # (J, 3) mm
     subject: np.ndarray  # (J, 3, 3) mm^2
     pose: np.ndarray  # (J, 3, 3) mm^2
@@ -100,6 +103,27 @@ def moments(sample: Sample, fps: float) -> Moments:
     changing = [np.trace(part - subject, axis1=1, axis2=2).sum() for part in total]
     correlation = [float(c / changing[0]) for c in changing]
     return Moments(mean, _positive(subject), _positive(total[0] - subject), correlation, _memory(correlation) / fps)
+
+
+def open_median(sample: Sample, most_bent: float) -> np.ndarray:
+    """Median displacement (J, 3) of fingers whose bends add up to less than this, degrees.
+
+    Clenched fingers are left out because they are mostly hidden, and a detector that guesses shortens them.
+    """
+    used = np.isfinite(sample.whole).all(-1) & (sample.bends < most_bent)
+    flat, used = sample.whole.reshape(-1, *sample.whole.shape[-2:]), used.reshape(-1, used.shape[-1])
+    return np.stack([np.median(flat[used[:, j], j], axis=0) for j in range(flat.shape[1])])
+
+
+def of_two_sources(one, other, std):
+    """Mean (J, 3) and covariance (J, 3, 3) of displacements that two sources state differently, (J, 3) each.
+
+    Neither is certain, so the mean is taken. Each source lies half their difference h from it, and the truth may lie
+    near either: h h' is the covariance of the two, about which the truth has a standard deviation std (J,) an axis.
+    """
+    half = (one - other) / 2
+    covariance = std[:, None, None] ** 2 * np.eye(3) + half[:, :, None] * half[:, None]
+    return (one + other) / 2, covariance
 
 
 def weighted_mean(values, weight, axis):

@@ -6,8 +6,9 @@
 
 `record` renders three clips of each subject, 2 s at 6 frames/s, in eight views all round: the same hand, skin and room,
 other motions and other cameras. MediaPipe labels every view as a video. `measure` splits the displacement that all
-views share into its parts (`common_displacement.moments`); `--write` puts them into the package. `clip` asks a real
-capture whether they hold there. Results: docs/development/detector-joints.md.
+views share into its parts (`common_displacement.moments`), and combines it with anatomy to what the fit is told
+(`stated`); `--write` puts that into the package. `clip` asks a real capture whether it holds there. Results:
+docs/development/detector-joints.md.
 
 MediaPipe runs in an environment of its own: `make detector`, or USTHAND_MEDIAPIPE_PYTHON.
 """
@@ -25,6 +26,7 @@ import torch
 import usthand
 from common_displacement import (
     FINGER_PAIRS,
+    PALM,
     PALM_PAIRS,
     Moments,
     Sample,
@@ -32,6 +34,8 @@ from common_displacement import (
     displacements,
     held_out,
     moments,
+    of_two_sources,
+    open_median,
     rms,
     shared_by_joints,
     view_noise,
@@ -45,9 +49,10 @@ from usthand.fit.detector_joints import bone_frames, load_detector_joints, relat
 from usthand.fit.kinematics import BONE_TURN, articulation
 from usthand.geometry.cameras import undistort
 from usthand.geometry.triangulation import triangulate_xy
+from usthand.hand.fingertips import cap_weights
 from usthand.hand.io import load_hand
 from usthand.hand.proportions import with_proportions
-from usthand.hand.skeleton import JOINTS
+from usthand.hand.skeleton import FINGER_TIPS, FINGERS, JOINTS, MANO_TO_OPENPOSE
 from usthand.labels.detectors.mediapipe import MediaPipe
 from usthand.labels.labels import hand_size_px
 
@@ -57,8 +62,13 @@ SAME_HAND = 0.25  # of the hand's size, median: what lies further off is on some
 STEP_M = 1e-4  # of the numerical derivative of the projection
 HALVES = (((0, 2, 4, 6), (1, 3, 5, 7)), ((0, 1, 4, 5), (2, 3, 6, 7)), ((0, 3, 4, 7), (1, 2, 5, 6)))
 HIDDEN_WEIGHT = 1 / 3  # the inverse ratio of the variances of hidden and seen joints
-ANATOMY_STD_MM = 1.5
-"""What real hands differ in beyond renders of one hand model; see `clip` and the documentation."""
+MOST_BENT = 120.0  # degrees: a finger whose bends add up to more is clenched
+SUBJECT_STD_MM = {"base": 5.0, "knuckle": 3.0, "finger": 1.5, "tip": 1.0}
+"""How far a person's joint may lie from what is stated, an axis, by the kind of joint (`joint_kinds`). The fewer places
+there are that people would call the joint, the less."""
+BENDING_MM = {"palm": (1.3, 2.0), "finger": (1.3, 1.1)}
+"""`common_bending` of the real clip and of the renders: what `clip` and `measure` print."""
+ROUNDED_TO_MM = 0.5
 
 
 # ---- recording ------------------------------------------------------------------------------------------------------
@@ -132,7 +142,7 @@ def load_sample(folder: Path) -> Sample:
                 for c in range(CLIPS)
             ]
         )
-    return Sample(*(np.array([[clip[k] for clip in clips] for clips in subjects]) for k in range(5)))
+    return Sample(*(np.array([[clip[k] for clip in clips] for clips in subjects]) for k in range(6)))
 
 
 def _clip_displacements(clip, frames, unit):
@@ -145,7 +155,16 @@ def _clip_displacements(clip, frames, unit):
         [displacements(gap[:, list(half)], rows[:, list(half)], seen[:, list(half)])[0] for half in two]
         for two in HALVES
     ]
-    return unit * whole, unit * np.array(halves), weight, noise, clip["visible"]
+    return unit * whole, unit * np.array(halves), weight, noise, clip["visible"], finger_bends(clip["angles"])
+
+
+def finger_bends(angles):
+    """The bends of each joint's finger added up (T, J), degrees, of finger angles (T, 15, 3); 0 of the wrist."""
+    bends = np.zeros((len(angles), len(JOINTS)))
+    for ids in FINGERS.values():
+        own = [MANO_TO_OPENPOSE[joint] - 1 for joint in ids[:-1]]
+        bends[:, list(ids)] = np.degrees(angles[:, own, 0].sum(1))[:, None]
+    return bends
 
 
 # ---- a real capture -------------------------------------------------------------------------------------------------
@@ -250,25 +269,74 @@ def _left_over(capture, labels, hand, mean_m, rounds):
     return 1000 / size * displacements(gap, rows, labels.mask * 1.0)[0], result.shape
 
 
+# ---- what the fit is told -------------------------------------------------------------------------------------------
+
+
+def stated(sample: Sample) -> Moments:
+    """What is known of MediaPipe's joints on a real hand, from renders and from anatomy.
+
+    Renders know where MediaPipe sees the joints of the palm, which no anatomy defines: their median is stated. Of the
+    fingers there are two sources. Renders say that MediaPipe sees a finger shorter than it is; anatomy says that the
+    centre of a joint is the centre of a joint, and on real hands a tip is the centre of the round cap. Neither is
+    certain for a real hand: see `of_two_sources`.
+    """
+    renders, kinds = open_median(sample, MOST_BENT), joint_kinds()
+    std = np.array([SUBJECT_STD_MM[kind] for kind in kinds])
+    palm = np.isin(np.arange(len(JOINTS)), PALM)
+    mean, subject = of_two_sources(renders, np.where(palm[:, None], renders, anatomy_mm()), std)
+    pose = np.where(palm, pose_std_mm("palm"), pose_std_mm("finger"))[:, None, None] ** 2 * np.eye(3)
+    measured = moments(sample, FPS)
+    return Moments(mean, subject, pose, measured.correlation, measured.memory_s)
+
+
+def joint_kinds() -> list[str]:
+    """Of the 21 joints; the wrist and the thumb's base are a "base"."""
+    thumb_base = FINGERS["thumb"][0]
+    knuckles = [ids[0] for ids in FINGERS.values()]
+    names = ["finger"] * len(JOINTS)
+    for ids, name in ((knuckles, "knuckle"), (FINGER_TIPS, "tip"), ((0, thumb_base), "base")):
+        for joint in ids:
+            names[joint] = name
+    return names
+
+
+def anatomy_mm() -> np.ndarray:
+    """Displacements (J, 3) of a detector that sees the centres of the joints, and of the caps of the fingertips."""
+    hand = load_hand(dtype=torch.float64)
+    vertices, frames = hand.v_template.numpy(), bone_frames(articulation(hand))
+    out = np.zeros((len(JOINTS), 3))
+    gap = cap_weights(hand) @ vertices - vertices[hand.tip_ids.numpy()]
+    out[list(FINGER_TIPS)] = 1000 * (frames[list(FINGER_TIPS)] @ gap[..., None])[..., 0]
+    return out
+
+
+def pose_std_mm(part: str) -> float:
+    """Of a joint's stray with the pose, an axis: the larger of real clip and renders, rounded up.
+
+    The distance of two joints that stray independently changes by the root of two times as much as either.
+    """
+    return float(np.ceil(max(BENDING_MM[part]) / np.sqrt(2) / ROUNDED_TO_MM) * ROUNDED_TO_MM)
+
+
 # ---- output ---------------------------------------------------------------------------------------------------------
 
 
-def package_text(found: Moments, n_subjects: int) -> str:
+def package_text(told: Moments, n_subjects: int) -> str:
     """The data file of the package."""
-    subject = found.subject + ANATOMY_STD_MM**2 * np.eye(3)
     lines = [
         "# MediaPipe Hands 0.10.21 on the embedded hand: its joints less the hand model's, of a hand of mean size,",
-        "# across, dorsal and along the bone (usthand.fit.detector_joints). Written by benchmarks/detector_joints.py:",
-        f"# {n_subjects} rendered subjects; between subjects {ANATOMY_STD_MM} mm an axis are added for real anatomy.",
-        f"memory_s = {found.memory_s:.2f}",
+        "# across, dorsal and along the bone (usthand.fit.detector_joints). Written by benchmarks/detector_joints.py",
+        f"# from {n_subjects} rendered subjects and anatomy: the palm's joints as rendered, a finger's the mean of both,",
+        "# with half the difference of the two as uncertainty. See docs/development/detector-joints.md.",
+        f"memory_s = {told.memory_s:.2f}",
     ]
     for j, name in enumerate(JOINTS):
         lines += [
             "",
             f"[joints.{name}]",
-            f"mean_mm = {_row(found.mean[j])}",
-            f"subject_mm2 = [{', '.join(_row(row) for row in subject[j])}]",
-            f"pose_mm2 = [{', '.join(_row(row) for row in found.pose[j])}]",
+            f"mean_mm = {_row(told.mean[j])}",
+            f"subject_mm2 = [{', '.join(_row(row) for row in told.subject[j])}]",
+            f"pose_mm2 = [{', '.join(_row(row) for row in told.pose[j])}]",
         ]
     return "\n".join(lines) + "\n"
 
@@ -278,12 +346,19 @@ def _row(values) -> str:
 
 
 def report(sample: Sample) -> dict:
-    found = moments(sample, FPS)
+    found, told = moments(sample, FPS), stated(sample)
     std = {name: np.sqrt(np.einsum("jaa->ja", getattr(found, name))).round(2) for name in ("subject", "pose")}
     return {
         "subjects": len(sample.whole),
         "joints": {
             name: {"mean_mm": found.mean[j].round(2).tolist(), **{f"{k}_std_mm": v[j].tolist() for k, v in std.items()}}
+            for j, name in enumerate(JOINTS)
+        },
+        "stated": {
+            name: {
+                "mean_mm": told.mean[j].round(2).tolist(),
+                "subject_std_mm": np.sqrt(np.diag(told.subject[j])).round(2).tolist(),
+            }
             for j, name in enumerate(JOINTS)
         },
         "rms_mm": {
@@ -324,7 +399,7 @@ def main() -> None:
         if options.out:
             options.out.write_text(text + "\n")
         if options.write:
-            DATA.write_text(package_text(moments(sample, FPS), len(sample.whole)))
+            DATA.write_text(package_text(stated(sample), len(sample.whole)))
     else:
         options.folder.mkdir(parents=True, exist_ok=True)
         with MediaPipe() as detector:

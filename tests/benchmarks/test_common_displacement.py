@@ -1,10 +1,21 @@
 """What all views share is recovered from projections: as a whole, and split into its parts."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.signal import lfilter
 
-from common_displacement import Sample, common_bending, displacements, held_out, moments, view_noise
+from common_displacement import (
+    Sample,
+    common_bending,
+    displacements,
+    held_out,
+    moments,
+    of_two_sources,
+    open_median,
+    view_noise,
+)
 
 HALVES = (((0, 2, 4, 6), (1, 3, 5, 7)), ((0, 1, 4, 5), (2, 3, 6, 7)))
 S, C, T, V, J = 40, 3, 12, 8, 21
@@ -48,9 +59,10 @@ def sample(truth):
             halves = [
                 [displacements(gap[:, list(h)], rows[:, list(h)], seen[:, list(h)])[0] for h in two] for two in HALVES
             ]
-            clips.append((UNIT_MM * whole, UNIT_MM * np.array(halves), weight, noise, visible))
+            bends = np.broadcast_to(rng.uniform(0, 200, size=(T, 1)), (T, J))
+            clips.append((UNIT_MM * whole, UNIT_MM * np.array(halves), weight, noise, visible, bends))
         subjects.append(clips)
-    return Sample(*(np.array([[clip[k] for clip in clips] for clips in subjects]) for k in range(5)))
+    return Sample(*(np.array([[clip[k] for clip in clips] for clips in subjects]) for k in range(6)))
 
 
 def test_exact_projections_give_the_displacement_back():
@@ -90,6 +102,31 @@ def test_parts_are_told_apart(sample, truth):
     assert (np.abs(pose - pose_std**2) < 4 * (spread + pose_std**2 * np.sqrt(2 / (J * S * C)))).all()
     assert abs(np.einsum("jab->ab", found.subject)[0, 1]) / J < 4 * 3 * np.sqrt(2 / (J * S))
     assert found.memory_s == pytest.approx(memory_s, rel=0.2)
+
+
+def test_clenched_fingers_have_no_part_in_the_median(sample, truth):
+    """Whatever they show; and a few lost joints change nothing, as they would a mean."""
+    mean, subject_std, pose_std, _ = truth
+    shown = np.where(sample.bends[..., None] < 120, sample.whole, 1000.0)
+    lost = np.random.default_rng(5).random(shown.shape[:-1]) < 0.01
+    found = open_median(replace(sample, whole=np.where(lost[..., None], 300.0, shown)), 120.0)
+    # Pi / 2: of a median's variance over a mean's; half the frames are used, which are as good as one of each clip.
+    error = np.sqrt(np.pi / 2 * (subject_std**2 + pose_std**2 / C + 1.0) / S)
+    assert (np.abs(found - mean) < 4.5 * error).all()
+
+
+def test_two_sources_that_disagree_leave_their_difference_as_uncertainty():
+    """The covariance is that of points which either source is as likely to have told, each with its own errors."""
+    rng = np.random.default_rng(6)
+    one, other, std = 3 * rng.normal(size=(J, 3)), 3 * rng.normal(size=(J, 3)), rng.uniform(0.5, 2, J)
+    mean, covariance = of_two_sources(one, other, std)
+    n = 40000
+    which = rng.integers(2, size=(n, 1, 1))
+    points = np.where(which, one, other) + std[:, None] * rng.normal(size=(n, J, 3))
+    spread = np.sqrt(np.einsum("jaa->ja", covariance))
+    np.testing.assert_array_less(np.abs(points.mean(0) - mean), 5 * spread / np.sqrt(n))
+    drawn = np.einsum("nja,njb->jab", points - mean, points - mean) / n
+    np.testing.assert_array_less(np.abs(drawn - covariance), 5 * np.sqrt(2 / n) * spread[:, :, None] * spread[:, None])
 
 
 def test_views_own_noise_is_what_was_put_in(sample):

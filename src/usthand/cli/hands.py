@@ -37,8 +37,8 @@ def fit(
         leave_out: A camera not to use, to be judged by (`usthand evaluate --leave-out`).
         raw: Plain triangulation instead, for comparison.
         smooth: With --raw: each joint's track through a running median and a Gaussian, as most people do.
-        joints: What the labels are of: the hand model's own joints (rigid), or the places on its bones where the
-            detector sees them, millimetres off (soft); auto goes by what is known of the detector.
+        joints: Where the detector sees them: rigid, where the hand model has them; soft, at places of its own on the
+            bones, which the fit estimates; auto, soft unless the detector is known to see the model's.
         hand: The hand model: embedded, mano (put there by `usthand hand install`), or a file in MANO's layout.
         same_person: Results of the same person's other hand, or of other captures: what they know of the hand's shape
             is used.

@@ -9,8 +9,8 @@ A detector's joint is the hand model's plus a displacement that all views share:
 the axes of `bone_frames`, fixed to the bone that ends in the joint, so they mean the same in every pose and on both
 hands.
 
-Numbers come with the package for MediaPipe, measured on renders and widened by what real hands show
-(`benchmarks/detector_joints.py`, docs/development/detector-joints.md). Legend: J = 21 joints in OpenPose's order.
+Numbers come with the package for MediaPipe. They combine renders with anatomy (`benchmarks/detector_joints.py`,
+docs/development/detector-joints.md). Legend: J = 21 joints in OpenPose's order.
 """
 
 from __future__ import annotations

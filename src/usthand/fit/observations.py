@@ -6,7 +6,7 @@ Legend: T frames, K sources, V views, J = 21 joints in OpenPose order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -38,9 +38,6 @@ class Source:
 
 
 DETECTOR = Source("detector")
-SOFT_COMMON_PART = 0.3
-"""Of a detector whose joints are not the model's: its deviations hang together in a finger and in the hand, while
-`usthand.fit.deviations` takes each joint for itself (docs/development/detector-joints.md)."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +70,10 @@ class Observations:
         sigma = np.broadcast_to(sigma, labels.uv_px.shape[:2])[..., None]
         stated = np.where(labels.mask, np.maximum(labels.confidence.astype(np.float64), CONFIDENCE_FLOOR), 0.0)
         scalar = (stated / sigma) ** 2
-        detector = known_detector(labels)
         return Observations(
             labels.uv_px.astype(np.float64)[:, None],
             (scalar[..., None, None] * np.eye(2))[:, None],
-            (DETECTOR if detector is None else replace(DETECTOR, common_part=SOFT_COMMON_PART),),
-            detector,
+            detector=known_detector(labels),
         )
 
     @property

@@ -21,7 +21,7 @@ from usthand.fit.noise_structure import MOST, MOST_OF_VIEWS, NoiseStructure, est
 from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
 from usthand.fit.person import Person
-from usthand.fit.reweighting import ReweightingConfig, label_weights
+from usthand.fit.reweighting import AXES, ReweightingConfig, label_weights
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
     interpolate_gaps,
@@ -34,7 +34,8 @@ from usthand.hand.skeleton import N_JOINTS
 MIN_VIEWS = 2  # that must see a joint to place it
 START_STD_M = 0.003  # of a triangulated joint from the model's, beside its own covariance
 START_DOF = 3.0
-START_ROUNDS, START_STEPS = 4, 3
+START_ROUNDS, START_STEPS = 4, 9
+START_ACCELERATION = 0.2  # of the usual: where depth is noise, a calm start finds the better of two poses
 LEVERAGE_ROUNDS = 4  # last rounds of reweighting, which know how far the fit follows each label
 LEAST_FREEDOM = 0.15  # of a residual: what the fit leaves of an error
 FIRST_DOF = 64.0  # of Student's t in the first round of reweighting, halved every round
@@ -179,11 +180,12 @@ class Fitter:
         state = inverse_kinematics(self.hand, joints, shape, offsets)
         covariance = covariance + np.eye(3) * START_STD_M**2
         root = np.linalg.cholesky(np.linalg.inv(covariance)).swapaxes(-1, -2) * seen[..., None, None]
+        calm = replace(self.prior, offset_precision=None, acceleration=START_ACCELERATION * self.prior.acceleration)
         for _ in range(START_ROUNDS):
             offset = (root @ (self.hand.detected(state) - joints)[..., None])[..., 0]
             weight = (START_DOF + 3) / (START_DOF + (offset**2).sum(-1))
             term = PointTerm(joints, root * np.sqrt(weight)[..., None, None], detected=True)
-            state = minimise(Energy(self.hand, replace(self.prior, offset_precision=None), [term]), state, START_STEPS)
+            state = minimise(Energy(self.hand, calm, [term]), state, START_STEPS)
         return state
 
     def _reweight(self, state: HandState, least_dof: float, posterior: InverseBlocks | None) -> None:
@@ -292,12 +294,19 @@ class Fitter:
         return out
 
     def _posterior(self, state: HandState, lasting: bool = False) -> InverseBlocks:
-        """Covariance of the unknowns, with what errors that last add to it if asked for."""
+        """Covariance of the unknowns; for the result with what errors that last add to it.
+
+        The weights that find the best state are not the information of Student's t errors: in the mean over such
+        errors, of two axes, that is (dof + 2) / (dof + 4) of it.
+        """
+        if not lasting:
+            return inverse_blocks(self.energy(state).normal_equations(state))
+        dof, weight = self.config.reweighting.dof, self.weight
+        self.weight = weight * ((dof + AXES) / (dof + AXES + 2) if np.isfinite(dof) else 1.0)
         energy = self.energy(state)
+        self.weight = weight
         system = energy.normal_equations(state)
         found = inverse_blocks(system)
-        if not lasting:
-            return found
         posed = {kind: (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.noise}
         return found + lasting_covariance(
             energy, system, posed, {kind: noise.lasting for kind, noise in self.noise.items()}
