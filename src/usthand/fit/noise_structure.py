@@ -41,8 +41,8 @@ class NoiseStructure:
     """Part of a label's variance that comes back whenever the hand looks alike."""
 
 
-MOST = NoiseStructure(memory_s=0.1, hand=0.35, finger=0.25, lasting=0.6)
-"""What detectors show (docs/development/label-noise.md)."""
+MOST = NoiseStructure(memory_s=0.1, hand=0.35, finger=0.25, lasting=0.3)
+"""What detectors show (docs/development/label-noise.md); of what comes back, the part that changes slowly."""
 MOST_OF_VIEWS = NoiseStructure(memory_s=0.1, hand=0.1, finger=0.45, lasting=0.05)
 """The same, less what all views err in alike where that has a model of its own: docs/development/detector-joints.md."""
 
