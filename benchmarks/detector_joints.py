@@ -326,7 +326,7 @@ def package_text(told: Moments, n_subjects: int) -> str:
     lines = [
         "# MediaPipe Hands 0.10.21 on the embedded hand: its joints less the hand model's, of a hand of mean size,",
         "# across, dorsal and along the bone (usthand.fit.detector_joints). Written by benchmarks/detector_joints.py",
-        f"# from {n_subjects} rendered subjects and anatomy: the palm's joints as rendered, a finger's the mean of both,",
+        f"# from {n_subjects} rendered subjects and anatomy: the palm as rendered, fingers half way between the two,",
         "# with half the difference of the two as uncertainty. See docs/development/detector-joints.md.",
         f"memory_s = {told.memory_s:.2f}",
     ]
