@@ -22,11 +22,11 @@ from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
 from usthand.evaluation.metrics import evaluate_truth
 from usthand.evaluation.truth import Truth
-from usthand.fit.fit import fit_labels, triangulate
+from usthand.fit.fit import fit_labels, source_views, triangulate
 from usthand.fit.observations import Observations
 from usthand.fit.sequence import FitConfig
 from usthand.geometry.cameras import project
-from usthand.geometry.robust_triangulation import interpolate_gaps, triangulate_robust, undistorted_views
+from usthand.geometry.robust_triangulation import interpolate_gaps, triangulate_robust
 from usthand.hand.io import load_hand
 from usthand.labels.labels import Labels
 
@@ -78,11 +78,7 @@ def problem(seed: int, n_frames: int, n_views: int, level: str) -> tuple[Rig, La
 
 def robust(rig: Rig, labels: Labels) -> np.ndarray:
     """Robust triangulation, gaps filled."""
-    seen = Observations.from_labels(labels)
-    views = undistorted_views(
-        rig.tensors(torch.float64), torch.from_numpy(seen.uv_px), torch.from_numpy(seen.precision)
-    )
-    found = triangulate_robust(views)
+    found = triangulate_robust(source_views(rig, Observations.from_labels(labels)))
     return interpolate_gaps(found.points_world, found.seen).numpy()
 
 
