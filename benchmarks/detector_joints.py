@@ -326,8 +326,8 @@ def package_text(told: Moments, n_subjects: int) -> str:
     lines = [
         "# MediaPipe Hands 0.10.21 on the embedded hand: its joints less the hand model's, of a hand of mean size,",
         "# across, dorsal and along the bone (usthand.fit.detector_joints). Written by benchmarks/detector_joints.py",
-        f"# from {n_subjects} rendered subjects and anatomy: the palm's joints as rendered, a finger's the mean of both",
-        "# (half the difference of the two is uncertain). See docs/development/detector-joints.md.",
+        f"# from {n_subjects} rendered subjects and anatomy: the palm as rendered, fingers half way between the two,",
+        "# with half the difference of the two as uncertainty. See docs/development/detector-joints.md.",
         f"memory_s = {told.memory_s:.2f}",
     ]
     for j, name in enumerate(JOINTS):
@@ -345,22 +345,21 @@ def _row(values) -> str:
     return f"[{', '.join(f'{v + 0.0:.2f}' for v in np.round(values, 2))}]"
 
 
-def report(sample: Sample) -> dict:
-    found, told = moments(sample, FPS), stated(sample)
+def _by_joint(found: Moments) -> dict:
+    """Means and standard deviations, mm."""
     std = {name: np.sqrt(np.einsum("jaa->ja", getattr(found, name))).round(2) for name in ("subject", "pose")}
     return {
+        name: {"mean_mm": found.mean[j].round(2).tolist(), **{f"{k}_std_mm": v[j].tolist() for k, v in std.items()}}
+        for j, name in enumerate(JOINTS)
+    }
+
+
+def report(sample: Sample) -> dict:
+    found = moments(sample, FPS)
+    return {
         "subjects": len(sample.whole),
-        "joints": {
-            name: {"mean_mm": found.mean[j].round(2).tolist(), **{f"{k}_std_mm": v[j].tolist() for k, v in std.items()}}
-            for j, name in enumerate(JOINTS)
-        },
-        "stated": {
-            name: {
-                "mean_mm": told.mean[j].round(2).tolist(),
-                "subject_std_mm": np.sqrt(np.diag(told.subject[j])).round(2).tolist(),
-            }
-            for j, name in enumerate(JOINTS)
-        },
+        "joints": _by_joint(found),
+        "stated": _by_joint(stated(sample)),
         "rms_mm": {
             "mean": rms((found.mean**2).sum(-1)),
             "subject": rms(np.trace(found.subject, axis1=1, axis2=2)),
