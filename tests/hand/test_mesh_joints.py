@@ -76,6 +76,7 @@ def test_of_a_hand_with_more_proportions_than_the_embedded_one(scene):
         made,
         pose=np.zeros((time, 48)),
         shape=shape.numpy(),
+        shape_cov=np.zeros((0, 0)),
         vertices_world_m=np.repeat(posed.vertices.numpy(), time, 0),
     )
     expected = 1.1 * hand.with_shape(torch.zeros(40).double()).with_pose(rest).joints.numpy()

@@ -25,7 +25,7 @@ HANDS_DIFFER = 0.3  # standard deviations of the population, per shape coefficie
 
 
 @dataclass(frozen=True)
-class Person:
+class PersonShape:
     """What is known of a person's shape."""
 
     mean: Float[np.ndarray, "S"]
@@ -34,7 +34,7 @@ class Person:
     """Inverse covariance."""
 
 
-def person_of(results: Sequence[Result]) -> Person:
+def person_of(results: Sequence[Result]) -> PersonShape:
     """A person's shape from results of fits, of either hand.
 
     Raises:
@@ -63,4 +63,4 @@ def person_of(results: Sequence[Result]) -> Person:
         learned = (vector * np.maximum(value, 0.0)) @ vector.T
         precision += learned
         pull += (learned + np.eye(size)) @ result.shape
-    return Person(np.linalg.solve(precision, pull), precision)
+    return PersonShape(np.linalg.solve(precision, pull), precision)

@@ -20,7 +20,7 @@ from usthand.fit.lasting_errors import lasting_covariance
 from usthand.fit.noise_structure import MOST, MOST_OF_VIEWS, NoiseStructure, estimate_structure
 from usthand.fit.objective import Energy, Prior, minimise
 from usthand.fit.observations import Source
-from usthand.fit.person import Person
+from usthand.fit.person import PersonShape
 from usthand.fit.reweighting import AXES, ReweightingConfig, label_weights
 from usthand.geometry.robust_triangulation import (
     UndistortedViews,
@@ -83,7 +83,7 @@ class FitConfig:
     coupling_std_rad: float = 0.25
     """Spread of the last joint's flexion about `DIP_PER_PIP` of the middle one's."""
     limit_rad: float = 0.03
-    person: Person | None = None
+    person: PersonShape | None = None
     """What other results know of this person's shape (`usthand.fit.person.person_of`); the population's if None."""
     rounds: int = 8
     """Rounds of reweighting, each with `steps` Levenberg-Marquardt steps."""
