@@ -124,6 +124,17 @@ def test_joints_may_be_rigid_or_soft(capture, tmp_path, capsys):
         assert "mesh_mpjpe_mm" not in numbers  # its joints are the mesh's own
 
 
+def test_results_of_the_same_person_make_the_shape_surer(capture, tmp_path, capsys):
+    first, second, raw = (tmp_path / f"{name}.npz" for name in ("first", "second", "raw"))
+    main(["fit", str(capture), "--out", str(first)])
+    main(["fit", str(capture), "--same-person", str(first), "--out", str(second)])
+    one, two = load_result(first), load_result(second)
+    assert np.trace(two.shape_cov) < np.trace(one.shape_cov)
+    main(["fit", str(capture), "--raw", "--out", str(raw)])
+    said = fails(capsys, "fit", capture, "--same-person", raw, "--out", tmp_path / "third.npz")
+    assert "does not say how certain its hand's shape is" in said and not (tmp_path / "third.npz").exists()
+
+
 def test_labels_imported_from_openpose_files(copy, tmp_path, capsys):
     before = load_npz(copy / "labels" / "right.npz")
     write_openpose_json(before, tmp_path / "json")
