@@ -154,7 +154,8 @@ class Fitter:
         for done in range(config.rounds):
             self._reweight(state, FIRST_DOF / 2**done, posterior)
             state = minimise(self.energy(state), state, config.steps)
-            posterior = self._posterior(state) if done >= config.rounds - LEVERAGE_ROUNDS - 1 else None
+            needed = config.rounds - LEVERAGE_ROUNDS - 1 <= done < config.rounds - 1
+            posterior = self._posterior(state) if needed else None
             progress(done + 1, config.rounds)
         return self._fitted(state, self._posterior(state, lasting=True))
 
@@ -262,16 +263,16 @@ class Fitter:
         hand, finger = (noise.hand, noise.finger) if share else (0.0, 0.0)
         return labels.weighted(weight[:, views], hand, finger)
 
-    def energy(self, state: HandState) -> Energy:
-        """The cost with the present weights."""
+    def energy(self, state: HandState, part: float = 1.0) -> Energy:
+        """The cost with the present weights, or a part of them."""
         terms: list[LabelTerm | PointTerm] = [] if self.data.points is None else [self.data.points]
         for detected in self.noise:
             views = self.detected[self.data.source_of] == detected
-            terms.append(self._labels(views, self._marginal_weight(views, detected, state), share=True))
+            terms.append(self._labels(views, self._marginal_weight(views, detected, state, part), share=True))
         return Energy(self.hand, self.prior, terms)
 
     def _marginal_weight(
-        self, views: Bool[np.ndarray, "O"], detected: bool, state: HandState
+        self, views: Bool[np.ndarray, "O"], detected: bool, state: HandState, part_of_weight: float
     ) -> Float[np.ndarray, "T O J"]:
         """Weights for labels that also err alike in all views.
 
@@ -285,7 +286,7 @@ class Fitter:
             turns = self.hand.bone_turns(state)
             covariance = turns @ self.deviation.covariance_m2 @ turns.swapaxes(-1, -2)
             common += 0.5 * (rows @ covariance[:, None] @ rows.swapaxes(-1, -2)).trace(axis1=-2, axis2=-1)
-        weight = self.weight[:, views]
+        weight = part_of_weight * self.weight[:, views]
         information = weight * self.stated[:, views]
         count = (information.sum(1) ** 2 / np.maximum((information**2).sum(1), 1e-30))[:, None]
         part = np.array([self.data.sources[k].common_part for k in self.data.source_of[views]])[:, None]
@@ -301,10 +302,8 @@ class Fitter:
         """
         if not lasting:
             return inverse_blocks(self.energy(state).normal_equations(state))
-        dof, weight = self.config.reweighting.dof, self.weight
-        self.weight = weight * ((dof + AXES) / (dof + AXES + 2) if np.isfinite(dof) else 1.0)
-        energy = self.energy(state)
-        self.weight = weight
+        dof = self.config.reweighting.dof
+        energy = self.energy(state, (dof + AXES) / (dof + AXES + 2) if np.isfinite(dof) else 1.0)
         system = energy.normal_equations(state)
         found = inverse_blocks(system)
         posed = {kind: (self.hand.posed_detected if kind else self.hand.posed)(state) for kind in self.noise}
