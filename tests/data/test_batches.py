@@ -13,7 +13,7 @@ from usthand.capture.frames import planes_of
 from usthand.data.augmentation import augmentation
 from usthand.data.batches import make_batch
 from usthand.data.crops import CropConfig, cut_crop, place_crops
-from usthand.data.footage import Footage
+from usthand.data.footage import Footage, footage_of
 from usthand.data.prepare import consensus_labels, fit_hand, hold_out, load_hand_2d
 from usthand.fit.canonical import canonical_hand
 from usthand.geometry.affine import affine_apply
@@ -71,7 +71,8 @@ def test_a_crop_equals_the_image_at_its_own_size():
     assert not cut(500, 500).any()
 
 
-def test_augmented_batches_keep_image_label_and_camera_together(small):
+@pytest.mark.parametrize("upright", [False, True])
+def test_augmented_batches_keep_image_label_and_camera_together(small, upright):
     """A bright dot painted at the label is found at the label's crop coordinates, whatever the augmentation."""
     capture = open_capture(small)
     hand = load_hand_2d(capture, "right")
@@ -89,8 +90,9 @@ def test_augmented_batches_keep_image_label_and_camera_together(small):
     for dy in (-1, 0, 1):
         for dx in (-1, 0, 1):
             footage.images[t, v, row + dy, column + dx] = 255
+    config = CropConfig(colour=0.0, upright=upright)
     inputs, targets = make_batch(
-        [(footage, np.arange(4)), (footage, np.arange(4, 8))], 96, CropConfig(colour=0.0), np.random.default_rng(0)
+        [(footage, np.arange(4)), (footage, np.arange(4, 8))], 96, config, np.random.default_rng(0)
     )
     brightness = inputs.images.sum(3)
     peak = brightness.flatten(-2).argmax(-1)
@@ -101,6 +103,25 @@ def test_augmented_batches_keep_image_label_and_camera_together(small):
         inputs.crop_from_px.double(), torch.from_numpy(hand.labels.uv_px[:8]).double().reshape(2, 4, 3, 21, 2)
     )
     assert (uv_px - targets.uv_crop).abs().max() < 1e-4
+
+
+def test_hands_point_up_in_upright_crops(small):
+    """From wrist to middle knuckle, as the labels' fit expects them; with the crop's own turns about that."""
+    capture = open_capture(small)
+    hand = load_hand_2d(capture, "right")
+    config = CropConfig(upright=True, rotation_deg=10.0)
+    footage = footage_of(capture, hand, fit_hand(hand, capture.fps), config, 64)
+    clips = [(footage, np.arange(8))]
+    for rng, most_deg in ((None, 0.01), (np.random.default_rng(0), 10.01)):
+        inputs, _ = make_batch(clips, 64, config, rng)
+        expected = affine_apply(inputs.crop_from_px.double(), torch.from_numpy(footage.crops.expected_px[:8])[None])
+        along = (expected[..., 9, :] - expected[..., 0, :]).numpy()
+        off = np.degrees(np.arctan2(along[..., 0], -along[..., 1]))
+        assert np.abs(off).max() < most_deg
+        size = np.linalg.norm(inputs.crop_from_px[..., :2].numpy(), axis=-2)
+        assert np.allclose(size[..., 0], size[..., 1], rtol=1e-5), "turned and scaled, not sheared"
+    plain, _ = make_batch(clips, 64, CropConfig(), None)
+    assert not torch.allclose(plain.crop_from_px, make_batch(clips, 64, config, None)[0].crop_from_px)
 
 
 def test_augmentation_stays_within_its_ranges():

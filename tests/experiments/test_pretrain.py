@@ -58,7 +58,7 @@ def test_a_training_starts_from_them_or_from_nothing(tmp_path):
     weights = shipped_weights(TINY)
     assert all(torch.equal(value, weights[name]) for name, value in state.model.state_dict().items())
     fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path)
-    assert not torch.equal(fresh.model.backbone.resnet.conv1.weight, weights["backbone.resnet.conv1.weight"])
+    assert not torch.equal(fresh.model.backbone.trunk.conv1.weight, weights["backbone.trunk.conv1.weight"])
 
 
 @pytest.mark.slow

@@ -188,13 +188,13 @@ def test_imagenet_weights_load_by_their_common_names(tmp_path):
     torch.save(tensors, tmp_path / "resnet34.pth")
     model = make_model(ModelConfig(**{**vars(SMALL), "backbone": "resnet34", "width": 64}))
     for name in ("resnet34.safetensors", "resnet34.pth"):
-        torch.nn.init.zeros_(model.backbone.resnet.layer3[5].conv2.weight)
-        model.backbone.resnet.load_imagenet(tmp_path / name)
-        assert (model.backbone.resnet.layer3[5].conv2.weight == 0.5).all()
+        torch.nn.init.zeros_(model.backbone.trunk.layer3[5].conv2.weight)
+        model.backbone.trunk.load_imagenet(tmp_path / name)
+        assert (model.backbone.trunk.layer3[5].conv2.weight == 0.5).all()
     with pytest.raises(UsthandError, match="does not fit the backbone"):
-        make_model().backbone.resnet.load_imagenet(tmp_path / "resnet34.pth")
+        make_model().backbone.trunk.load_imagenet(tmp_path / "resnet34.pth")
     with pytest.raises(UsthandError, match="there is no"):
-        make_model().backbone.resnet.load_imagenet(tmp_path / "nothing.pth")
+        make_model().backbone.trunk.load_imagenet(tmp_path / "nothing.pth")
 
 
 @pytest.mark.parametrize("name", ["page.pth", "empty.pth", "broken.safetensors", "module.pth"])
@@ -205,7 +205,7 @@ def test_a_file_that_is_no_backbone_ends_in_one_sentence(tmp_path, name):
     (tmp_path / "broken.safetensors").write_bytes(b"rubbish")
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pth")
     with pytest.raises(UsthandError, match="does not fit the backbone"):
-        make_model().backbone.resnet.load_imagenet(tmp_path / name)
+        make_model().backbone.trunk.load_imagenet(tmp_path / name)
 
 
 def _norm(name: str, channels: int) -> dict:

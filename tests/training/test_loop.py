@@ -76,7 +76,7 @@ def test_the_same_seed_gives_the_same_network_and_another_another(small, trained
     train([small], tmp_path / "other", TrainConfig(replace(SHORT, train=replace(SHORT.train, seed=1))))
     first, again, other = state_of(trained), state_of(tmp_path / "again"), state_of(tmp_path / "other")
     assert all(torch.equal(first[k], again[k]) for k in first)
-    assert not torch.equal(first["backbone.resnet.conv1.weight"], other["backbone.resnet.conv1.weight"])
+    assert not torch.equal(first["backbone.trunk.conv1.weight"], other["backbone.trunk.conv1.weight"])
 
 
 def test_a_resumed_run_is_the_same_run(small, trained, tmp_path, monkeypatch):

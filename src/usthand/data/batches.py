@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from usthand.capture.rig import Rig
-from usthand.data.augmentation import augmentation, compose, vary_colour
+from usthand.data.augmentation import augmentation, compose, upright_turn_rad, vary_colour
 from usthand.data.crops import CropConfig
 from usthand.data.footage import Footage
 from usthand.geometry.affine import affine_apply, affine_inverse
@@ -72,7 +72,8 @@ def make_batch(
     stacked = [np.stack(parts) for parts in zip(*padded, strict=True)]
     images, store_from_px, mask, expected_px, std_px, *labels = (torch.from_numpy(x).to(device) for x in stacked)
     lead = tuple(mask.shape)
-    maps = np.array(np.broadcast_to(augmentation((lead[0], 1, views), config, rng), (*lead, 2, 3)))
+    turn = upright_turn_rad(affine_apply(store_from_px, expected_px)) if config.upright else 0.0
+    maps = np.array(np.broadcast_to(augmentation((lead[0], 1, views), config, rng, turn), (*lead, 2, 3)))
     store_from_crop = torch.from_numpy(maps).float().to(device)
     grid = F.affine_grid(store_from_crop.flatten(0, 2), [mask.numel(), 3, image_size, image_size], align_corners=False)
     flat = images.flatten(0, 2).permute(0, 3, 1, 2).float() / 255.0

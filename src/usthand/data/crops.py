@@ -45,6 +45,8 @@ class CropConfig:
     """In-plane turns up to this angle either way; the cameras follow."""
     shift: float = 0.08
     """Of the crop's side, either way."""
+    upright: bool = False
+    """Turn each crop so that the expected hand points up, from its wrist to its middle knuckle."""
     colour: float = 0.2
     """Brightness, contrast and each channel vary by this share."""
     gate: float = 0.14

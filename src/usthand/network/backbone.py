@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from usthand.common.errors import UsthandError
+from usthand.network.landmark_trunk import LandmarkTrunk
 
 # What reading a file of weights raises if it is something else: a web page, a download cut short, a pickled module.
 UNREADABLE = (RuntimeError, AttributeError, OSError, ValueError, TypeError, EOFError, UnpicklingError, SafetensorError)
@@ -98,13 +99,18 @@ class Features(NamedTuple):
     deep: Float[Tensor, "n C S/32 S/32"]
 
 
+def make_trunk(kind: str, width: int) -> ResNet | LandmarkTrunk:
+    """The part of a backbone that may have been trained elsewhere."""
+    return LandmarkTrunk() if kind == "landmark" else ResNet(kind, width)
+
+
 class Backbone(nn.Module):
-    """ResNet and a feature pyramid (Lin et al., CVPR 2017) down to stride 4."""
+    """A trunk and a feature pyramid (Lin et al., CVPR 2017) down to stride 4."""
 
     def __init__(self, kind: str, width: int, map_channels: int) -> None:
         super().__init__()
-        self.resnet = ResNet(kind, width)
-        self.lateral = nn.ModuleList(nn.Conv2d(c, map_channels, 1) for c in self.resnet.channels)
+        self.trunk = make_trunk(kind, width)
+        self.lateral = nn.ModuleList(nn.Conv2d(c, map_channels, 1) for c in self.trunk.channels)
         self.smooth = nn.Sequential(
             nn.Conv2d(map_channels, map_channels, 3, 1, 1, bias=False), nn.BatchNorm2d(map_channels), nn.ReLU()
         )
@@ -113,7 +119,7 @@ class Backbone(nn.Module):
 
     def forward(self, images: Float[Tensor, "n 3 S S"]) -> Features:
         """Feature maps of normalised RGB images."""
-        maps = self.resnet(images.contiguous(memory_format=torch.channels_last))
+        maps = self.trunk(images.contiguous(memory_format=torch.channels_last))
         x = self.lateral[3](maps[3])
         coarse = x
         for stage in (2, 1, 0):

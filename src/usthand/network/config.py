@@ -10,9 +10,10 @@ from typing import Literal
 class ModelConfig:
     """Sizes and switches of the network; the defaults are the `tiny` preset."""
 
-    backbone: Literal["resnet18", "resnet34"] = "resnet18"
+    backbone: Literal["resnet18", "resnet34", "landmark"] = "resnet18"
+    """A ResNet, or the trunk of MediaPipe's landmark model."""
     width: int = 24
-    """Channels of the backbone's first stage; 64 is the published ResNet."""
+    """Channels of a ResNet's first stage; 64 is the published one."""
     image_size: int = 96
     """Side of the square crops, px; a multiple of 32."""
     map_channels: int = 40

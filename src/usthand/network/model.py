@@ -60,7 +60,7 @@ class UstHand(nn.Module):
         super().__init__()
         self.config = config
         self.backbone = Backbone(config.backbone, config.width, config.map_channels)
-        self.views = Views(config, self.backbone.resnet.channels[-1], config.image_size // STRIDE)
+        self.views = Views(config, self.backbone.trunk.channels[-1], config.image_size // STRIDE)
         dims = 0 if config.flow == "none" else self.prior_dims
         self.to_hand_context = nn.Linear(N_JOINTS * config.graph_width, config.graph_width) if dims > 2 else None
         self.flow = ConditionalFlow(dims, config.graph_width, config.couplings, config.flow_hidden) if dims else None

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from usthand.capture.rig import Rig
 from usthand.fit.mesh import FittedMesh, fit_mesh
@@ -30,7 +31,7 @@ def network_result(rig: Rig, estimates: Estimates, hand: HandModel) -> Result:
         estimates: The network's output.
         hand: A right hand in float64.
     """
-    points, covariance, valid = estimates.points_world_m, _covariances(rig, estimates), estimates.valid
+    points, covariance, valid = estimates.points_world_m, triangulated(rig, estimates)[1], estimates.valid
     seen = np.repeat(valid[:, None], points.shape[1], 1)
     hand = with_proportions(hand)
     fitted_mesh = fit_mesh(hand, points, seen, covariance)
@@ -71,8 +72,10 @@ def head_result(network: Result, estimates: Estimates, hand: HandModel) -> Resul
     return replace(network, **fitted_mesh._asdict(), vertices_cov_m2=no_cov_m2, faces=hand.faces.numpy())
 
 
-def _covariances(rig: Rig, estimates: Estimates) -> np.ndarray:
+def triangulated(rig: Rig, estimates: Estimates) -> tuple[Float[np.ndarray, "T J 3"], Float[np.ndarray, "T J 3 3"]]:
+    """Where the views' 2D distributions place each joint by themselves, metres, and its covariance, m²."""
     seen = observations(estimates)
     cameras = Cameras(*(t.expand(len(seen.uv_px), *t.shape) for t in rig.tensors(torch.float64)))
     uv_px, precision = torch.from_numpy(seen.uv_px[:, 0]), torch.from_numpy(seen.precision[:, 0])
-    return triangulate_precision(cameras, uv_px, precision)[1].numpy()
+    points, covariance = triangulate_precision(cameras, uv_px, precision)[:2]
+    return points.numpy(), covariance.numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from functools import cache
 from hashlib import sha256
 from inspect import signature
@@ -23,7 +24,7 @@ from usthand.network.config import ModelConfig
 from usthand.network.model import UstHand
 
 CHECKPOINT_VERSION = 1
-SHIPPED = Path(__file__).parents[1] / "network" / "weights" / "tiny"
+SHIPPED, LANDMARK = (Path(__file__).parents[1] / "network" / "weights" / name for name in ("tiny", "landmark"))
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
 
@@ -127,7 +128,22 @@ def shipped_weights(model: ModelConfig) -> dict[str, Tensor]:
             "they are of the preset `tiny` with its own sizes",
             "start from nothing: add --from-scratch",
         )
-    return {k: v.float() if v.is_floating_point() else v for k, v in load_file(SHIPPED / WEIGHTS).items()}
+    return single_precision(current_names(load_file(SHIPPED / WEIGHTS)))
+
+
+def landmark_weights() -> dict[str, Tensor]:
+    """MediaPipe's trunk, as `tools/landmark_weights.py` converts it."""
+    return single_precision(load_file(LANDMARK / WEIGHTS))
+
+
+def single_precision(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state that was stored in half precision."""
+    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+
+
+def current_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state whose trunk may still be called `resnet`, as all trunks were once."""
+    return {re.sub(r"(^|\.)resnet\.", r"\1trunk.", name): value for name, value in state.items()}
 
 
 @cache
@@ -138,7 +154,7 @@ def weights_digest(folder: Path = SHIPPED) -> str:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        return current_names(load_file(path))
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from None
 

@@ -36,9 +36,14 @@ class OptimisationConfig:
     hypothesis_dropout: float = 0.25
     targets: Literal["consensus", "labels"] = "consensus"
     """Learn the labels' multi-view, temporal consensus, or each label as it is (the paper's way)."""
-    start: Literal["shipped", "backbone", "scratch"] = "scratch"
+    start: Literal["shipped", "backbone", "landmark", "scratch"] = "scratch"
     """From the weights in the package, learned on synthetic captures (`usthand.experiments.pretrain`); from their
-    ResNet alone, as others start from ImageNet; or from random weights."""
+    trunk alone, as others start from ImageNet; from the trunk of MediaPipe's landmark model; or from random weights."""
+    trunk_rate: float = 1.0
+    """Learning rate of the backbone's trunk over that of the rest: a trunk that has seen much must not forget it."""
+    fixed_stride: int = 0
+    """Of the landmark trunk, the layers up to this stride are not trained, which saves most of a step's time; 32 for
+    all of it, 0 for none."""
     seed: int = 0
 
 

@@ -19,7 +19,7 @@ from usthand.data.batches import Targets
 from usthand.hand.io import load_hand
 from usthand.network.config import TINY
 from usthand.network.model import Inputs, UstHand
-from usthand.training.checkpoint import shipped_weights
+from usthand.training.checkpoint import landmark_weights, shipped_weights
 from usthand.training.config import OptimisationConfig, Preset
 from usthand.training.losses import point_losses, view_losses
 
@@ -71,10 +71,10 @@ class UstHandLearner:
         model = UstHand(preset.model, load_hand())
         if preset.train.start == "shipped":
             model.load_state_dict(shipped_weights(preset.model))
-        elif preset.train.start == "backbone":
-            model.backbone.resnet.load_state_dict(shipped_backbone(preset))
+        elif preset.train.start != "scratch":
+            model.backbone.trunk.load_state_dict(trunk_weights(preset))
         if self.backbone_weights is not None:
-            model.backbone.resnet.load_imagenet(self.backbone_weights)
+            model.backbone.trunk.load_imagenet(self.backbone_weights)
         return model
 
     def terms(self, model: UstHand, batch: Batch, preset: Preset) -> dict[str, Tensor]:
@@ -98,8 +98,13 @@ class UstHandLearner:
         return model(inputs, noise).hypotheses[..., 0, :]
 
 
-def shipped_backbone(preset: Preset) -> dict[str, Tensor]:
-    """The shipped network's ResNet alone, under the ResNet's own names; the rest of the network may differ."""
+def trunk_weights(preset: Preset) -> dict[str, Tensor]:
+    """What the backbone's trunk starts from, under its own names: MediaPipe's weights, or those of the shipped network.
+
+    The rest of the network may differ from the shipped one.
+    """
+    if preset.train.start == "landmark":
+        return landmark_weights()
     of = replace(TINY, backbone=preset.model.backbone, width=preset.model.width)
-    prefix = "backbone.resnet."
+    prefix = "backbone.trunk."
     return {k.removeprefix(prefix): v for k, v in shipped_weights(of).items() if k.startswith(prefix)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,6 +48,15 @@ def learning_rate(step: int, config: OptimisationConfig) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(done, 1.0))))
 
 
+def parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict[str, Any]]:
+    """The trunk's parameters and the others, each with its share `rate` of the learning rate."""
+    trunk = {name for name, _ in model.named_parameters() if ".trunk." in f".{name}"}
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    parts = [[p for name, p in named if (name in trunk) == inside] for inside in (True, False)]
+    rates = zip(parts, (trunk_rate, 1.0), strict=True)
+    return [{"params": parameters, "rate": rate} for parameters, rate in rates if parameters]
+
+
 def drop_views(mask: Bool[Tensor, "B T V"], share: float, rng: np.random.Generator) -> Bool[Tensor, "B T V"]:
     """Mask views of whole clips at random, but never below two."""
     drop = torch.from_numpy(rng.random((mask.shape[0], 1, mask.shape[2])) < share).to(mask.device)
@@ -75,7 +85,7 @@ def draw_batch(state: TrainingState, step: int) -> Batch:
 def training_step(state: TrainingState, step: int) -> dict[str, float]:
     """Do one optimiser step; returns the weighted loss terms and their total."""
     for group in state.optimizer.param_groups:
-        group["lr"] = learning_rate(step, state.preset.train)
+        group["lr"] = learning_rate(step, state.preset.train) * group["rate"]
     terms = state.learner.terms(state.model, draw_batch(state, step), state.preset)
     terms["total"] = total(terms)
     state.optimizer.zero_grad(set_to_none=True)

@@ -19,6 +19,8 @@ MISSING = "missing"
 PRETRAINED = {
     "shipped": "**UST-Hand, shipped weights**, no training",
     "shipped-network": "its network alone",
+    "without-gate": "its network alone, no gate",
+    "blind": "its network alone, grey images within the gate",
     "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
 }
 ADAPTED = {
@@ -93,6 +95,9 @@ ABLATIONS = {
 }
 PARTS_TAKEN_OUT = {
     "shipped-network": "all parts",
+    "without-gate": "no gate: the labels do not say where to look",
+    "blind": "grey images within the gate",
+    "triangulated": "points from the flow's covariances, no STPT",
     "without-confidence": "confidence 1",
     "without-casa": "no CASA",
     "without-gcn": "no adaptive GCN",

@@ -30,13 +30,13 @@ from usthand.geometry.triangulation import triangulate
 from usthand.hand.io import load_hand
 from usthand.hand.model import N_MANO_JOINTS, HandModel
 from usthand.hand.skeleton import N_JOINTS
-from usthand.network.backbone import ResNet, sample_map
+from usthand.network.backbone import make_trunk, sample_map
 from usthand.network.config import ModelConfig
 from usthand.network.hand_head import IDENTITY_6D, N_SHAPE, CarriesHand
 from usthand.network.model import STRIDE, Inputs
 from usthand.training.checkpoint import load_state
 from usthand.training.config import Preset
-from usthand.training.objective import Batch, shipped_backbone
+from usthand.training.objective import Batch, trunk_weights
 
 UNIT_M = 0.2  # half of the published 0.4 m box
 ROOT = 9  # the middle finger's knuckle, to which hands are relative
@@ -184,18 +184,18 @@ class Hamuco(nn.Module):
     def __init__(self, config: ModelConfig, hand: HandModel) -> None:
         super().__init__()
         self.config = config
-        self.resnet = ResNet(config.backbone, config.width)
-        self.resnet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
-        deep = self.resnet.channels[-1]
+        self.trunk = make_trunk(config.backbone, config.width)
+        self.trunk.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # torch's stubs lack it
+        deep = self.trunk.channels[-1]
         self.pose, self.shape, self.camera = head(deep, 6 * N_MANO_JOINTS), head(deep, N_SHAPE), head(deep, 3)
-        self.cross = CrossView(self.resnet.channels, config.image_size // STRIDE)
+        self.cross = CrossView(self.trunk.channels, config.image_size // STRIDE)
         self.decoder = HandDecoder(hand)
 
     def forward(self, inputs: Inputs) -> HamucoPrediction:
         """Hands of every view, from its own image and from all."""
         lead = inputs.view_mask.shape
         images = inputs.images.flatten(0, 2).contiguous(memory_format=torch.channels_last)
-        maps = self.resnet(images)
+        maps = self.trunk(images)
         deep = maps[-1].mean((-2, -1))
         single = self._hands(
             self.pose(deep).unflatten(0, lead),
@@ -285,8 +285,8 @@ class HamucoLearner:
         model = Hamuco(preset.model, load_hand())
         if self.checkpoint is not None:
             model.load_state_dict(load_state(self.checkpoint))
-        elif preset.train.start != "scratch":  # of the shipped weights, only the ResNet has a place here
-            model.resnet.load_state_dict(shipped_backbone(preset))
+        elif preset.train.start != "scratch":  # of the shipped weights, only the trunk has a place here
+            model.trunk.load_state_dict(trunk_weights(preset))
         return model
 
     def terms(self, model: nn.Module, batch: Batch, preset: Preset) -> dict[str, Tensor]:
