@@ -11,7 +11,7 @@ import torch
 from support.fit_scene import make_scene, rig_in_unit
 from support.marked import marks_of, result_of_scene, seen_by, true_caps
 from usthand.common.errors import UsthandError
-from usthand.evaluation.mark_errors import evaluate_marks
+from usthand.evaluation.mark_errors import evaluate_marks, fingertip_errors
 from usthand.evaluation.mark_triangulation import place_tips
 from usthand.evaluation.marks import FINGER_NAMES
 from usthand.hand.fingertips import cap_weights
@@ -82,12 +82,12 @@ def test_uncertainty_of_mesh_and_joints_is_added_to_the_marks():
     moved = rng.multivariate_normal(np.zeros(3), covariance, 60)[:, None]
     time, known = 60, np.broadcast_to(covariance, (60, 778, 3, 3)).astype(np.float32)
     result = result_of_scene(scene, joints_world_m=scene.joints + moved, vertices_world_m=scene.vertices + moved)
-    marks = marks_of(scene.rig, true_caps(scene), noise_px=0.05)
-    assert judged(result, marks, scene.rig)["in_90_region"] < 0.1
+    tips = place_tips(marks_of(scene.rig, true_caps(scene), noise_px=0.05), scene.rig)
+    assert fingertip_errors(result, tips, scene.rig)["cap"]["in_90_region"] < 0.1
     certain = replace(result, vertices_cov_m2=known)
     told = replace(result, joints_cov_m2=np.tile(covariance, (time, 21, 1, 1)))  # no vertices': the tip joint's
     for one in (certain, told):
-        found = judged(one, marks, scene.rig)
+        found = fingertip_errors(one, tips, scene.rig)["cap"]
         assert found["std_mm"] == pytest.approx(4.0, abs=0.01)
         for level in (0.5, 0.9):  # five tips of a frame move as one
             assert abs(found[f"in_{100 * level:.0f}_region"] - level) < 4 * np.sqrt(level * (1 - level) / time)
