@@ -10,12 +10,12 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder
 CHECKED := src tests benchmarks examples tools
 
-.PHONY: demo test quick lint docs detector clean
+.PHONY: demo test quick lint docs detector browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/usthand demo --out $(DEMO_OUT)
 
-test: demo $(VENV)/.installed-test lint
+test: demo $(VENV)/.installed-test lint browser
 	$(PYTEST)
 
 quick: $(VENV)/.installed-test lint
@@ -41,6 +41,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[test]"
 	touch $@
+
+# For the tests of the page on which fingertips are marked; they are skipped where there is none and none can be had.
+browser:
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+	    || (apt-get update && apt-get install -y chromium) || echo "no Chromium: tests of the marking page are skipped"
 
 # MediaPipe pins numpy<2, so it lives in an environment of its own; `usthand label` finds it here.
 detector: .venv-mediapipe/.installed

@@ -1,11 +1,13 @@
 """Error in a left-out camera, for a capture without truth: raw triangulation, sequence fit, UST-Hand.
 
+    python benchmarks/left_out.py CAPTURE --out left-out.json
     python benchmarks/left_out.py CLIP --frames 6 53 --steps 300 --unadapted --out benchmarks/results/webcams4.json
 
-Each camera is left out in turn, of labels, fit, training and reconstruction alike; the joints are projected into it and
-compared with its own labels (pixels). The labels' own error in that camera is part of every number. Coverage is the
-share of those labels inside the 50 and 90 % regions that the method predicts for them, with the labels' noise estimated
-from the cameras that were used (`usthand.evaluation.left_out`).
+Works on any labelled capture of three cameras or more. Each camera is left out in turn, of labels, fit, training and
+reconstruction alike; the joints are projected into it and compared with its own labels (pixels), as `usthand evaluate
+--leave-out` does. The labels' own error in that camera is part of every number. A camera without labels of the hand is
+passed over. Coverage is the share of those labels inside the 50 and 90 % regions that the method predicts for them,
+with the labels' noise estimated from the cameras that were used (`usthand.evaluation.left_out`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import tyro
 from tyro.conf import Positional
 
 from usthand.capture.capture import Capture, open_capture
+from usthand.common.errors import UsthandError
 from usthand.data.prepare import without_camera
 from usthand.evaluation import metrics
 from usthand.evaluation.left_out import evaluate_left_out_regions
@@ -45,7 +48,8 @@ class Config:
     out: Path
     frames: tuple[int, int] = (0, 10**6)
     """First and last frame to measure."""
-    sides: tuple[str, ...] = ("right", "left")
+    sides: tuple[str, ...] = ()
+    """Hands to measure: right, left, or a further one such as right-2; all that have labels by default."""
     cameras: tuple[str, ...] = ()
     """To leave out; all in turn by default."""
     steps: int = 600
@@ -104,10 +108,14 @@ def line(row: dict) -> str:
 def main(config: Config) -> None:
     """Fill the table cell by cell; each is written as soon as it is there."""
     capture, began, cells = open_capture(config.capture), time.time(), {}
-    frames = np.arange(config.frames[0], config.frames[1] + 1)
+    frames = np.arange(config.frames[0], min(config.frames[1] + 1, capture.n_frames))
     config.out.parent.mkdir(parents=True, exist_ok=True)
-    for side in config.sides:
+    for side in config.sides or capture.label_hands():
+        seen = load_labels(capture, side).mask[frames].any((0, 2))
         for camera in config.cameras or capture.rig.names:
+            if not seen[capture.rig.index(camera)]:
+                print(f"{side:<6}{camera:<8}no label of this hand", flush=True)
+                continue
             cells[f"{side} {camera}"] = measure(
                 capture, side, camera, results_without(capture, side, camera, config), frames
             )
@@ -122,9 +130,18 @@ def main(config: Config) -> None:
             config.out.write_text(json.dumps(data, indent=2) + "\n")
             for method, row in cells[f"{side} {camera}"].items():
                 print(f"{side:<6}{camera:<8}{method:<18}{line(row)}", flush=True)
+    if not cells:
+        raise UsthandError(
+            f"{config.capture} has no camera to measure in",
+            "no hand has labels in the frames and cameras asked for",
+            f"run `usthand label {config.capture}`, or choose others",
+        )
     for method, row in summary(cells).items():
         print(f"{method:18}", row)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    try:
+        main(tyro.cli(Config))
+    except UsthandError as error:
+        raise SystemExit(f"left_out.py: {error}") from None

@@ -46,6 +46,20 @@ def test_nothing_that_learns_loads_truth():
     assert told == "[]"
 
 
+def test_nothing_that_learns_or_labels_loads_marks():
+    """Every module of these packages in a fresh process; labels that follow marks would be as wrong as a training."""
+    code = """
+import importlib, pkgutil, sys
+for package in ("labels", "fit", "data", "network", "training", "reconstruction", "datasets"):
+    root = importlib.import_module(f"usthand.{package}")
+    for module in pkgutil.walk_packages(root.__path__, f"usthand.{package}."):
+        if not module.name.endswith("mediapipe_worker"):
+            importlib.import_module(module.name)
+print([m for m in sys.modules if m.startswith("usthand.evaluation.mark")])
+"""
+    assert printed_by(code) == "[]"
+
+
 def test_the_command_line_loads_nothing_heavy():
     """The command line imports nothing heavy before a command is chosen."""
     code = "import sys, usthand.cli; print([m for m in ('torch', 'mediapipe', 'cv2', 'numba') if m in sys.modules])"

@@ -62,7 +62,9 @@ def spoil(path, **changes):
 
 def test_every_command_has_help(capsys):
     """All that were promised, each by its own `--help`; the ones in a group also by the group's."""
-    promised = "init synth import label import-labels check fit train reconstruct evaluate overlay demo bench pretrain"
+    promised = (
+        "init synth import label import-labels check fit train reconstruct evaluate mark overlay demo bench pretrain"
+    )
     assert list(COMMANDS) == [*promised.split(), "hand install", "hand export"]
     for name in ("", "hand", *COMMANDS):
         with pytest.raises(SystemExit) as stopped:

@@ -37,6 +37,7 @@ COMMANDS = {
     "train": Command("networks", "train", "Train the network on the captures' labels."),
     "reconstruct": Command("networks", "reconstruct", "Hands from a trained network and a sequence fit."),
     "evaluate": Command("results", "evaluate", "Measure how good a result is."),
+    "mark": Command("marks", "mark", "Mark fingertips by eye, and measure results by the marks."),
     "overlay": Command("results", "overlay", "Draw results over the footage."),
     "demo": Command("experiments", "demo", "The whole method on a synthetic capture, up to a report."),
     "bench": Command("experiments", "bench", "Fill a table of the benchmarks."),
