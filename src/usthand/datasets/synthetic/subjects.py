@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ NO_POSTURE = np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
 
 
+@runtime_checkable
 class Subject(Protocol):
     """One person's right hand."""
 
