@@ -38,8 +38,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
+# anny without its dependencies: the one that is large, warp-lang, is not needed.
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[test]"
+	$(PIP) --no-deps "$$(grep '^anny==' constraints.txt)"
 	touch $@
 
 # MediaPipe pins numpy<2, so it lives in an environment of its own; `usthand label` finds it here.

@@ -10,7 +10,6 @@ from jaxtyping import Bool, Float, Int
 
 from usthand.common.errors import UsthandError
 
-
 VERSION = 2
 """Of files with a mesh that is not our hand model's; the others have no number."""
 OF_OTHER_MESHES = ("faces", "joint_definition")
@@ -78,8 +77,10 @@ def save_truth(path: str | Path, side: str, truth: Truth) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     values = {f.name: getattr(truth, f.name) for f in fields(Truth)}
     # Of our own hand model files are as they were before there were others; `version` keeps older programs from these.
-    other = {name: values.pop(name) for name in OF_OTHER_MESHES}
-    np.savez_compressed(file, **values, **(other | {"version": VERSION} if truth.of_other_mesh else {}))
+    other = {name: np.asarray(values.pop(name)) for name in OF_OTHER_MESHES}
+    if truth.of_other_mesh:
+        values |= other | {"version": np.asarray(VERSION)}
+    np.savez_compressed(file, **values)
 
 
 def load_truth(path: str | Path, side: str) -> Truth | None:

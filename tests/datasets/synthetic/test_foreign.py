@@ -188,7 +188,9 @@ def test_a_capture_holds_the_mesh_and_says_what_its_joints_are(capture):
     assert truth.of_other_mesh and truth.joint_definition == foreign.JOINT_DEFINITION
     assert truth.pose.shape == (0, 48) and truth.shape.shape == (0,)
     assert truth.vertices_world_m.shape == (4, truth.faces.max() + 1, 3)
-    uv = project(clip.rig.tensors(torch.float64), torch.from_numpy(truth.joints_world_m.astype(float).reshape(-1, 3)))[0]
+    uv = project(clip.rig.tensors(torch.float64), torch.from_numpy(truth.joints_world_m.astype(float).reshape(-1, 3)))[
+        0
+    ]
     np.testing.assert_allclose(
         load_labels(clip, "right").uv_px, uv.numpy().reshape(3, 4, 21, 2).swapaxes(0, 1), atol=2e-3
     )

@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,22 @@ _CUT = 1  # the number of this way of cutting, in the name of the kept file
 _ARM, _HAND = ("lowerarm01.R", "lowerarm02.R"), ("wrist.R", *(f"metacarpal{k}.R" for k in range(1, 5)))
 _SHAPES = ("hand-fingers-length", "hand-scale", "hand-fingers-diameter", "hand-fingers-distance")
 _LOCAL = [f"r-{name}-incr" for name in _SHAPES]
+
+
+@runtime_checkable
+class AnnyModel(Protocol):
+    """What is used of Anny's own class, which skins a body: V vertices, B bones."""
+
+    bone_labels: list[str]
+    faces: torch.Tensor  # (F, 3)
+    template_vertices: torch.Tensor  # (V, 3)
+    template_bone_heads: torch.Tensor  # (B, 3)
+    vertex_bone_indices: torch.Tensor  # (V, k)
+    vertex_bone_weights: torch.Tensor  # (V, k)
+
+    def __call__(self, **values: object) -> dict[str, torch.Tensor]:
+        """A person of these values, posed."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +93,9 @@ class ForeignHand:
         radial = frame[0] - (frame[0] @ self.arm) * self.arm
         radial /= np.linalg.norm(radial)
         arm_frame = np.stack([radial, -self.arm, np.cross(radial, -self.arm)])
-        return HandSurface(self.faces, self.rest_m, joints, dorsal, Stump(ring, arm_frame, float((ring @ self.arm).mean())))
+        return HandSurface(
+            self.faces, self.rest_m, joints, dorsal, Stump(ring, arm_frame, float((ring @ self.arm).mean()))
+        )
 
     def sticks(self) -> Kinematics:
         """The skeleton as `Kinematics`, with capsules as thick as this hand's fingers."""
@@ -158,7 +176,7 @@ def sample_foreign(rng: np.random.Generator) -> ForeignHand:
     return cut_hand(model, wanted, local, rng.normal(scale=AXIS_TILT_RAD, size=(15, 3)))
 
 
-def cut_hand(model: Any, phenotype: dict[str, float], local: dict[str, float], tilt: np.ndarray) -> ForeignHand:
+def cut_hand(model: AnnyModel, phenotype: dict[str, float], local: dict[str, float], tilt: np.ndarray) -> ForeignHand:
     """One person's hand from the model that `load_anny` gives.
 
     Args:
@@ -213,7 +231,7 @@ def _axes_of(bone: np.ndarray, face: np.ndarray) -> np.ndarray:
     return np.stack([flexion, np.cross(bone, flexion), bone])
 
 
-def bone_weights(model: Any) -> np.ndarray:
+def bone_weights(model: AnnyModel) -> np.ndarray:
     """Skinning weights (N, 17) of the bones of `ForeignHand`, from the cut model's own."""
     bones, dense = list(model.bone_labels), np.zeros((len(model.template_vertices), len(model.bone_labels)))
     rows = np.arange(len(dense))[:, None]
@@ -225,7 +243,7 @@ def bone_weights(model: Any) -> np.ndarray:
 
 
 @cache
-def load_anny() -> Any:
+def load_anny() -> AnnyModel:
     """Anny cut to the right hand and wrist: its own class, every identity, linear blend skinning.
 
     The first call builds the whole body (a minute and a half, 1.1 GB of temporary files) and keeps the cut, 20 MB, in
@@ -257,16 +275,18 @@ def load_anny() -> Any:
                 )
             finally:
                 paths.set_anny_cache_path(before)
-            cut = transforms.remove_unattached_vertices(transforms.filter_faces(body, _kept_faces(body)))
+            # A model of the whole body shows what its faces hang on; the cut is of the data.
+            whole = anny.Anny.from_model_data(body, skinning_method="lbs", bone_orientation="cached")
+            cut = transforms.remove_unattached_vertices(transforms.filter_faces(body, _kept_faces(whole)))
             with whole_file(kept) as part:
                 cut.save_safetensors(part)
     cut = data.ModelData.load_safetensors(kept)
     return anny.Anny.from_model_data(cut, skinning_method="lbs", bone_orientation="cached")
 
 
-def _kept_faces(body: Any) -> torch.Tensor:
+def _kept_faces(body: AnnyModel) -> torch.Tensor:
     """Which faces (F,) of the template lie on the right hand or less than `BEHIND_WRIST_M` up the forearm."""
-    labels, heads = list(body.metadata.bone_labels), body.template_bone_heads
+    labels, heads = list(body.bone_labels), body.template_bone_heads
     mine = [k for k, n in enumerate(labels) if n in (*_ARM, *_HAND) or (n.startswith("finger") and n.endswith(".R"))]
     weight = (body.vertex_bone_weights * torch.isin(body.vertex_bone_indices, torch.tensor(mine))).sum(1)
     wrist, elbow = (heads[labels.index(name)] for name in ("wrist.R", "lowerarm01.R"))

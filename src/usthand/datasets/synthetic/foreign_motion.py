@@ -28,7 +28,9 @@ from usthand.datasets.synthetic.poses import close_finger
 
 FLEXION_DEG = np.array([(0.0, 100.0), (0.0, 105.0), (0.0, 85.0)])
 LEAN_DEG = 18.0  # of a straight finger, either way; it fades as the finger bends, for then the ligaments are tight
-NEUTRAL_LEAN_DEG = np.array([3.0, 0.0, -8.0, -4.0])  # of fingers that lie side by side, to the thumb's side; MANO's order
+NEUTRAL_LEAN_DEG = np.array(
+    [3.0, 0.0, -8.0, -4.0]
+)  # of fingers that lie side by side, to the thumb's side; MANO's order
 THUMB_DEG = np.array([[(-20.0, 15.0), (-15.0, 30.0)], [(0.0, 56.0), (0.0, 0.0)], [(-5.0, 73.0), (0.0, 0.0)]])
 THUMB_TWIST_PER_ABDUCTION = 0.5  # the saddle joint turns the thumb's pad to the fingers as it opposes
 KEY_S = (0.35, 1.0)
@@ -87,7 +89,9 @@ def finger_angles(
     for finger in range(5):
         own = np.array(at) + np.clip(rng.normal(scale=OUT_OF_STEP_S, size=len(at)), -0.15, 0.15)
         mine = slice(3 * finger, 3 * finger + 3)
-        angles[:, mine] = PchipInterpolator(own, np.array(keys)[:, mine], extrapolate=True)(np.clip(fine, own[0], own[-1]))
+        angles[:, mine] = PchipInterpolator(own, np.array(keys)[:, mine], extrapolate=True)(
+            np.clip(fine, own[0], own[-1])
+        )
     angles = gaussian_filter1d(angles, SMOOTH_S * FINE_HZ, axis=0, mode="nearest")
     return np.stack([np.interp(time, fine, one) for one in angles.reshape(len(fine), 45).T], 1).reshape(-1, 15, 3)
 

@@ -92,12 +92,10 @@ class Scene:
         parts = [vertices_world_m]
         palm = palm_frame(joints_world_m)
         ring = vertices_world_m[self.wrist_loop]
-        if self.stump is None:
-            arm = palm, self.wrist_bend(frame), self.forearm_width, self.swell_m
-        else:
-            own = self.stump.posed_frame(ring)
-            arm = own, (0.0, 0.0), self.forearm_width, self.swell_m, self.stump.behind_m
-        parts.append(forearm_vertices(ring, *arm))
+        arm, bend, behind_m = palm, self.wrist_bend(frame), 0.0
+        if self.stump is not None:
+            arm, bend, behind_m = self.stump.posed_frame(ring), (0.0, 0.0), self.stump.behind_m
+        parts.append(forearm_vertices(ring, arm, bend, self.forearm_width, self.swell_m, behind_m))
         for thing in self.things:
             local = thing.vertices_m + thing.centre_m
             parts.append(local @ palm + joints_world_m[0] if thing.grasped else local)

@@ -58,8 +58,10 @@ class Moved:
         """What is written for metrics; visible (T, V, 21)."""
         numbers = self.joints_world_m, self.vertices_world_m, self.pose, self.shape, self.translation_m
         joints, vertices, *posture = (values.astype(np.float32) for values in numbers)
-        known = {"faces": self.faces, "joint_definition": self.joint_definition}
-        return Truth(joints, vertices, visible, *posture, **known)
+        pose, shape, shift = posture
+        of_mesh = self.faces, self.joint_definition
+        valid = np.ones(len(joints), bool)
+        return Truth(joints, vertices, visible, pose, shape, shift, valid, *of_mesh)
 
 
 @dataclass(frozen=True)

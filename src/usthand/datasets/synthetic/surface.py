@@ -41,7 +41,7 @@ class Stump:
 
     def posed_frame(self, ring_m: np.ndarray) -> np.ndarray:
         """The frame (3, 3) that goes with a moved ring (S, 3): turned as the ring is, in the least-squares sense."""
-        turn, _ = Rotation.align_vectors(ring_m - ring_m.mean(0), self.ring_m - self.ring_m.mean(0))
+        turn = Rotation.align_vectors(ring_m - ring_m.mean(0), self.ring_m - self.ring_m.mean(0))[0]
         return turn.apply(self.frame)
 
     def width(self, average_m: np.ndarray) -> float:

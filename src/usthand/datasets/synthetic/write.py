@@ -32,6 +32,8 @@ from usthand.labels.labels import Labels
 
 QUEUED = 8  # frames that wait for an encoder
 THREADS = 2  # that render
+OTHERS_JOINTS = "synthetic-foreign"
+"""The detector that labels of hands that are not ours name: its joints are not our hand model's."""
 OBJECTS = ("none", "held", "standing", "any", "many")
 
 
@@ -108,9 +110,8 @@ def _check(config: SynthConfig) -> None:
     _choose(config.side, "side", ("right", "left"))
     _choose(config.objects, "choice of objects", OBJECTS)
     _choose(config.subject, "subject", SUBJECTS)
-    if config.labels == "biased" and config.subject != "own":
-        cause = "it displaces the joints by the pose and shape of our own hand model"
-        raise UsthandError(f"the labels biased do not go with the subject {config.subject}", cause, "choose heavy")
+    if config.subject != "own":
+        _require_in_place(noise_level(config.labels))
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
         raise UsthandError("the capture would be empty", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
@@ -121,6 +122,13 @@ def _check(config: SynthConfig) -> None:
 def _choose(value: str, kind: str, known: Iterable[str]) -> None:
     if value not in known:
         raise UsthandError(f"no {kind} is called {value!r}", "a typing error", f"choose one of {', '.join(known)}")
+
+
+def _require_in_place(level: NoiseLevel | None) -> None:
+    """Refuse, for hands that are not ours, a detector with joints of its own."""
+    if level is not None and level.displaced:
+        cause = "this level displaces the joints by the pose and shape of our own hand model"
+        raise UsthandError("labels biased do not go with hands that are not ours", cause, "choose heavy or light")
 
 
 def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
@@ -186,19 +194,23 @@ def synthetic_labels(
     Args:
         rig: V cameras.
         joints_world_m: The hand model's joints, (T, 21, 3).
-        posture: Pose about the flat hand, axis-angle (T, 48), and shape (10,).
+        posture: Pose about the flat hand, axis-angle (T, 48), and shape (10,); both empty for joints of a hand that is
+            not our model's. Their labels name a detector of their own, of which a fit knows nothing.
         visible: Which joints are seen, (T, V, 21).
         rng: Source of all randomness but the detector's own.
         level: A level's name or parameters.
 
     Raises:
-        UsthandError: If the level is unknown.
+        UsthandError: If the level is unknown, or displaces the joints of our model and they are another's.
     """
-    parameters = noise_level(level)
-    if parameters is not None and parameters.displaced:
+    parameters, others = noise_level(level), not len(posture[0])
+    if others:
+        _require_in_place(parameters)
+    elif parameters is not None and parameters.displaced:
         joints_world_m = displaced_joints(joints_world_m, *posture, rng.spawn(1)[0])
     uv, in_image = project(rig, joints_world_m)
-    return noisy_labels(uv, visible, in_image, rng, level, rig.names)
+    labels = noisy_labels(uv, visible, in_image, rng, level, rig.names)
+    return {side: replace(one, detector=OTHERS_JOINTS) if others else one for side, one in labels.items()}
 
 
 def project(rig: Rig, joints_world_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -131,8 +131,8 @@ def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progre
     """Run a cell, or what is left of it, and write its numbers.
 
     Raises:
-        UsthandError: If the method is not compared at the cell's preset or would learn from hands that are for measuring
-            alone, or there is no such device.
+        UsthandError: If the method is not compared at the cell's preset, or would learn from hands that are for
+            measuring alone, or there is no such device.
     """
     cell = cell.settled()
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
