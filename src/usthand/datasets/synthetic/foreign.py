@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -29,11 +28,9 @@ import torch
 
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_file
-from usthand.datasets.synthetic.kinematics import FINGER_OF, MANO_FINGERS, Kinematics
-from usthand.datasets.synthetic.surface import HandSurface, Stump, boundary_loop, palm_frame
-from usthand.geometry.rotations import rotation_matrix
-from usthand.hand.limits import axes_from_skeleton
-from usthand.hand.skeleton import FINGERS, MANO_TO_OPENPOSE, inverse_order
+from usthand.datasets.synthetic.kinematics import FINGER_OF, MANO_FINGERS
+from usthand.datasets.synthetic.skinned import THUMB, SkinnedHand, bend_axes
+from usthand.hand.skeleton import FINGERS
 
 JOINT_DEFINITION = (
     "Anny's skeleton: wrist and finger joints at the heads of its bones (the first joint of a finger at the web), "
@@ -64,99 +61,7 @@ class AnnyModel(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class ForeignHand:
-    """One person's right hand and wrist at rest, metres, the wrist joint at the origin. Bones: forearm, hand, fingers.
-
-    K = 17 bones: the forearm, the hand with its metacarpals, and MANO's 15 finger joints in MANO's order.
-    """
-
-    faces: np.ndarray  # (F, 3)
-    rest_m: np.ndarray  # (N, 3)
-    weights: np.ndarray  # (N, 17), rows sum to one
-    joints_m: np.ndarray  # (21, 3)
-    tip_ids: np.ndarray  # (5,) thumb to little finger
-    arm: np.ndarray  # (3,) unit, from the wrist up the forearm
-    axes: np.ndarray  # (15, 3, 3) rows: flexion, abduction, twist; MANO's order
-    tilt: np.ndarray  # (15, 3) rotation vectors by which this person's axes differ from the skeleton's
-
-    @property
-    def surface(self) -> HandSurface:
-        """What the textures and the scene need."""
-        frame, joints = palm_frame(self.joints_m), self.joints_m
-        dorsal = np.empty((5, 3, 3))
-        for mano in range(1, 16):
-            joint = MANO_TO_OPENPOSE.index(mano)
-            back = np.cross(joints[joint + 1] - joints[joint], self.axes[mano - 1, 0])
-            dorsal[(joint - 1) // 4, (joint - 1) % 4] = back / np.linalg.norm(back)
-        ring = self.rest_m[boundary_loop(self.faces)]
-        radial = frame[0] - (frame[0] @ self.arm) * self.arm
-        radial /= np.linalg.norm(radial)
-        arm_frame = np.stack([radial, -self.arm, np.cross(radial, -self.arm)])
-        return HandSurface(
-            self.faces, self.rest_m, joints, dorsal, Stump(ring, arm_frame, float((ring @ self.arm).mean()))
-        )
-
-    def sticks(self) -> Kinematics:
-        """The skeleton as `Kinematics`, with capsules as thick as this hand's fingers."""
-        mano = self.joints_m[list(inverse_order(MANO_TO_OPENPOSE))]
-        points = np.stack([self.joints_m[list(FINGERS[name])] for name in MANO_FINGERS])
-        frame = palm_frame(self.joints_m)
-        middle = FINGER_OF["middle"]
-        a, b = points[middle, 1], points[middle, 2]
-        own = self.rest_m[self.weights[:, 2 + 3 * middle + 1] > 0.5]
-        off = own - a - ((own - a) @ (b - a) / ((b - a) @ (b - a)))[:, None] * (b - a)
-        sideways = np.cross(self.axes[::3, 1], points[:, 1] - points[:, 0]) @ frame[0]
-        thickness_m = float(np.linalg.norm(off, axis=1).mean())
-        return Kinematics(
-            base=mano[1:16:3],
-            bone=np.diff(points, axis=1),
-            axes=self.axes,
-            palm_length_m=thickness_m / 0.088,  # what the sticks' radii are multiples of
-            frame=frame,
-            radial_sign=np.where(sideways >= 0, 1.0, -1.0),
-        )
-
-    def pose(
-        self, angles: np.ndarray, turn: np.ndarray, wrist: np.ndarray, translation_m: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Skin the hand: vertices (T, N, 3) float32 and joints (T, 21, 3), metres.
-
-        Args:
-            angles: Finger angles (T, 15, 3) about `axes`, radians.
-            turn: Rotation vectors of the whole hand about its wrist, (T, 3).
-            wrist: How the forearm turns against the hand, rotation vectors in the hand's rest frame, (T, 3).
-            translation_m: Of the wrist, (T, 3).
-        """
-        bones = self.bones(angles, turn, wrist, translation_m)
-        vertices = np.empty((len(bones), len(self.rest_m), 3), np.float32)
-        for out, frame in zip(vertices, bones, strict=True):
-            blended = (self.weights @ frame.reshape(-1, 12)).reshape(-1, 3, 4)
-            out[:] = (blended[..., :3] @ self.rest_m[..., None])[..., 0] + blended[..., 3]
-        joints = np.empty((len(bones), 21, 3))
-        for mano in range(16):
-            joint = MANO_TO_OPENPOSE.index(mano)
-            joints[:, joint] = bones[:, 1 + mano, :, :3] @ self.joints_m[joint] + bones[:, 1 + mano, :, 3]
-        joints[:, [4, 8, 12, 16, 20]] = vertices[:, self.tip_ids]
-        return vertices, joints
-
-    def bones(self, angles: np.ndarray, turn: np.ndarray, wrist: np.ndarray, translation_m: np.ndarray) -> np.ndarray:
-        """Rigid transforms (T, 17, 3, 4) of the bones from rest to the pose; arguments as of `pose`."""
-        bones = np.empty((len(angles), 17, 3, 4))
-        hand = rotation_matrix(turn)
-        bones[:, 1, :, :3], bones[:, 1, :, 3] = hand, translation_m
-        bones[:, 0, :, :3], bones[:, 0, :, 3] = hand @ rotation_matrix(wrist), translation_m
-        local = rotation_matrix(np.einsum("tja,jax->tjx", angles, self.axes))
-        for joint in range(15):
-            parent = bones[:, 1 if joint % 3 == 0 else 1 + joint]
-            centre = self.joints_m[MANO_TO_OPENPOSE.index(joint + 1)]
-            rotation = parent[..., :3] @ local[:, joint]
-            bones[:, 2 + joint, :, :3] = rotation
-            bones[:, 2 + joint, :, 3] = parent[..., :3] @ centre + parent[..., 3] - rotation @ centre
-        return bones
-
-
-def sample_foreign(rng: np.random.Generator) -> ForeignHand:
+def sample_foreign(rng: np.random.Generator) -> SkinnedHand:
     """Draw a person: an adult's phenotype, and the hand's own proportions.
 
     Raises:
@@ -176,7 +81,7 @@ def sample_foreign(rng: np.random.Generator) -> ForeignHand:
     return cut_hand(model, wanted, local, rng.normal(scale=AXIS_TILT_RAD, size=(15, 3)))
 
 
-def cut_hand(model: AnnyModel, phenotype: dict[str, float], local: dict[str, float], tilt: np.ndarray) -> ForeignHand:
+def cut_hand(model: AnnyModel, phenotype: dict[str, float], local: dict[str, float], tilt: np.ndarray) -> SkinnedHand:
     """One person's hand from the model that `load_anny` gives.
 
     Args:
@@ -191,7 +96,7 @@ def cut_hand(model: AnnyModel, phenotype: dict[str, float], local: dict[str, flo
     heads = dict(zip(model.bone_labels, rest["rest_bone_heads"][0].double().numpy(), strict=True))
     wrist, vertices = heads["wrist.R"], rest["rest_vertices"][0].double().numpy()
     weights = bone_weights(model)
-    joints, tips = np.zeros((21, 3)), []
+    joints = np.zeros((21, 3))
     for finger, (name, ids) in enumerate(FINGERS.items(), 1):
         joints[list(ids[:3])] = [heads[f"finger{finger}-{part}.R"] - wrist for part in (1, 2, 3)]
         last = 2 + 3 * FINGER_OF[name] + 2
@@ -199,40 +104,15 @@ def cut_hand(model: AnnyModel, phenotype: dict[str, float], local: dict[str, flo
         # Of the template, so that a tip is the same vertex of everybody.
         template = model.template_vertices[own].double().numpy()
         head = model.template_bone_heads[model.bone_labels.index(f"finger{finger}-3.R")].double().numpy()
-        tips.append(own[np.linalg.norm(template - head, axis=1).argmax()])
-        joints[ids[3]] = vertices[tips[-1]] - wrist
+        joints[ids[3]] = vertices[own[np.linalg.norm(template - head, axis=1).argmax()]] - wrist
     up = heads["lowerarm01.R"] - wrist
-    mano = joints[list(inverse_order(MANO_TO_OPENPOSE))]
-    axes = axes_from_skeleton(mano[:16], mano[[17, 18, 20, 19, 16]])
-    thumb = 3 * FINGER_OF["thumb"]
-    face = _thumb_face(joints, (vertices - wrist)[weights[:, 2 + thumb + 2] > 0.9])
-    axes[thumb : thumb + 3] = [_axes_of(joints[k + 1] - joints[k], face) for k in FINGERS["thumb"][:3]]
-    axes = np.einsum("jab,jkb->jka", rotation_matrix(tilt), axes)
+    axes = bend_axes(joints, (vertices - wrist)[weights[:, 2 + THUMB + 2] > 0.9], tilt)
     arm = up / np.linalg.norm(up)
-    return ForeignHand(model.faces.numpy(), vertices - wrist, weights, joints, np.array(tips), arm, axes, tilt)
-
-
-def _thumb_face(joints_m: np.ndarray, last_m: np.ndarray) -> np.ndarray:
-    """Where the thumb's pad faces, unit: the direction in which its last phalanx (n, 3) is flattest, inwards."""
-    bone = joints_m[4] - joints_m[3]
-    bone = bone / np.linalg.norm(bone)
-    off = last_m - last_m.mean(0)
-    off = off - (off @ bone)[:, None] * bone
-    flat = np.linalg.svd(off, full_matrices=False)[2][1]
-    inwards = joints_m[17] - joints_m[5]
-    return flat * np.sign(flat @ inwards)
-
-
-def _axes_of(bone: np.ndarray, face: np.ndarray) -> np.ndarray:
-    """Axes (3, 3) of a joint whose bone faces somewhere, as `axes_from_skeleton` has them."""
-    bone = bone / np.linalg.norm(bone)
-    flexion = np.cross(bone, face)
-    flexion /= np.linalg.norm(flexion)
-    return np.stack([flexion, np.cross(bone, flexion), bone])
+    return SkinnedHand(model.faces.numpy(), vertices - wrist, weights, joints, arm, axes)
 
 
 def bone_weights(model: AnnyModel) -> np.ndarray:
-    """Skinning weights (N, 17) of the bones of `ForeignHand`, from the cut model's own."""
+    """Skinning weights (N, 17) of the bones of `SkinnedHand`, from the cut model's own."""
     bones, dense = list(model.bone_labels), np.zeros((len(model.template_vertices), len(model.bone_labels)))
     rows = np.arange(len(dense))[:, None]
     np.add.at(dense, (rows, model.vertex_bone_indices.numpy()), model.vertex_bone_weights.double().numpy())

@@ -21,10 +21,10 @@ from scipy.interpolate import PchipInterpolator
 from scipy.ndimage import gaussian_filter1d
 
 from usthand.datasets.synthetic import shapes
-from usthand.datasets.synthetic.foreign import ForeignHand
 from usthand.datasets.synthetic.kinematics import FINGER_OF, Kinematics
 from usthand.datasets.synthetic.motion import turning, wandering
 from usthand.datasets.synthetic.poses import close_finger
+from usthand.datasets.synthetic.skinned import THUMB, SkinnedHand
 
 FLEXION_DEG = np.array([(0.0, 100.0), (0.0, 105.0), (0.0, 85.0)])
 LEAN_DEG = 18.0  # of a straight finger, either way; it fades as the finger bends, for then the ligaments are tight
@@ -41,12 +41,11 @@ FINE_HZ = 120.0  # of the grid on which the angles are interpolated and smoothed
 MAX_OVERLAP_M = 0.003  # of softened capsules
 TRIES = 16
 WRIST_FLEXION_RAD, WRIST_DEVIATION_RAD = (0.1, 0.6), (0.05, 0.2)  # amplitudes
-THUMB = 3 * FINGER_OF["thumb"]
 
 
 @dataclass(frozen=True)
 class ForeignMotion:
-    """Arguments of `ForeignHand.pose`: T frames."""
+    """Arguments of `SkinnedHand.pose`: T frames."""
 
     angles: np.ndarray  # (T, 15, 3)
     turn: np.ndarray  # (T, 3)
@@ -55,7 +54,7 @@ class ForeignMotion:
 
 
 def sample_foreign_motion(
-    hand: ForeignHand, n_frames: int, fps: float, rng: np.random.Generator, held: np.ndarray | None = None
+    hand: SkinnedHand, n_frames: int, fps: float, rng: np.random.Generator, held: np.ndarray | None = None
 ) -> ForeignMotion:
     """Draw a motion.
 

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from usthand.common.errors import UsthandError
-from usthand.datasets.synthetic.foreign import JOINT_DEFINITION, ForeignHand, sample_foreign
+from usthand.datasets.synthetic.foreign import JOINT_DEFINITION, sample_foreign
 from usthand.datasets.synthetic.foreign_motion import sample_foreign_motion
 from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
+from usthand.datasets.synthetic.skinned import SkinnedHand
 from usthand.datasets.synthetic.surface import HandSurface, hand_surface
 from usthand.evaluation.truth import Truth
 from usthand.hand.io import load_hand
@@ -86,7 +87,7 @@ class OwnHand:
 class OthersHand:
     """A hand of `usthand.datasets.synthetic.foreign`."""
 
-    hand: ForeignHand
+    hand: SkinnedHand
 
     @property
     def surface(self) -> HandSurface:
