@@ -62,7 +62,7 @@ def synth(
     side: Side = "right",
     layout: Literal["capture", "hanco"] = "capture",
     sequences: int = 1,
-    subject: Literal["own", "foreign"] = "own",
+    subject: Literal["own", "webxr", "foreign"] = "own",
 ) -> None:
     """Make a synthetic capture with exact truth.
 
@@ -78,7 +78,8 @@ def synth(
         side: Whose hand.
         layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
         sequences: With --layout hanco, so many sequences for training and as many for testing.
-        subject: Our own hand model, or foreign: hands of the body model Anny, for tests and benchmarks alone.
+        subject: Our own hand model; webxr, another mesh and skeleton; or foreign, of a third, the body model Anny, for
+            tests and benchmarks alone.
     """
     from usthand.datasets.synthetic.write import SynthConfig, make_capture
 

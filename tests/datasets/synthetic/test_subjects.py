@@ -44,9 +44,10 @@ def test_no_cell_is_trained_on_hands_that_are_for_measuring(tmp_path):
     assert not list((tmp_path / "cache").rglob("*.mp4"))
 
 
-def test_the_kinds_are_known_and_only_our_own_may_teach():
-    assert set(SUBJECTS) == {"own", "foreign"} and LEARNABLE == ("own",)
-    require_learnable("own")
+def test_the_kinds_are_known_and_which_may_teach():
+    assert set(SUBJECTS) == {"own", "webxr", "foreign"} and LEARNABLE == ("own", "webxr")
+    for kind in LEARNABLE:
+        require_learnable(kind)
     with pytest.raises(UsthandError, match="no subject"):
         sample_subject("mine", np.random.default_rng(0))
     with pytest.raises(UsthandError, match="no subject"):

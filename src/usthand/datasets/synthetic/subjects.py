@@ -1,7 +1,8 @@
 """Whose hand a synthetic capture shows: its surface at rest, how it moves, and what truth keeps of it.
 
-A kind of subject is a function that draws one person from a random generator. `own` is our hand model; `foreign` are
-other people's hands by another artist (`usthand.datasets.synthetic.foreign`), which nothing that learns may see.
+A kind of subject is a function that draws one person from a random generator. `own` is our hand model. `webxr` is
+another mesh and skeleton (`usthand.datasets.synthetic.webxr`), which moves as ours does. `foreign` are hands of a third
+one in motions of their own (`usthand.datasets.synthetic.foreign`), which nothing that learns may see.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ import numpy as np
 import torch
 
 from usthand.common.errors import UsthandError
+from usthand.datasets.synthetic import webxr
 from usthand.datasets.synthetic.foreign import JOINT_DEFINITION, sample_foreign
 from usthand.datasets.synthetic.foreign_motion import sample_foreign_motion
-from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
+from usthand.datasets.synthetic.motion import Motion, finger_motion, sample_motion, sample_shape, turning, wandering
+from usthand.datasets.synthetic.poses import grasp as close_around
+from usthand.datasets.synthetic.poses import library
 from usthand.datasets.synthetic.skinned import SkinnedHand
 from usthand.datasets.synthetic.surface import HandSurface, hand_surface
 from usthand.evaluation.truth import Truth
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
 
-LEARNABLE = ("own",)
+LEARNABLE = ("own", "webxr")
 """The kinds that pretraining may draw."""
 NO_POSTURE = np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
@@ -84,6 +88,28 @@ class OwnHand:
 
 
 @dataclass(frozen=True)
+class WebxrHand:
+    """A hand of `usthand.datasets.synthetic.webxr`."""
+
+    hand: SkinnedHand
+
+    @property
+    def surface(self) -> HandSurface:
+        """At rest."""
+        return self.hand.surface
+
+    def move(self, n_frames: int, fps: float, rng: np.random.Generator, held: np.ndarray | None = None) -> Moved:
+        """A walk through the pose library, solved for this skeleton, or around a held object."""
+        kin, time = self.hand.sticks(), np.arange(n_frames) / fps
+        grip = None if held is None else close_around(kin, held)
+        angles, _ = finger_motion(kin, library(kin), n_frames, fps, rng, grip)
+        turn, still = turning(time, kin.frame[1], rng), np.zeros((n_frames, 3))
+        centre = self.hand.pose(angles, turn, still, still)[1].mean(1)
+        posed = self.hand.pose(angles, turn, still, wandering(time, rng) - centre)
+        return Moved(*posed, *NO_POSTURE, self.hand.faces, webxr.JOINT_DEFINITION)
+
+
+@dataclass(frozen=True)
 class OthersHand:
     """A hand of `usthand.datasets.synthetic.foreign`."""
 
@@ -105,11 +131,15 @@ def _own(rng: np.random.Generator) -> Subject:
     return OwnHand(load_hand(side="right"), sample_shape(rng))
 
 
+def _webxr(rng: np.random.Generator) -> Subject:
+    return WebxrHand(webxr.sample_webxr(rng))
+
+
 def _foreign(rng: np.random.Generator) -> Subject:
     return OthersHand(sample_foreign(rng))
 
 
-SUBJECTS: dict[str, Callable[[np.random.Generator], Subject]] = {"own": _own, "foreign": _foreign}
+SUBJECTS: dict[str, Callable[[np.random.Generator], Subject]] = {"own": _own, "webxr": _webxr, "foreign": _foreign}
 
 
 def sample_subject(kind: str, rng: np.random.Generator) -> Subject:

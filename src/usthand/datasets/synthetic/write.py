@@ -57,7 +57,8 @@ class SynthConfig:
     side: str = "right"
     """right, or left (the exact mirror image of the right hand)."""
     subject: str = "own"
-    """Whose hand: own, our hand model's; or foreign, of the body model Anny, for tests and benchmarks alone."""
+    """Whose hand: own, our hand model's; webxr, WebXR's generic hand; or foreign, of the body model Anny, for tests and
+    benchmarks alone."""
 
     def settings(self) -> dict[str, object]:
         """The settings by name, without a subject that is the usual one: as they were told before there were others."""
