@@ -38,8 +38,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PIP) --editable .
 	touch $@
 
+# anny without its dependencies: the one that is large, warp-lang, is not needed.
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable ".[test]"
+	$(PIP) --no-deps "$$(grep '^anny==' constraints.txt)"
 	touch $@
 
 # For the tests of the page on which fingertips are marked; they are skipped where there is none and none can be had.

@@ -194,7 +194,7 @@ def test_truth_is_kept_apart_and_comes_back_exactly(folder):
     assert load_truth(folder, "right") is None
     save_truth(folder, "right", truth)
     back = load_truth(folder, "right")
-    assert all((getattr(back, name) == getattr(truth, name)).all() for name in vars(truth))
+    assert all(np.array_equal(getattr(back, name), getattr(truth, name)) for name in vars(truth))
     assert not any("truth" in name for name in vars(open_capture(folder)))
 
 

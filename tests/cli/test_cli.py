@@ -326,3 +326,16 @@ def test_import_and_the_layouts_of_synth(tmp_path, capsys, monkeypatch):
     assert "--layout hanco" in fails(capsys, "synth", tmp_path / "x", "--sequences", "2")
     assert "cannot hold 4 cameras" in fails(capsys, "synth", tmp_path / "x", "--layout", "hanco", "--views", "4")
     assert not (tmp_path / "x").exists() and not (tmp_path / "out").exists()
+
+
+def test_synth_draws_other_hands_and_evaluate_says_so(tmp_path, capsys):
+    """Another mesh in the capture: surfaces in place of vertices, and whose joints they are."""
+    path, out = tmp_path / "cap", tmp_path / "fit.npz"
+    size = ("--views", "3", "--frames", "6", "--labels", "exact", "--size", "96")
+    main(["synth", str(path), "--subject", "webxr", *size])
+    main(["fit", str(path), "--out", str(out)])
+    capsys.readouterr()
+    main(["evaluate", str(out), "--capture", str(path), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["surface_mm"] > 0 and "mpvpe_mm" not in told and told["joints_of_truth"].startswith("WebXR")
+    assert "HanCo" in fails(capsys, "synth", tmp_path / "x", "--layout", "hanco", "--subject", "webxr")

@@ -15,8 +15,9 @@ from usthand.network.config import ModelConfig
 @pytest.fixture
 def small(monkeypatch):
     """Tiny captures and trainings in place of the real ones."""
+    real = regimes.load_regime
     for module in (regimes, cells):
-        monkeypatch.setattr(module, "load_regime", lambda name: replace(SMALL, name=name))
+        monkeypatch.setattr(module, "load_regime", lambda name: replace(SMALL, name=name, subject=real(name).subject))
     model = ModelConfig(
         width=8, image_size=64, map_channels=16, graph_width=32, flow_hidden=16, couplings=2, point_width=32, blocks=1
     )

@@ -15,7 +15,7 @@ from usthand.common.errors import UsthandError
 from usthand.evaluation.truth import load_truth
 from usthand.experiments.bench import methods
 from usthand.experiments.bench.methods import METHODS, SCHEDULE
-from usthand.experiments.bench.regimes import captures, load_regime, regime_names
+from usthand.experiments.bench.regimes import captures, load_regime, own_regime_names, regime_names
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import load_labels, load_npz
@@ -38,9 +38,11 @@ def test_no_seed_is_in_two_places():
 
 
 def test_regimes_are_the_promised_ones():
-    assert regime_names() == ["dexycb-like", "hanco-like", "oakink-like"]
-    facts = {name: (load_regime(name).views, load_regime(name).objects) for name in regime_names()}
+    assert regime_names() == ["dexycb-like", "foreign", "hanco-like", "oakink-like"]
+    facts = {name: (load_regime(name).views, load_regime(name).objects) for name in own_regime_names()}
     assert facts == {"hanco-like": (8, "none"), "dexycb-like": (8, "held"), "oakink-like": (4, "many")}
+    foreign = load_regime("foreign")
+    assert (foreign.subject, foreign.views, foreign.train_seeds) == ("foreign", 8, ())
     with pytest.raises(UsthandError, match="no regime"):
         load_regime("freihand-like")
 

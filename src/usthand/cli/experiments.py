@@ -18,6 +18,7 @@ Table = Literal[
     "fresh",
     "targets",
     "detector",
+    "foreign",
     "reliability",
     "labels",
     "views",

@@ -68,6 +68,12 @@ def _check(config: SynthConfig, sequences: int) -> None:
             "it has eight cameras and right hands",
             "leave out --views and --side",
         )
+    if config.subject != "own":
+        raise UsthandError(
+            f"HanCo's layout cannot hold the subject {config.subject}",
+            "its files keep the pose and shape of our hand model",
+            "leave out --layout hanco",
+        )
     if not 1 <= sequences <= SEQUENCES - FIRST_TEST:
         raise UsthandError(
             f"{sequences} sequences were asked for",

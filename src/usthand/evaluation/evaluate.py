@@ -27,7 +27,8 @@ def evaluate(
 
     Returns:
         Numbers by the names of `usthand.evaluation.metrics`; each name ends in its unit and alignment. Besides, in
-        words: the method, the scale, and `network_alone` where the network alone places some frames.
+        words: the method, the scale, `network_alone` where the network alone places some frames, and `joints_of_truth`
+        where the truth's joints are not our hand model's.
 
     Raises:
         UsthandError: If there is no capture to leave a camera out of, the result has used that camera, or the capture
@@ -64,6 +65,8 @@ def evaluate(
         numbers |= metrics.evaluate_truth(result, truth, fps=capture.fps)
         if result.joint_model == "free":
             numbers |= metrics.evaluate_mesh_joints(result, truth)
+        if truth.joint_definition:
+            numbers["joints_of_truth"] = truth.joint_definition
     return numbers | {
         "valid_fraction": float(result.valid.mean()),
         "scale": result.unit_source,

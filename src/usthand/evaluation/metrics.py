@@ -9,6 +9,7 @@ Every name carries its alignment and unit:
 * ``auc_j``, ``auc_v``: area under the share-of-points-within-t curve, t from 0 to 50 mm, absolute;
 * ``f5``, ``f15``: F-score of the vertices at 5 and 15 mm, absolute; ``f5_pa``, ``f15_pa``: after Procrustes, which is
   what FreiHAND's and HaMuCo's tables show;
+* ``surface*_mm``: point to surface, where vertices do not correspond (`usthand.evaluation.surface`);
 * ``accel_mm_s2``: mean difference from the truth's acceleration;
 * ``coverage50``, ``coverage90``: share of joints inside their own 50 and 90 % credible region.
 
@@ -31,6 +32,7 @@ from scipy.spatial import KDTree
 from scipy.stats import chi2
 
 from usthand.common.errors import UsthandError
+from usthand.evaluation.surface import surface_errors
 from usthand.geometry.rotations import align_similarity
 from usthand.hand.mesh_joints import mesh_joints
 from usthand.hand.result import MM_PER_M, Result
@@ -108,7 +110,8 @@ def evaluate_truth(result: Result, truth: Truth, frames: Frames = None, *, fps: 
     """All numbers against truth; the module's head says what each means. Millimetres unless the name says more.
 
     A number that does not exist is None: those of the mesh where result or truth has none, and `accel_mm_s2` without
-    three consecutive frames.
+    three consecutive frames. Against a mesh that is not our hand model's the surfaces are compared in place of vertices
+    (`usthand.evaluation.surface`).
 
     Args:
         result: What to measure; its frame numbers index the truth.
@@ -128,7 +131,9 @@ def evaluate_truth(result: Result, truth: Truth, frames: Frames = None, *, fps: 
         "valid_fraction": len(rows) / max(_count_asked(result, truth, frames), 1),
         "frames": len(rows),
     }
-    if result.has_mesh and truth.has_mesh:
+    if truth.of_other_mesh:
+        numbers |= surface_errors(result, truth, rows, at)
+    elif result.has_mesh and truth.has_mesh:
         vertices, true_vertices = result.vertices_world_m[rows], np.asarray(truth.vertices_world_m, np.float64)[at]
         numbers |= _point_errors("v", vertices, true_vertices, joints, true_joints)
         for ending, points in (("", vertices), ("_pa", procrustes(vertices, true_vertices))):

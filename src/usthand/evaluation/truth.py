@@ -6,9 +6,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from usthand.common.errors import UsthandError
+
+VERSION = 2
+"""Of files with a mesh that is not our hand model's; the others have no number."""
+OF_OTHER_MESHES = ("faces", "joint_definition")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,11 @@ class Truth:
     translation_m: Float[np.ndarray, "translation_T 3"]
     valid: Bool[np.ndarray, "T"] = field(default_factory=lambda: np.zeros(0, bool))
     """Frames that have truth; an empty array is turned into all of them."""
+    faces: Int[np.ndarray, "F 3"] = field(default_factory=lambda: np.zeros((0, 3), np.int64))
+    """Triangles of the vertices, counter-clockwise seen from outside; none where they are our hand model's. A mesh with
+    faces of its own is another hand than ours: vertices do not correspond, surfaces are compared."""
+    joint_definition: str = ""
+    """What the 21 joints are, in words; empty where they are our hand model's or a data set's."""
 
     def __post_init__(self) -> None:
         count = len(self.joints_world_m)
@@ -45,6 +54,11 @@ class Truth:
         """Whether there are vertices."""
         return len(self.vertices_world_m) > 0
 
+    @property
+    def of_other_mesh(self) -> bool:
+        """Whether the vertices are those of another mesh than our hand model's."""
+        return self.has_mesh and len(self.faces) > 0
+
     @staticmethod
     def of_joints(
         joints_world_m: Float[np.ndarray, "T 21 3"],
@@ -61,17 +75,36 @@ def save_truth(path: str | Path, side: str, truth: Truth) -> None:
     """Write `truth/<side>.npz` of the capture at `path`."""
     file = Path(path) / "truth" / f"{side}.npz"
     file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(file, **{f.name: getattr(truth, f.name) for f in fields(Truth)})
+    values = {f.name: getattr(truth, f.name) for f in fields(Truth)}
+    # Of our own hand model files are as they were before there were others; `version` keeps older programs from these.
+    other = {name: np.asarray(values.pop(name)) for name in OF_OTHER_MESHES}
+    if truth.of_other_mesh:
+        values |= other | {"version": np.asarray(VERSION)}
+    np.savez_compressed(file, **values)
 
 
 def load_truth(path: str | Path, side: str) -> Truth | None:
-    """The truth of a capture, or None where there is none (every capture of one's own)."""
+    """The truth of a capture, or None where there is none (every capture of one's own).
+
+    Raises:
+        UsthandError: If a newer program wrote it.
+    """
     file = Path(path) / "truth" / f"{side}.npz"
     if not file.is_file():
         return None
     with np.load(file, allow_pickle=False) as data:
+        if "version" in data and int(data["version"]) > VERSION:
+            raise UsthandError(
+                f"{file} is of version {int(data['version'])}, this program knows {VERSION}",
+                "a newer usthand wrote it",
+                "update usthand",
+            )
         # Files of before there was `valid` have truth in every frame.
-        return Truth(**{f.name: data[f.name] for f in fields(Truth) if f.name in data or f.name != "valid"})
+        may_lack = ("valid", *OF_OTHER_MESHES)
+        known = {f.name: data[f.name] for f in fields(Truth) if f.name in data or f.name not in may_lack}
+    if "joint_definition" in known:
+        known["joint_definition"] = str(known["joint_definition"])
+    return Truth(**known)
 
 
 def require_truth(path: str | Path, side: str) -> Truth:

@@ -61,7 +61,7 @@ def evaluate_uncertainty(
     std, seen = _whole_std_mm(result.joints_cov_m2[rows]), truth.visible[at].sum(1)
     size = MM_PER_M * np.linalg.norm(error_m, axis=-1)
     found |= {name: hidden_ratio(value, seen) for name, value in zip(HIDDEN_KEYS, (std, size), strict=True)}
-    if vertices_cov_m2 is not None and vertices_cov_m2.shape[1] and truth.has_mesh:
+    if vertices_cov_m2 is not None and vertices_cov_m2.shape[1] and truth.has_mesh and not truth.of_other_mesh:
         apart_m = result.vertices_world_m[rows] - truth.vertices_world_m[at]
         mesh = covariance_numbers(apart_m, vertices_cov_m2[rows])
         found |= dict(zip(VERTEX_KEYS, mesh.values(), strict=True))

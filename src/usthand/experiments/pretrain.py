@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tyro.conf import Positional
 
 from usthand.common.progress import Progress, silent
+from usthand.datasets.synthetic.subjects import require_learnable
 from usthand.datasets.synthetic.write import SynthConfig, made_capture
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.training.checkpoint import CONFIG, WEIGHTS
@@ -69,11 +70,13 @@ def make_captures(config: PretrainConfig, progress: Progress = silent) -> list[P
     """All captures; those of an interrupted run are used again.
 
     Raises:
-        UsthandError: If those that are there were made with other settings.
+        UsthandError: If those that are there were made with other settings, or show hands that nothing may learn from.
     """
     paths = [config.out / "captures" / f"{index:04d}" for index in range(config.captures)]
     for index, path in enumerate(paths):
-        made_capture(path, capture_config(index, config))
+        settings = capture_config(index, config)
+        require_learnable(settings.subject)
+        made_capture(path, settings)
         progress(index + 1, len(paths), "captures")
     return paths
 

@@ -163,11 +163,11 @@ def grasp(kin: Kinematics, points_m: np.ndarray) -> np.ndarray:
     for joints in ((0, 1, 2), (1, 2)):  # the whole finger, then the two outer joints
         for finger in range(5):
             moving = [3 * finger + k for k in joints]
-            angles = _close(kin, points, angles, shut, finger, moving)
+            angles = close_finger(kin, points, angles, shut, finger, moving)
     return np.clip(angles, low, high)
 
 
-def _close(
+def close_finger(
     kin: Kinematics,
     points: np.ndarray,
     angles: np.ndarray,

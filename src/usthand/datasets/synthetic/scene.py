@@ -26,7 +26,15 @@ from usthand.common.errors import UsthandError
 from usthand.datasets.synthetic import render, shapes
 from usthand.datasets.synthetic.appearance import hand_texels, noise_texels, sample_skin
 from usthand.datasets.synthetic.background import sample_background, sample_palette
-from usthand.datasets.synthetic.surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
+from usthand.datasets.synthetic.surface import (
+    ARM_RINGS,
+    HandSurface,
+    Stump,
+    forearm_faces,
+    forearm_vertices,
+    half_widths_m,
+    palm_frame,
+)
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")
@@ -71,6 +79,7 @@ class Scene:
     things: tuple[Thing, ...]
     seed: int
     fps: float = 30.0
+    stump: Stump | None = None  # of a hand whose own mesh bends at the wrist
 
     def wrist_bend(self, frame: int) -> tuple[float, float]:
         """Flexion and deviation between forearm and hand, rad; slow and smooth."""
@@ -83,7 +92,10 @@ class Scene:
         parts = [vertices_world_m]
         palm = palm_frame(joints_world_m)
         ring = vertices_world_m[self.wrist_loop]
-        parts.append(forearm_vertices(ring, palm, self.wrist_bend(frame), self.forearm_width, self.swell_m))
+        arm, bend, behind_m = palm, self.wrist_bend(frame), 0.0
+        if self.stump is not None:
+            arm, bend, behind_m = self.stump.posed_frame(ring), (0.0, 0.0), self.stump.behind_m
+        parts.append(forearm_vertices(ring, arm, bend, self.forearm_width, self.swell_m, behind_m))
         for thing in self.things:
             local = thing.vertices_m + thing.centre_m
             parts.append(local @ palm + joints_world_m[0] if thing.grasped else local)
@@ -253,7 +265,7 @@ def sample_scene(
     sway = np.stack([amplitude, frequency, rng.uniform(0, 2 * np.pi, 2)], -1)
     arm = surface.wrist_loop, swell, width, sway
     lights, seed = sample_lights(rng), int(rng.integers(2**31))
-    return Scene(rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things), seed, fps)
+    return Scene(rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things), seed, fps, surface.stump)
 
 
 def _sample_forearm(
@@ -268,7 +280,11 @@ def _sample_forearm(
     swell = np.zeros(ARM_RINGS - 1)
     cuff = int(rng.integers(3, 11)) if rng.uniform() < 0.45 else ARM_RINGS - 1
     swell[cuff:] = rng.uniform(0.003, 0.008)
-    rest = forearm_vertices(surface.vertices_m[loop], surface.palm_frame, (0.0, 0.0), width, swell)
+    frame, behind_m = surface.palm_frame, 0.0
+    if (stump := surface.stump) is not None:
+        frame, behind_m = stump.frame, stump.behind_m
+        width = stump.width(half_widths_m(np.array([behind_m]))[0])
+    rest = forearm_vertices(surface.vertices_m[loop], frame, (0.0, 0.0), width, swell, behind_m)
     vertices = np.concatenate([surface.vertices_m, rest])
     ring = np.where(faces < first, 0, 1 + (faces - first) // len(loop)).max(1)
     bare, covered = faces[ring <= cuff], faces[ring > cuff]

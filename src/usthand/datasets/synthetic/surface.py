@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from usthand.datasets.synthetic.shapes import tube_faces
 from usthand.hand.limits import anatomical_axes
@@ -31,6 +32,25 @@ _HALF_WIDTHS_M = np.array([[0.028, 0.020], [0.034, 0.028], [0.042, 0.039], [0.04
 
 
 @dataclass(frozen=True)
+class Stump:
+    """The end of a mesh that has a piece of forearm of its own, at rest; the rest of the arm goes on from there."""
+
+    ring_m: np.ndarray  # (S, 3) the open edge
+    frame: np.ndarray  # (3, 3) of the forearm: rows radial, distal, palmar, as a palm's
+    behind_m: float  # how far behind the wrist the ring lies
+
+    def posed_frame(self, ring_m: np.ndarray) -> np.ndarray:
+        """The frame (3, 3) that goes with a moved ring (S, 3): turned as the ring is, in the least-squares sense."""
+        turn = Rotation.align_vectors(ring_m - ring_m.mean(0), self.ring_m - self.ring_m.mean(0))[0]
+        return turn.apply(self.frame)
+
+    def width(self, average_m: np.ndarray) -> float:
+        """How many times wider the ring is than an average arm of these half-widths (2,), radial and palmar."""
+        flat = (self.ring_m - self.ring_m.mean(0)) @ self.frame.T
+        return float((np.abs(flat[:, [0, 2]]).max(0) / average_m).mean())
+
+
+@dataclass(frozen=True)
 class HandSurface:
     """One subject's right hand at rest, in metres; what textures are painted on."""
 
@@ -38,6 +58,7 @@ class HandSurface:
     vertices_m: np.ndarray  # (N, 3)
     joints_m: np.ndarray  # (21, 3) OpenPose order
     dorsal: np.ndarray  # (5, 3, 3) unit direction of the back of each phalanx, thumb to little finger, base to tip
+    stump: Stump | None = None  # None: the mesh ends at the wrist
 
     @cached_property
     def palm_frame(self) -> np.ndarray:
@@ -99,14 +120,25 @@ def forearm_faces(loop: np.ndarray, first_free: int) -> np.ndarray:
     return tube_faces(np.concatenate([loop[None], rest]))
 
 
+def half_widths_m(behind_m: np.ndarray) -> np.ndarray:
+    """Half-widths (n, 2) of an average forearm, radial and palmar, at distances (n,) behind the wrist."""
+    return np.stack([np.interp(behind_m, _HALF_AT_M, column) for column in _HALF_WIDTHS_M.T], 1)
+
+
 def forearm_vertices(
-    wrist_ring_m: np.ndarray, frame: np.ndarray, bend: tuple[float, float], width: float, swell_m: np.ndarray
+    wrist_ring_m: np.ndarray,
+    frame: np.ndarray,
+    bend: tuple[float, float],
+    width: float,
+    swell_m: np.ndarray,
+    behind_m: float = 0.0,
 ) -> np.ndarray:
     """Pose the forearm: vertices ((ARM_RINGS - 1) * S, 3) behind the wrist's ring (S, 3).
 
     frame (3, 3): the palm's radial, distal and palmar directions. bend: angles (flexion, deviation) in rad by which the
     forearm leaves the hand's line, reached smoothly over the first 5 cm. width: scale of the cross-section. swell_m
-    (ARM_RINGS - 1,): extra radius of each ring (a sleeve). Beyond the elbow the arm turns down, along the world's -z.
+    (ARM_RINGS - 1,): extra radius of each ring (a sleeve). behind_m: how far behind the wrist the ring lies. Beyond the
+    elbow the arm turns down, along the world's -z.
     """
     radial, distal, palmar = frame
     centre = wrist_ring_m.mean(0)
@@ -117,14 +149,15 @@ def forearm_vertices(
     flexion, deviation = bend[0] * turned, bend[1] * turned
     back = -np.cos(flexion) * np.cos(deviation) * distal + np.sin(flexion) * palmar + np.sin(deviation) * radial
     back /= np.linalg.norm(back, axis=1, keepdims=True)
-    elbow = np.clip((_RING_AT_M - ELBOW_M[0]) / (ELBOW_M[1] - ELBOW_M[0]), 0, 1)[:, None]
+    from_wrist_m = _RING_AT_M + behind_m
+    elbow = np.clip((from_wrist_m - ELBOW_M[0]) / (ELBOW_M[1] - ELBOW_M[0]), 0, 1)[:, None]
     back = (1 - elbow) * back + elbow * (0.7 * back[-1] - np.array([0.0, 0.0, 1.0]))
     back /= np.linalg.norm(back, axis=1, keepdims=True)
     side = radial - (back @ radial)[:, None] * back
     side /= np.linalg.norm(side, axis=1, keepdims=True)
     front = np.cross(side, -back)
     middle = centre + np.cumsum(np.diff(_RING_AT_M, prepend=0.0)[:, None] * back, axis=0)
-    half = width * np.stack([np.interp(_RING_AT_M, _HALF_AT_M, column) for column in _HALF_WIDTHS_M.T], 1)
+    half = width * half_widths_m(from_wrist_m)
     half = half + swell_m[:, None]
     # Near the hand the outline is the wrist's own, carried into the bent frame; it becomes an oval over the first 3 cm.
     blend = np.clip(_RING_AT_M / 0.03, 0, 1)[:, None]

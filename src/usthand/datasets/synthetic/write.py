@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from usthand.capture.rig import MIRROR, Rig, save_rig
 from usthand.capture.settings import CaptureSettings, save_settings
@@ -23,20 +22,18 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.displacement import displaced_joints
-from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
 from usthand.datasets.synthetic.noise import LEVELS, NoiseLevel, noise_level, noisy_labels
 from usthand.datasets.synthetic.render import project_camera
 from usthand.datasets.synthetic.scene import GRASPED, sample_rig, sample_scene
-from usthand.datasets.synthetic.surface import hand_surface
+from usthand.datasets.synthetic.subjects import SUBJECTS, sample_subject
 from usthand.evaluation.truth import Truth, save_truth
-from usthand.hand.io import load_hand
-from usthand.hand.model import HandModel
 from usthand.hand.skeleton import N_JOINTS
 from usthand.labels.labels import Labels
 
-CHUNK = 64  # frames posed at once: enough to be fast, little memory
 QUEUED = 8  # frames that wait for an encoder
 THREADS = 2  # that render
+OTHERS_JOINTS = "synthetic-foreign"
+"""The detector that labels of hands that are not ours name: its joints are not our hand model's."""
 OBJECTS = ("none", "held", "standing", "any", "many")
 
 
@@ -59,6 +56,13 @@ class SynthConfig:
     """Where the cameras stand: dome or side."""
     side: str = "right"
     """right, or left (the exact mirror image of the right hand)."""
+    subject: str = "own"
+    """Whose hand: own, our hand model's; webxr, WebXR's generic hand; or foreign, of the body model Anny, for tests and
+    benchmarks alone."""
+
+    def settings(self) -> dict[str, object]:
+        """The settings by name, without a subject that is the usual one: as they were told before there were others."""
+        return {name: value for name, value in vars(self).items() if (name, value) != ("subject", "own")}
 
 
 def make_capture(out: str | Path, config: SynthConfig, progress: Progress = silent) -> Path:
@@ -91,7 +95,7 @@ def made_capture(folder: Path, config: SynthConfig, progress: Progress = silent)
     Raises:
         UsthandError: If the capture that is there was made with other settings.
     """
-    settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(vars(config), indent=2) + "\n"
+    settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(config.settings(), indent=2) + "\n"
     if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
         fix = "choose another output folder, or remove it"
         raise UsthandError(f"{folder} was made with other settings", "another run's capture is there", fix)
@@ -106,6 +110,9 @@ def _check(config: SynthConfig) -> None:
     _choose(config.labels, "label level", LEVELS)
     _choose(config.side, "side", ("right", "left"))
     _choose(config.objects, "choice of objects", OBJECTS)
+    _choose(config.subject, "subject", SUBJECTS)
+    if config.subject != "own":
+        _require_in_place(noise_level(config.labels))
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
         raise UsthandError("the capture would be empty", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
@@ -118,17 +125,22 @@ def _choose(value: str, kind: str, known: Iterable[str]) -> None:
         raise UsthandError(f"no {kind} is called {value!r}", "a typing error", f"choose one of {', '.join(known)}")
 
 
+def _require_in_place(level: NoiseLevel | None) -> None:
+    """Refuse, for hands that are not ours, a detector with joints of its own."""
+    if level is not None and level.displaced:
+        cause = "this level displaces the joints by the pose and shape of our own hand model"
+        raise UsthandError("labels biased do not go with hands that are not ours", cause, "choose heavy or light")
+
+
 def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     streams = np.random.SeedSequence(config.seed).spawn(4)
     rng_rig, rng_motion, rng_scene, rng_labels = map(np.random.default_rng, streams)
-    hand = load_hand(side="right")
     rig = sample_rig(rng_rig, config.views, config.layout, config.size)
     occluders = sample_occluders(rng_scene, config.objects)
-    shape = sample_shape(rng_motion)
-    scene = sample_scene(rng_scene, rig, hand_surface(hand, shape), occluders, config.fps)
+    subject = sample_subject(config.subject, rng_motion)
+    scene = sample_scene(rng_scene, rig, subject.surface, occluders, config.fps)
     held = next((thing.vertices_m + thing.centre_m for thing in scene.things if thing.grasped), None)
-    motion = sample_motion(hand, config.frames, config.fps, rng_motion, held, shape)
-    vertices, joints = pose_hand(hand, motion)
+    moved = subject.move(config.frames, config.fps, rng_motion, held)
     left = config.side == "left"
     shown = rig.mirrored() if left else rig
     save_rig(shown, folder / "rig.toml")
@@ -136,7 +148,7 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
 
     visible = np.empty((config.frames, config.views, N_JOINTS), bool)
     videos = VideoFan(folder, shown, config.fps)
-    views = scene.draw_sequence(vertices, joints, THREADS)
+    views = scene.draw_sequence(moved.vertices_world_m, moved.joints_world_m, THREADS)
     try:
         for frame, row in enumerate(views):
             visible[frame] = [view.visible for view in row]
@@ -145,10 +157,9 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     finally:
         videos.close()
 
-    labels = synthetic_labels(rig, joints, (motion.pose, shape), visible, rng_labels, config.labels)
-    numbers = (joints, vertices, motion.pose, shape, motion.translation_m)
-    joints, vertices, *posture = (values.astype(np.float32) for values in numbers)
-    truth = Truth(joints, vertices, visible, *posture)
+    posture = moved.pose, moved.shape
+    labels = synthetic_labels(rig, moved.joints_world_m, posture, visible, rng_labels, config.labels)
+    truth = moved.truth(visible)
     if left:
         widths = [camera.width for camera in rig.cameras]
         labels = {one.side: one for one in (right.mirrored(widths) for right in labels.values())}
@@ -168,21 +179,6 @@ def sample_occluders(rng: np.random.Generator, objects: str) -> list[str]:
     return [first, "static", "static"] if objects == "many" else [first]
 
 
-def pose_hand(hand: HandModel, motion: Motion) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (T, 778, 3) float32 and joints (T, 21, 3) float64 of a motion, metres, world."""
-    dtype = hand.v_template.dtype
-    shaped = hand.with_shape(torch.as_tensor(motion.shape, dtype=dtype))
-    vertices, joints = [], []
-    with torch.no_grad():
-        for start in range(0, len(motion.pose), CHUNK):
-            part = slice(start, start + CHUNK)
-            rotations = hand.rotations(torch.as_tensor(motion.pose[part], dtype=dtype), flat_hand_mean=True)
-            posed = shaped.with_pose(rotations, torch.as_tensor(motion.translation_m[part], dtype=dtype))
-            vertices.append(posed.vertices.float().numpy())
-            joints.append(posed.joints.double().numpy())
-    return np.concatenate(vertices), np.concatenate(joints)
-
-
 def synthetic_labels(
     rig: Rig,
     joints_world_m: np.ndarray,
@@ -199,19 +195,23 @@ def synthetic_labels(
     Args:
         rig: V cameras.
         joints_world_m: The hand model's joints, (T, 21, 3).
-        posture: Pose about the flat hand, axis-angle (T, 48), and shape (10,).
+        posture: Pose about the flat hand, axis-angle (T, 48), and shape (10,); both empty for joints of a hand that is
+            not our model's. Their labels name a detector of their own, of which a fit knows nothing.
         visible: Which joints are seen, (T, V, 21).
         rng: Source of all randomness but the detector's own.
         level: A level's name or parameters.
 
     Raises:
-        UsthandError: If the level is unknown.
+        UsthandError: If the level is unknown, or displaces the joints of our model and they are another's.
     """
-    parameters = noise_level(level)
-    if parameters is not None and parameters.displaced:
+    parameters, others = noise_level(level), not len(posture[0])
+    if others:
+        _require_in_place(parameters)
+    elif parameters is not None and parameters.displaced:
         joints_world_m = displaced_joints(joints_world_m, *posture, rng.spawn(1)[0])
     uv, in_image = project(rig, joints_world_m)
-    return noisy_labels(uv, visible, in_image, rng, level, rig.names)
+    labels = noisy_labels(uv, visible, in_image, rng, level, rig.names)
+    return {side: replace(one, detector=OTHERS_JOINTS) if others else one for side, one in labels.items()}
 
 
 def project(rig: Rig, joints_world_m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -233,6 +233,7 @@ def mirrored_truth(truth: Truth) -> Truth:
         vertices_world_m=truth.vertices_world_m * np.float32(MIRROR),
         pose=turned.reshape(truth.pose.shape),
         translation_m=truth.translation_m * MIRROR,
+        faces=truth.faces[:, ::-1],
     )
 
 

@@ -22,7 +22,9 @@ from usthand.capture.capture import Capture, open_capture
 from usthand.common.errors import UsthandError
 from usthand.common.files import whole_file
 from usthand.common.progress import Progress, silent
+from usthand.datasets.synthetic.subjects import require_learnable
 from usthand.evaluation import metrics
+from usthand.evaluation.surface import SURFACE_KEYS
 from usthand.evaluation.truth import require_truth
 from usthand.evaluation.uncertainty import COVARIANCE_KEYS, HIDDEN_KEYS, VERTEX_KEYS, evaluate_uncertainty
 from usthand.experiments.bench.methods import Method, method
@@ -54,6 +56,9 @@ KEYS = (
     "accel_mm_s2",
     "coverage90",
 )
+OF_VERTICES = ("mpvpe_mm", "mpvpe_wrist_mm", "mpvpe_scale_mm", "mpvpe_pa_mm", "auc_v", "f5", "f15")
+FOREIGN_KEYS = (*(key for key in KEYS if key not in OF_VERTICES), *SURFACE_KEYS)
+"""Where the truth's mesh is another than ours."""
 UNCERTAINTY_KEYS = (*COVARIANCE_KEYS, *HIDDEN_KEYS, *VERTEX_KEYS)
 """Of the cells that measure uncertainty; only the first are there in all of them."""
 
@@ -94,7 +99,9 @@ class Cell:
     @property
     def keys(self) -> tuple[str, ...]:
         """The numbers that it may have."""
-        return KEYS if self.measures == "errors" else UNCERTAINTY_KEYS
+        if self.measures == "uncertainty":
+            return UNCERTAINTY_KEYS
+        return FOREIGN_KEYS if load_regime(self.regime).of_other_mesh else KEYS
 
     def settled(self) -> Cell:
         """Methods without training have no randomness and no preset: all seeds are one cell."""
@@ -116,7 +123,7 @@ def read_cell(cell: Cell, results: Path) -> Rows | None:
 
 def is_whole(cell: Cell, results: Path) -> bool:
     """Whether a cell has been run, by a version whose method gave all numbers that today's gives."""
-    rows, wanted = read_cell(cell, results), set(KEYS if cell.measures == "errors" else COVARIANCE_KEYS)
+    rows, wanted = read_cell(cell, results), set(cell.keys if cell.measures == "errors" else COVARIANCE_KEYS)
     return rows is not None and all(wanted <= set(rows.get(of, ())) for of in method(cell.method).gives)
 
 
@@ -124,7 +131,8 @@ def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progre
     """Run a cell, or what is left of it, and write its numbers.
 
     Raises:
-        UsthandError: If the method is not compared at the cell's preset, or there is no such device.
+        UsthandError: If the method is not compared at the cell's preset, or would learn from hands that are for
+            measuring alone, or there is no such device.
     """
     cell = cell.settled()
     began, regime, chosen = time.monotonic(), load_regime(cell.regime), method(cell.method)
@@ -190,6 +198,8 @@ def _trained(cell: Cell, pretrained: Path | None, cache: Path, device: str, prog
     run = cache / "runs" / cell.training
     made_of = run / MADE_OF
     split = cell.tested_on if chosen.learns_from == "test" else "train"
+    if split == "train":
+        require_learnable(regime.subject)
     names = [capture_name(regime.capture_config(seed, split)) for seed in regime.seeds(split)]
     wanted = json.dumps({"preset": to_json(preset), "captures": names}, indent=1) + "\n"
     if run.is_dir() and not (made_of.is_file() and made_of.read_text() == wanted):

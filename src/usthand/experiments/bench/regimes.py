@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -46,6 +46,13 @@ class Regime:
     test_seeds: tuple[int, ...]
     fresh_seeds: tuple[int, ...]
     """Further captures to test on: the method's constants were chosen by errors on the test captures, none on these."""
+    subject: str = "own"
+    """Whose hands; those that nothing may learn from have no training captures."""
+
+    @property
+    def of_other_mesh(self) -> bool:
+        """Whether the truth's mesh is not our hand model's, so that surfaces are compared and not vertices."""
+        return self.subject != "own"
 
     def seeds(self, split: Split) -> tuple[int, ...]:
         """The seeds of a split's captures."""
@@ -63,6 +70,7 @@ class Regime:
             fps=self.fps,
             objects=self.objects,
             layout=self.layout,
+            subject=self.subject,
         )
 
 
@@ -70,6 +78,11 @@ def regime_names() -> list[str]:
     """All regimes that come with the package."""
     folder = resources.files("usthand.experiments.bench") / "regimes"
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def own_regime_names() -> list[str]:
+    """The regimes of our own hand model, which methods can be trained and compared in vertex by vertex."""
+    return [name for name in regime_names() if not load_regime(name).of_other_mesh]
 
 
 def load_regime(name: str) -> Regime:
@@ -117,7 +130,7 @@ def captures(
 
 def capture_name(config: SynthConfig) -> str:
     """A folder name with every setting, so that captures of a changed regime are never mixed with old ones."""
-    return "_".join(f"{f.name}-{getattr(config, f.name)}" for f in fields(config) if f.name != "labels")
+    return "_".join(f"{name}-{value}" for name, value in config.settings().items() if name != "labels")
 
 
 def _relabelled(source: Path, out: Path, level: str, seed: int) -> Path:

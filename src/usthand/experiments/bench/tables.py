@@ -13,7 +13,7 @@ import numpy as np
 
 from usthand.common.errors import UsthandError
 from usthand.experiments.bench.cells import Cell, provenance, read_cell
-from usthand.experiments.bench.regimes import regime_names
+from usthand.experiments.bench.regimes import load_regime, own_regime_names
 
 MISSING = "missing"
 PRETRAINED = {
@@ -49,6 +49,7 @@ OF_TARGETS = ADAPTED | {
     "labels-adapted": "UST-Hand, adapted, each label as it is",
     "labels-adapted-network": "its network alone",
 }
+OF_FOREIGN = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 OF_RELIABILITY = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 PARTS_OF = {
@@ -66,6 +67,14 @@ COLUMNS = {
     "f5": ("F@5", 3),
     "f15": ("F@15", 3),
 }
+FOREIGN_COLUMNS = {
+    "surface_mm": ("surface", 2),
+    "surface_to_true_mm": ("to the true surface", 2),
+    "surface_from_true_mm": ("from it", 2),
+    "mpjpe_mm": ("joints", 2),
+    "mpjpe_pa_mm": ("joints, Procrustes", 2),
+}
+"""Of meshes whose vertices do not correspond."""
 UNCERTAINTY_COLUMNS = {
     "coverage50": ("in 50 % region", 3),
     "coverage90": ("in 90 %", 3),
@@ -143,7 +152,10 @@ class Table:
     @property
     def columns(self) -> dict[str, tuple[str, int]]:
         """Heading and decimals of each number shown."""
-        return COLUMNS if self.rows[0].cell.measures == "errors" else UNCERTAINTY_COLUMNS
+        cell = self.rows[0].cell
+        if cell.measures == "uncertainty":
+            return UNCERTAINTY_COLUMNS
+        return FOREIGN_COLUMNS if load_regime(cell.regime).of_other_mesh else COLUMNS
 
     def cells(self) -> list[Cell]:
         """All distinct cells, first seeds first, so that a table is soon whole with one seed."""
@@ -163,7 +175,7 @@ def _methods(names: dict[str, str], group: str, like: Cell) -> Iterator[Row]:
 
 def _regimes(names: dict[str, str], like: Cell) -> tuple[Row, ...]:
     """Some methods in all regimes."""
-    return tuple(row for name in regime_names() for row in _methods(names, name, replace(like, regime=name)))
+    return tuple(row for name in own_regime_names() for row in _methods(names, name, replace(like, regime=name)))
 
 
 def _variants(names: dict[str, str], of: str) -> tuple[Row, ...]:
@@ -188,10 +200,20 @@ def _views() -> tuple[Row, ...]:
     return tuple(row for n, cell in cells.items() for row in _methods(OF_SETTINGS, f"{n} views", cell))
 
 
+def _foreign() -> tuple[Row, ...]:
+    """Hands that are not our model's, as a user's are: the real detector's labels first."""
+    cells = {
+        f"{level} labels, {views or 8} cameras": Cell("foreign", "", labels=level, views=views)
+        for level in ("mediapipe", "heavy")
+        for views in (4, None)
+    }
+    return tuple(row for name, cell in cells.items() for row in _methods(OF_FOREIGN, name, cell))
+
+
 def _reliability() -> tuple[Row, ...]:
     """Whether covariances are right, on captures by which nothing was chosen."""
     fresh = replace(ANY, tested_on="fresh", measures="uncertainty")
-    settings = [(name, level) for level in RELIABILITY_LEVELS for name in regime_names()]
+    settings = [(name, level) for level in RELIABILITY_LEVELS for name in own_regime_names()]
     return tuple(
         row
         for name, level in settings
@@ -212,6 +234,7 @@ TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
     "fresh": lambda: _regimes(OF_FRESH, replace(ANY, tested_on="fresh")),
     "targets": lambda: _regimes(OF_TARGETS, ANY),
     "detector": lambda: _regimes(OF_DETECTOR, replace(ANY, labels="mediapipe")),
+    "foreign": _foreign,
     "reliability": _reliability,
     "labels": _labels,
     "views": _views,
