@@ -62,6 +62,7 @@ def synth(
     side: Side = "right",
     layout: Literal["capture", "hanco"] = "capture",
     sequences: int = 1,
+    looks: Literal["plain", "camera", "skin", "real"] = "plain",
 ) -> None:
     """Make a synthetic capture with exact truth.
 
@@ -77,12 +78,14 @@ def synth(
         side: Whose hand.
         layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
         sequences: With --layout hanco, so many sequences for training and as many for testing.
+        looks: How near to reality: plain, real, or one step of real alone: webcams' blur, noise and codecs (camera), or
+            skin with what is worn on it (skin).
     """
     from usthand.datasets.synthetic.write import SynthConfig, make_capture
 
     views = views or (8 if layout == "hanco" else 4)
     objects = "any" if occluder else "none"
-    config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side)
+    config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side, looks=looks)
     bar = progress_bar("rendering")
     if layout == "hanco":
         from usthand.datasets.hanco_write import HAND_FILE, write_hanco

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +23,13 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.displacement import displaced_joints
+from usthand.datasets.synthetic.looks import looks_of
 from usthand.datasets.synthetic.motion import Motion, sample_motion, sample_shape
 from usthand.datasets.synthetic.noise import LEVELS, NoiseLevel, noise_level, noisy_labels
 from usthand.datasets.synthetic.render import project_camera
 from usthand.datasets.synthetic.scene import GRASPED, sample_rig, sample_scene
 from usthand.datasets.synthetic.surface import hand_surface
+from usthand.datasets.synthetic.transmission import Transmission, transmit
 from usthand.evaluation.truth import Truth, save_truth
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
@@ -59,6 +61,8 @@ class SynthConfig:
     """Where the cameras stand: dome or side."""
     side: str = "right"
     """right, or left (the exact mirror image of the right hand)."""
+    looks: str = "plain"
+    """How near to reality the images are drawn: plain, real, or one step of it alone (see `looks`)."""
 
 
 def make_capture(out: str | Path, config: SynthConfig, progress: Progress = silent) -> Path:
@@ -106,6 +110,7 @@ def _check(config: SynthConfig) -> None:
     _choose(config.labels, "label level", LEVELS)
     _choose(config.side, "side", ("right", "left"))
     _choose(config.objects, "choice of objects", OBJECTS)
+    looks_of(config.looks)
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
         raise UsthandError("the capture would be empty", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
@@ -125,7 +130,7 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     rig = sample_rig(rng_rig, config.views, config.layout, config.size)
     occluders = sample_occluders(rng_scene, config.objects)
     shape = sample_shape(rng_motion)
-    scene = sample_scene(rng_scene, rig, hand_surface(hand, shape), occluders, config.fps)
+    scene = sample_scene(rng_scene, rig, hand_surface(hand, shape), occluders, config.fps, config.looks)
     held = next((thing.vertices_m + thing.centre_m for thing in scene.things if thing.grasped), None)
     motion = sample_motion(hand, config.frames, config.fps, rng_motion, held, shape)
     vertices, joints = pose_hand(hand, motion)
@@ -135,7 +140,7 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     save_settings(folder / "capture.toml", CaptureSettings(float(config.fps)))
 
     visible = np.empty((config.frames, config.views, N_JOINTS), bool)
-    videos = VideoFan(folder, shown, config.fps)
+    videos = VideoFan(folder, shown, config.fps, scene.transmissions)
     views = scene.draw_sequence(vertices, joints, THREADS)
     try:
         for frame, row in enumerate(views):
@@ -239,12 +244,13 @@ def mirrored_truth(truth: Truth) -> Truth:
 class VideoFan:
     """One encoder thread per camera, each fed through a short queue, so that memory stays constant."""
 
-    def __init__(self, folder: Path, rig: Rig, fps: float) -> None:
+    def __init__(self, folder: Path, rig: Rig, fps: float, transmissions: Sequence[Transmission | None] = ()) -> None:
+        ways = transmissions or [None] * len(rig)
         self._pool = ThreadPoolExecutor(len(rig))
         self._queues: list[queue.Queue] = [queue.Queue(QUEUED) for _ in rig.cameras]
         self._jobs: list[Future] = [
-            self._pool.submit(write_video, folder / f"{camera.name}.mp4", _drain(q), fps)
-            for camera, q in zip(rig.cameras, self._queues, strict=True)
+            self._pool.submit(write_video, folder / f"{camera.name}.mp4", transmit(_drain(q), way, fps), fps)
+            for camera, q, way in zip(rig.cameras, self._queues, ways, strict=True)
         ]
 
     def put(self, images: list[np.ndarray]) -> None:
