@@ -62,7 +62,7 @@ def synth(
     side: Side = "right",
     layout: Literal["capture", "hanco"] = "capture",
     sequences: int = 1,
-    looks: Literal["plain", "camera", "skin", "real"] = "plain",
+    looks: Literal["plain", "camera", "skin", "room", "real", "aside"] = "plain",
 ) -> None:
     """Make a synthetic capture with exact truth.
 
@@ -78,8 +78,9 @@ def synth(
         side: Whose hand.
         layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
         sequences: With --layout hanco, so many sequences for training and as many for testing.
-        looks: How near to reality: plain, real, or one step of real alone: webcams' blur, noise and codecs (camera), or
-            skin with what is worn on it (skin).
+        looks: How near to reality: plain, real, or one step of real alone: webcams' blur, noise and codecs (camera),
+            skin with what is worn on it (skin), or light and views of real places (room). aside is real in places
+            that no training sees.
     """
     from usthand.datasets.synthetic.write import SynthConfig, make_capture
 

@@ -95,11 +95,11 @@ def _sample_model(rng: np.random.Generator) -> CameraEffects:
     return CameraEffects(
         readout_s=float(rng.uniform(0, 0.025)),
         vignette=float(rng.uniform(0, 0.5) * (rng.uniform() < 0.6)),
-        colour_noise=float(rng.uniform(0.3, 1.6)),
+        colour_noise=float(rng.uniform(0.2, 1.0)),
         shoulder=float(rng.uniform(0.45, 0.9)),
         contrast=float(rng.uniform(-0.3, 0.9)),
         lift=float(rng.choice([rng.uniform(-0.05, 0.0), 0.0, rng.uniform(0.02, 0.16)], p=[0.35, 0.3, 0.35])),
-        saturation=float(rng.uniform(0.55, 1.4)),
+        saturation=float(rng.uniform(0.55, 1.25)),
         denoise=float(rng.uniform(0.015, 0.07) * (rng.uniform() < 0.65)),
         sharpen=float(rng.uniform(0.3, 1.8) * (rng.uniform() < 0.6)),
     )

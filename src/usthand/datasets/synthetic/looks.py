@@ -15,13 +15,20 @@ class Looks:
     """Motion blur, rolling shutter, focus, processing and codecs of real webcams; see `camera_effects`."""
     skin: bool = False
     """Smoother skin, hair, freckles, and what people wear on hands; see `worn`."""
+    room: bool = False
+    """Light and backgrounds of real places; see `surroundings`."""
+    aside: bool = False
+    """Those places that are kept aside for tests."""
 
 
+# `aside` is `real` in places that no training sees.
 LEVELS = {
     "plain": Looks(),
     "camera": Looks(camera=True),
     "skin": Looks(skin=True),
-    "real": Looks(camera=True, skin=True),
+    "room": Looks(room=True),
+    "real": Looks(camera=True, skin=True, room=True),
+    "aside": Looks(camera=True, skin=True, room=True, aside=True),
 }
 
 

@@ -27,14 +27,17 @@ from usthand.datasets.synthetic import render, shapes
 from usthand.datasets.synthetic.appearance import hand_texels, noise_texels, sample_skin
 from usthand.datasets.synthetic.background import sample_background, sample_palette
 from usthand.datasets.synthetic.camera_effects import sample_effects
+from usthand.datasets.synthetic.environment import LUMINANCE, on_white
 from usthand.datasets.synthetic.looks import looks_of
 from usthand.datasets.synthetic.surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
+from usthand.datasets.synthetic.surroundings import sample_surroundings
 from usthand.datasets.synthetic.transmission import Transmission, sample_transmissions
 from usthand.datasets.synthetic.worn import Wristband, band_texels, sample_real_skin, sample_worn, sample_wristband
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")
 OCCLUDERS = ("static", *GRASPED)
+_SKIN, _MIDDLE = 0.35, 0.2  # albedo of skin, and the brightness that a camera aims at, for its light meter
 HAND_LENGTH_M = 0.18  # wrist to middle fingertip of an average adult
 HAND_SHARE = 0.45  # of the image's width that such a hand fills
 PALM_DEPTH_M = 0.014  # from the wrist's plane to the skin of the palm
@@ -221,15 +224,24 @@ def sample_sensor(rng: np.random.Generator, size: int) -> render.Sensor:
     )
 
 
-def sample_webcams(rng: np.random.Generator, sensors: Sequence[render.Sensor]) -> tuple[render.Sensor, ...]:
-    """The sensors as real webcams have them: noisier, further from each other in light, with all that a webcam does."""
+def sample_webcams(
+    rng: np.random.Generator, sensors: Sequence[render.Sensor], backgrounds: Sequence[np.ndarray], white: float
+) -> tuple[render.Sensor, ...]:
+    """The sensors as real webcams have them, with all that a webcam does.
+
+    Exposure follows what the camera sees, more or less: the background (H, W, 3), and skin under a light in which a
+    white ball has the mean brightness `white`.
+    """
     webcams = []
-    for sensor, effects in zip(sensors, sample_effects(rng, len(sensors)), strict=True):
-        balance = rng.normal(0, 0.3) + rng.normal(0, 0.12) * np.array([1.0, 0.0, -1.0]) + rng.normal(0, 0.03, 3)
-        red, green, blue = (np.array(sensor.gain) * np.exp(balance)).tolist()
-        noise = np.exp(rng.uniform(np.log(0.5), np.log(3.0)))
+    effects = sample_effects(rng, len(sensors))
+    for sensor, effect, background in zip(sensors, effects, backgrounds, strict=True):
+        metered = 0.5 * np.median(background @ LUMINANCE) + 0.5 * _SKIN * white
+        exposure = np.clip((_MIDDLE / metered) ** rng.uniform(0.4, 1.0), 0.25, 5.0) * np.exp(rng.normal(0, 0.22))
+        balance = rng.normal(0, 0.08) * np.array([1.0, 0.0, -1.0]) + rng.normal(0, 0.03, 3)
+        red, green, blue = (exposure * np.array(sensor.gain) * np.exp(balance)).tolist()
+        noise = np.exp(rng.uniform(np.log(0.4), np.log(2.0)))
         read, shot = noise * sensor.read_noise, noise * sensor.shot_noise
-        webcams.append(render.Sensor((red, green, blue), sensor.blur_px, read, shot, effects))
+        webcams.append(render.Sensor((red, green, blue), sensor.blur_px, read, shot, effect))
     return tuple(webcams)
 
 
@@ -275,7 +287,7 @@ def sample_scene(
     Raises:
         UsthandError: If an occluder or the level of looks does not exist.
     """
-    steps, (rng_camera, rng_skin) = looks_of(looks), rng.spawn(2)
+    steps, (rng_camera, rng_skin, rng_room) = looks_of(looks), rng.spawn(3)
     for occluder in occluders:
         if occluder not in OCCLUDERS:
             known = ", ".join(OCCLUDERS)
@@ -297,14 +309,16 @@ def sample_scene(
         things.append(thing)
     backgrounds = tuple(sample_background(rng, c.height, c.width, palette) for c in rig.cameras)
     sensors = tuple(sample_sensor(rng, c.width) for c in rig.cameras)
-    transmissions = ()
-    if steps.camera:
-        sensors = sample_webcams(rng_camera, sensors)
-        transmissions = sample_transmissions(rng_camera, len(rig))
     amplitude, frequency = rng.uniform([0.1, 0.05], [0.45, 0.2]), rng.uniform(0.05, 0.25, 2)
     sway = np.stack([amplitude, frequency, rng.uniform(0, 2 * np.pi, 2)], -1)
     arm = surface.wrist_loop, swell, width, sway
     lights, seed = sample_lights(rng), int(rng.integers(2**31))
+    if steps.room:
+        lights, backgrounds = sample_surroundings(rng_room, rig, steps.aside)
+    transmissions = ()
+    if steps.camera:
+        sensors = sample_webcams(rng_camera, sensors, backgrounds, on_white(lights))
+        transmissions = sample_transmissions(rng_camera, len(rig))
     return Scene(rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things), seed, fps, transmissions)
 
 
