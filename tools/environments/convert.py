@@ -73,10 +73,10 @@ def split_light(radiance: np.ndarray) -> Light:
         excess = np.where((angle < LAMP_RAD)[..., None], np.maximum(left - ring, 0), 0)
         power = excess * solid
         weight = power @ LUMINANCE
-        direction = (weight[..., None] * towards).sum((0, 1))
+        direction = (weight[..., None] * towards).sum((0, 1)) + 1e-9 * peak  # a sky without lamps has none left
         direction /= np.linalg.norm(direction)
         spread = np.arccos(np.clip(towards @ direction, -1, 1))
-        size = np.sqrt((weight * spread**2).sum() / weight.sum())
+        size = np.sqrt((weight * spread**2).sum() / max(weight.sum(), 1e-12))
         lamps.append((direction, power.sum((0, 1)) / np.pi, size))
         left -= excess
     mean = (left * solid).sum((0, 1)) / (4 * np.pi)

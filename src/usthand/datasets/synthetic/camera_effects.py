@@ -200,7 +200,8 @@ def _smear(
                     rr = min(height - 1, max(0, int(r + part * mv + 0.5)))
                     ss = min(width - 1, max(0, int(s + part * mu + 0.5)))
                     inside += cover[rr, ss]
-                opaque = max(opaque, inside / steps)
+                if inside > 0.99 * steps:
+                    opaque = 1.0
             for c in range(3):
                 image[r, s, c] = opaque * colour[r, s, c] / weight[r, s] + (1 - opaque) * background[r, s, c]
 
