@@ -37,11 +37,11 @@ def sample_surroundings(
     place = known[rng.integers(len(known))]
     to_world = turned(rng.uniform(0, 2 * np.pi))
     fill = float(np.exp(rng.uniform(np.log(0.25), np.log(1.2))))
-    lights = environment_lights(place, to_world, 1.0, fill)
+    lights = _paler(environment_lights(place, to_world, 1.0, fill), rng.uniform(0.2, 0.55))
     if rng.uniform() < 0.4:
         lights = _with_lamp(rng, lights)
     # The cameras' automatic white balance, which seldom goes all the way.
-    white = lights.sky + lights.ground + 0.5 * lights.colour.sum(0)
+    white = lights.sky + lights.ground + 0.5 * lights.colour.sum(0)  # twice the mean of a white ball
     balance = (white @ LUMINANCE / white) ** rng.uniform(0.75, 1.0)
     tint = balance * np.exp(rng.uniform(np.log(0.35), np.log(0.8))) / on_white(lights)
     lights = replace(lights, colour=lights.colour * tint, sky=lights.sky * tint, ground=lights.ground * tint)
@@ -59,6 +59,16 @@ def sample_surroundings(
         image = _clutter(rng, image, palette, on_white(lights))
         backgrounds.append(np.clip(image, DARKEST, BRIGHTEST).astype(np.float32))
     return lights, tuple(backgrounds)
+
+
+def _paler(lights: Lights, kept: float) -> Lights:
+    """Lights of which this part of the colour is left: what is near a hand sends back light of other colours."""
+
+    def pale(colour: np.ndarray) -> np.ndarray:
+        grey = (colour @ LUMINANCE)[..., None]
+        return grey + kept * (colour - grey)
+
+    return replace(lights, colour=pale(lights.colour), sky=pale(lights.sky), ground=pale(lights.ground))
 
 
 def _with_lamp(rng: np.random.Generator, lights: Lights) -> Lights:

@@ -39,7 +39,7 @@ def sample_real_skin(rng: np.random.Generator) -> Skin:
     level = rng.uniform(0, len(SKIN_TONES) - 1)
     low = int(level)
     tone = SKIN_TONES[low] + (level - low) * (SKIN_TONES[min(low + 1, len(SKIN_TONES) - 1)] - SKIN_TONES[low])
-    melanin, blood = rng.normal(0, 0.1), rng.normal(0, 0.15)
+    melanin, blood = rng.normal(0, 0.1), rng.normal(0.12, 0.15)
     tone = tone * np.exp(-melanin * np.array([0.8, 1.0, 1.1]) - blood * np.array([0.1, 0.6, 0.5]))
     pink = np.array([0.70, 0.42, 0.33])
     palm = tone + rng.uniform(0.15, 0.3 + 0.07 * level) * (pink - tone)
