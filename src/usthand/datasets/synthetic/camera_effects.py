@@ -168,6 +168,11 @@ def _smear(
             mu, mv = motion[r, s, 0], motion[r, s, 1]
             steps = int(max(abs(mu), abs(mv))) + 1
             share = cover[r, s] / steps
+            behind = 1 - cover[r, s]
+            red = (image[r, s, 0] - behind * background[r, s, 0]) / cover[r, s]
+            green = (image[r, s, 1] - behind * background[r, s, 1]) / cover[r, s]
+            blue = (image[r, s, 2] - behind * background[r, s, 2]) / cover[r, s]
+            hidden = _IN_FRONT * near[r, s]
             for k in range(steps):
                 part = (k + 0.5) / steps - 0.5
                 u, v = s + part * mu, r + part * mv
@@ -177,17 +182,17 @@ def _smear(
                     if ss < 0 or rr < 0 or ss >= width or rr >= height:
                         continue
                     w = share * (1 - abs(u - ss)) * (1 - abs(v - rr))
-                    if near[rr, ss] > _IN_FRONT * near[r, s]:
-                        continue  # hidden behind what is there
+                    if near[rr, ss] > hidden:
+                        continue  # behind what is there
                     weight[rr, ss] += w
-                    for c in range(3):
-                        own = (image[r, s, c] - (1 - cover[r, s]) * background[r, s, c]) / cover[r, s]
-                        colour[rr, ss, c] += w * own
+                    colour[rr, ss, 0] += w * red
+                    colour[rr, ss, 1] += w * green
+                    colour[rr, ss, 2] += w * blue
     for r in range(height):
         for s in range(width):
             if weight[r, s] <= 1e-6:
-                for c in range(3):
-                    image[r, s, c] = background[r, s, c]
+                if cover[r, s] > 0.0:
+                    image[r, s] = background[r, s]
                 continue
             opaque = min(1.0, weight[r, s])
             if cover[r, s] > 0.0:
@@ -232,27 +237,35 @@ def gaussian_taps(sigma_px: float) -> np.ndarray:
 
 @no_type_check
 @njit(cache=True, nogil=True, fastmath=True)
-def convolve(image: np.ndarray, taps: np.ndarray, scratch: np.ndarray) -> None:
-    """Separable blur of (H, W, C) in place; edges repeat. scratch is of the image's shape."""
-    height, width, channels = image.shape
+def _convolve(image: np.ndarray, taps: np.ndarray, channels: int) -> None:
+    """`convolve` of rows (H, W * C): plain loops over neighbouring numbers, which compile to vector instructions."""
+    height, width = image.shape
     reach = taps.shape[0] // 2
-    for r in range(height):
-        for s in range(width):
-            for c in range(channels):
-                scratch[r, s, c] = 0.0
-        for k in range(-reach, reach + 1):
-            weight = taps[k + reach]
-            rr = min(height - 1, max(0, r + k))
-            for s in range(width):
-                for c in range(channels):
-                    scratch[r, s, c] += weight * image[rr, s, c]
-    for r in range(height):
-        for s in range(width):
-            for c in range(channels):
-                total = 0.0
-                for k in range(-reach, reach + 1):
-                    total += taps[k + reach] * scratch[r, min(width - 1, max(0, s + k)), c]
-                image[r, s, c] = total
+    margin = reach * channels
+    rows = np.empty((taps.shape[0], width), np.float32)  # a ring of unblurred rows: row r is at r modulo its length
+    padded = np.empty(width + 2 * margin, np.float32)
+    for r in range(-reach, height + reach):
+        rows[(r + reach) % rows.shape[0], :] = image[min(height - 1, max(0, r)), :]
+        done = r - reach
+        if done < 0:
+            continue
+        middle = padded[margin : margin + width]
+        middle[:] = 0.0
+        for k in range(taps.shape[0]):
+            middle += taps[k] * rows[(done + k) % rows.shape[0], :]
+        for i in range(margin):
+            padded[i] = middle[i % channels]
+            padded[margin + width + i] = middle[width - channels + i % channels]
+        row = image[done]
+        row[:] = 0.0
+        for k in range(taps.shape[0]):
+            row += taps[k] * padded[k * channels : k * channels + width]
+
+
+def convolve(image: np.ndarray, taps: np.ndarray) -> None:
+    """Separable blur of (H, W, C) in place; edges repeat."""
+    height, width, channels = image.shape
+    _convolve(image.reshape(height, width * channels), taps, channels)
 
 
 @no_type_check
@@ -361,7 +374,7 @@ def develop_effects(
     spread = math.hypot(blur_px, effects.defocus_px)
     scratch = np.empty_like(image)
     if spread > 0.2:
-        convolve(image, gaussian_taps(spread), scratch)
+        convolve(image, gaussian_taps(spread))
     shutter = (*noise, effects.colour_noise)
     # The kernel counts pixels up from a word that no other image's count reaches.
     word = np.uint64(seed) << np.uint64(28)
