@@ -30,7 +30,7 @@ from usthand.datasets.synthetic.camera_effects import sample_effects
 from usthand.datasets.synthetic.environment import LUMINANCE, on_white
 from usthand.datasets.synthetic.looks import looks_of
 from usthand.datasets.synthetic.surface import ARM_RINGS, HandSurface, forearm_faces, forearm_vertices, palm_frame
-from usthand.datasets.synthetic.surroundings import sample_surroundings
+from usthand.datasets.synthetic.surroundings import muted, sample_surroundings
 from usthand.datasets.synthetic.transmission import Transmission, sample_transmissions
 from usthand.datasets.synthetic.worn import Wristband, band_texels, sample_real_skin, sample_worn, sample_wristband
 
@@ -315,6 +315,7 @@ def sample_scene(
     lights, seed = sample_lights(rng), int(rng.integers(2**31))
     if steps.room:
         lights, backgrounds = sample_surroundings(rng_room, rig, steps.aside)
+        parts = [muted(rng_room, part) if part.material in (CLOTH, PLASTIC) else part for part in parts]
     transmissions = ()
     if steps.camera:
         sensors = sample_webcams(rng_camera, sensors, backgrounds, on_white(lights))

@@ -24,7 +24,7 @@ from usthand.datasets.synthetic.environment import (
     panorama_view,
     turned,
 )
-from usthand.datasets.synthetic.render import Lights
+from usthand.datasets.synthetic.render import Lights, Part
 
 DARKEST, BRIGHTEST = 0.001, 1.6  # linear radiance behind the hand
 
@@ -96,6 +96,15 @@ def sample_real_palette(rng: np.random.Generator, n: int = 8) -> np.ndarray:
     kind = rng.uniform(size=(n, 1))
     colours = np.where(kind < 0.5, grey, np.where(kind < 0.65, wood, np.where(kind < 0.9, muted, strong)))
     return np.clip(colours, 0.008, 0.85)
+
+
+def muted(rng: np.random.Generator, part: Part) -> Part:
+    """A thing or a sleeve in a colour that people own: `sample_palette`'s are often strong, and clothes often dark."""
+    grey = np.maximum(part.texels[..., :3] @ LUMINANCE, 1e-3)[..., None]
+    kept, light = rng.uniform(0.1, 0.8), np.exp(rng.uniform(np.log(0.15), np.log(1.3)))
+    texels = part.texels.copy()
+    texels[..., :3] = np.clip(light * grey * (texels[..., :3] / grey) ** kept, 0.005, 0.95)
+    return replace(part, texels=texels)
 
 
 def _place_view(rng: np.random.Generator, place: Environment, to_world: np.ndarray, camera: Camera) -> np.ndarray:
