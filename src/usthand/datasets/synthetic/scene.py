@@ -26,6 +26,9 @@ from usthand.common.errors import UsthandError
 from usthand.datasets.synthetic import render, shapes
 from usthand.datasets.synthetic.appearance import hand_texels, noise_texels, sample_skin
 from usthand.datasets.synthetic.background import sample_background, sample_palette
+from usthand.datasets.synthetic.camera_effects import sample_effects
+from usthand.datasets.synthetic.environment import LUMINANCE, on_white
+from usthand.datasets.synthetic.looks import looks_of
 from usthand.datasets.synthetic.surface import (
     ARM_RINGS,
     HandSurface,
@@ -35,14 +38,19 @@ from usthand.datasets.synthetic.surface import (
     half_widths_m,
     palm_frame,
 )
+from usthand.datasets.synthetic.surroundings import muted, sample_surroundings
+from usthand.datasets.synthetic.transmission import Transmission, sample_transmissions
+from usthand.datasets.synthetic.worn import Wristband, band_texels, sample_real_skin, sample_worn, sample_wristband
 
 LAYOUTS = ("dome", "side")
 GRASPED = ("cylinder", "box", "sphere")
 OCCLUDERS = ("static", *GRASPED)
+_SKIN, _MIDDLE = 0.35, 0.2  # albedo of skin, and the brightness that a camera aims at, for its light meter
 HAND_LENGTH_M = 0.18  # wrist to middle fingertip of an average adult
 HAND_SHARE = 0.45  # of the image's width that such a hand fills
 PALM_DEPTH_M = 0.014  # from the wrist's plane to the skin of the palm
 CLOTH = render.Material(0.25, 8.0, 0.015)
+GLOVE = render.Material(0.35, 14.0, 0.02)
 PLASTIC = render.Material(0.1, 60.0, 0.045)
 
 
@@ -80,6 +88,7 @@ class Scene:
     seed: int
     fps: float = 30.0
     stump: Stump | None = None  # of a hand whose own mesh bends at the wrist
+    transmissions: tuple[Transmission | None, ...] = ()  # one a camera; empty if pictures are kept as they are
 
     def wrist_bend(self, frame: int) -> tuple[float, float]:
         """Flexion and deviation between forearm and hand, rad; slow and smooth."""
@@ -107,25 +116,44 @@ class Scene:
         joints_world_m: np.ndarray,
         frame: int = 0,
         pool: ThreadPoolExecutor | None = None,
+        velocity_m_s: np.ndarray | None = None,
     ) -> list[CameraView]:
-        """All cameras' views of one frame: vertices (778, 3) and joints (21, 3) in the world, m."""
-        lit = render.light_mesh(self.model, self.mesh(vertices_world_m, joints_world_m, frame), self.lights)
+        """All cameras' views of one frame: vertices (778, 3) and joints (21, 3) in the world, m.
+
+        velocity_m_s: of the scene's whole mesh (N, 3), as `velocity` gives it; only webcams' effects show it.
+        """
+        mesh = self.mesh(vertices_world_m, joints_world_m, frame)
+        lit = render.light_mesh(self.model, mesh, self.lights, velocity_m_s)
+        sensors = [sensor.at(frame / self.fps) for sensor in self.sensors]
         images = render.render_views(
-            self.model, lit, self.rig.cameras, self.backgrounds, self.sensors, self.seed + frame, pool
+            self.model, lit, self.rig.cameras, self.backgrounds, sensors, self.seed + frame, pool
         )
         return [
             CameraView(*image, render.joint_visibility(joints_world_m, image.depth_m, camera))
             for image, camera in zip(images, self.rig.cameras, strict=True)
         ]
 
+    def velocity(self, vertices_world_m: np.ndarray, joints_world_m: np.ndarray, frame: int) -> np.ndarray | None:
+        """Velocities (N, 3) m/s of the whole mesh in one frame of a sequence, or None if no camera would show them."""
+        if all(sensor.effects is None for sensor in self.sensors) or len(vertices_world_m) < 2:
+            return None
+        first, last = max(frame - 1, 0), min(frame + 1, len(vertices_world_m) - 1)
+        moved = [self.mesh(vertices_world_m[t], joints_world_m[t], t) for t in (first, last)]
+        return (moved[1] - moved[0]) * self.fps / (last - first)
+
     def draw_sequence(
         self, vertices_world_m: np.ndarray, joints_world_m: np.ndarray, threads: int = 2
     ) -> Iterator[list[CameraView]]:
         """Views of every frame of (T, 778, 3) vertices and (T, 21, 3) joints, lazily, frames drawn in parallel."""
+
+        def frame_views(t: int) -> list[CameraView]:
+            velocity = self.velocity(vertices_world_m, joints_world_m, t)
+            return self.draw(vertices_world_m[t], joints_world_m[t], t, None, velocity)
+
         with ThreadPoolExecutor(threads) as pool:
             total, waiting = len(vertices_world_m), []
             for t in range(total):
-                waiting.append(pool.submit(self.draw, vertices_world_m[t], joints_world_m[t], t))
+                waiting.append(pool.submit(frame_views, t))
                 if len(waiting) > 2 * threads:
                     yield waiting.pop(0).result()
             for job in waiting:
@@ -208,6 +236,27 @@ def sample_sensor(rng: np.random.Generator, size: int) -> render.Sensor:
     )
 
 
+def sample_webcams(
+    rng: np.random.Generator, sensors: Sequence[render.Sensor], backgrounds: Sequence[np.ndarray], white: float
+) -> tuple[render.Sensor, ...]:
+    """The sensors as real webcams have them, with all that a webcam does.
+
+    Exposure follows what the camera sees, more or less: the background (H, W, 3), and skin under a light in which a
+    white ball has the mean brightness `white`.
+    """
+    webcams = []
+    effects = sample_effects(rng, len(sensors))
+    for sensor, effect, background in zip(sensors, effects, backgrounds, strict=True):
+        metered = 0.5 * np.median(background @ LUMINANCE) + 0.5 * _SKIN * white
+        exposure = np.clip((_MIDDLE / metered) ** rng.uniform(0.4, 1.0), 0.25, 5.0) * np.exp(rng.normal(0, 0.22))
+        balance = rng.normal(0, 0.08) * np.array([1.0, 0.0, -1.0]) + rng.normal(0, 0.03, 3)
+        red, green, blue = (exposure * np.array(sensor.gain) * np.exp(balance)).tolist()
+        noise = np.exp(rng.uniform(np.log(0.4), np.log(2.0)))
+        read, shot = noise * sensor.read_noise, noise * sensor.shot_noise
+        webcams.append(render.Sensor((red, green, blue), sensor.blur_px, read, shot, effect))
+    return tuple(webcams)
+
+
 def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thing, np.ndarray, np.ndarray]:
     """An object in the palm, or standing between the hand and one of the cameras; with its faces and texture."""
     grasped = occluder in GRASPED
@@ -234,24 +283,35 @@ def sample_thing(rng: np.random.Generator, rig: Rig, occluder: str) -> tuple[Thi
 
 
 def sample_scene(
-    rng: np.random.Generator, rig: Rig, surface: HandSurface, occluders: Sequence[str] = (), fps: float = 30.0
+    rng: np.random.Generator,
+    rig: Rig,
+    surface: HandSurface,
+    occluders: Sequence[str] = (),
+    fps: float = 30.0,
+    looks: str = "plain",
 ) -> Scene:
     """Draw all that is not the hand's motion: skin, forearm or sleeve, lights, backgrounds, sensors, objects.
 
     occluders: each `static`, something that stands between the hand and one of the cameras; or `cylinder`, `box` or
-    `sphere`, held in the palm.
+    `sphere`, held in the palm. looks: how near to reality, see `looks`; what a level adds it draws from streams of its
+    own.
 
     Raises:
-        UsthandError: If an occluder does not exist.
+        UsthandError: If an occluder or the level of looks does not exist.
     """
+    steps, (rng_camera, rng_skin, rng_room) = looks_of(looks), rng.spawn(3)
     for occluder in occluders:
         if occluder not in OCCLUDERS:
             known = ", ".join(OCCLUDERS)
             raise UsthandError(f"there is no occluder {occluder!r}", f"they are {known}", "choose one of these")
-    skin = sample_skin(rng)
-    parts = [render.Part(surface.faces, render.HAND, hand_texels(surface, skin), render.SKIN)]
+    skin, painter, gloved, band = sample_skin(rng), None, False, None
+    if steps.skin:
+        skin, (painter, gloved) = sample_real_skin(rng_skin), sample_worn(rng_skin, surface)
+        band = sample_wristband(rng_skin)
+    texels = hand_texels(surface, skin, painter)
+    parts = [render.Part(surface.faces, render.HAND, texels, GLOVE if gloved else render.SKIN)]
     palette = sample_palette(rng)
-    arm_parts, swell, width, n_vertices = _sample_forearm(rng, surface, skin.tone)
+    arm_parts, swell, width, n_vertices = _sample_forearm(rng, surface, skin.tone, band)
     parts += arm_parts
     things = []
     for occluder in occluders:
@@ -265,11 +325,19 @@ def sample_scene(
     sway = np.stack([amplitude, frequency, rng.uniform(0, 2 * np.pi, 2)], -1)
     arm = surface.wrist_loop, swell, width, sway
     lights, seed = sample_lights(rng), int(rng.integers(2**31))
-    return Scene(rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things), seed, fps, surface.stump)
+    if steps.room:
+        lights, backgrounds = sample_surroundings(rng_room, rig, steps.aside)
+        parts = [muted(rng_room, part) if part.material in (CLOTH, PLASTIC) else part for part in parts]
+    transmissions = ()
+    if steps.camera:
+        sensors = sample_webcams(rng_camera, sensors, backgrounds, on_white(lights))
+        transmissions = sample_transmissions(rng_camera, len(rig))
+    drawn = rig, render.merge(parts), lights, backgrounds, sensors, *arm, tuple(things)
+    return Scene(*drawn, seed, fps, surface.stump, transmissions)
 
 
 def _sample_forearm(
-    rng: np.random.Generator, surface: HandSurface, tone: np.ndarray
+    rng: np.random.Generator, surface: HandSurface, tone: np.ndarray, band: Wristband | None = None
 ) -> tuple[list[render.Part], np.ndarray, float, int]:
     """Parts of the bare arm and of a sleeve that may cover it, the rings' extra radius, the width, the vertex count."""
     first = len(surface.vertices_m)
@@ -284,11 +352,17 @@ def _sample_forearm(
     if (stump := surface.stump) is not None:
         frame, behind_m = stump.frame, stump.behind_m
         width = stump.width(half_widths_m(np.array([behind_m]))[0])
+    if band:
+        swell[band.ring - 2 : band.ring] += band.thickness_m
     rest = forearm_vertices(surface.vertices_m[loop], frame, (0.0, 0.0), width, swell, behind_m)
     vertices = np.concatenate([surface.vertices_m, rest])
     ring = np.where(faces < first, 0, 1 + (faces - first) // len(loop)).max(1)
-    bare, covered = faces[ring <= cuff], faces[ring > cuff]
+    strapped = ring == (band.ring if band and band.ring <= cuff else -1)
+    bare, covered = faces[(ring <= cuff) & ~strapped], faces[ring > cuff]
     parts = [render.Part(bare, render.FOREARM, noise_texels(vertices, bare, tone, rng, 0.04, 0.9), render.SKIN)]
+    if band and strapped.any():
+        texels = band_texels(vertices, faces[strapped], -surface.palm_frame[2], band)
+        parts.append(render.Part(faces[strapped], render.FOREARM, texels, PLASTIC))
     if len(covered):
         cloth = noise_texels(vertices, covered, sample_palette(rng, 1)[0], rng, rng.uniform(0.03, 0.15), 0.4)
         parts.append(render.Part(covered, render.FOREARM, cloth, CLOTH))

@@ -53,6 +53,7 @@ class Lit(NamedTuple):
     colour: np.ndarray  # (L, 3)
     sky: np.ndarray  # (3,)
     ground: np.ndarray  # (3,)
+    velocity: np.ndarray  # (N, 3) m/s
 
 
 @no_type_check
@@ -259,7 +260,7 @@ def shade_image(
 
 @no_type_check
 @njit(cache=True, nogil=True)
-def _scramble(state: np.uint64) -> np.uint64:
+def scramble(state: np.uint64) -> np.uint64:
     """One splitmix64 step: a well-mixed 64-bit word from a counter (Steele, Lea and Flood 2014)."""
     z = state * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -302,7 +303,7 @@ def develop(
     entries = tone.shape[0]
     for r in range(height):
         for s in range(width):
-            word = _scramble(np.uint64(seed) + np.uint64(r * width + s + 1))
+            word = scramble(np.uint64(seed) + np.uint64(r * width + s + 1))
             for k in range(3):
                 value = image[r, s, k] * gain[k]
                 # Three 7-bit uniforms: a bell of mean 190.5 and standard deviation 64, near enough to Gaussian noise.

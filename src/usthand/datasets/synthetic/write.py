@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +22,12 @@ from usthand.common.errors import UsthandError
 from usthand.common.files import whole_folder
 from usthand.common.progress import Progress, silent
 from usthand.datasets.synthetic.displacement import displaced_joints
+from usthand.datasets.synthetic.looks import looks_of
 from usthand.datasets.synthetic.noise import LEVELS, NoiseLevel, noise_level, noisy_labels
 from usthand.datasets.synthetic.render import project_camera
 from usthand.datasets.synthetic.scene import GRASPED, sample_rig, sample_scene
 from usthand.datasets.synthetic.subjects import SUBJECTS, sample_subject
+from usthand.datasets.synthetic.transmission import Transmission, transmit
 from usthand.evaluation.truth import Truth, save_truth
 from usthand.hand.skeleton import N_JOINTS
 from usthand.labels.labels import Labels
@@ -60,9 +62,13 @@ class SynthConfig:
     """Whose hand: own, our hand model's; webxr, WebXR's generic hand; or foreign, of the body model Anny, for tests and
     benchmarks alone."""
 
+    looks: str = "plain"
+    """How near to reality the images are drawn: plain, real, or one step of it alone (see `looks`)."""
+
     def settings(self) -> dict[str, object]:
-        """The settings by name, without a subject that is the usual one: as they were told before there were others."""
-        return {name: value for name, value in vars(self).items() if (name, value) != ("subject", "own")}
+        """The settings by name, without a usual subject and usual looks: as they were told before there were others."""
+        usual = {"subject": "own", "looks": "plain"}
+        return {name: value for name, value in vars(self).items() if usual.get(name) != value}
 
 
 def make_capture(out: str | Path, config: SynthConfig, progress: Progress = silent) -> Path:
@@ -113,6 +119,7 @@ def _check(config: SynthConfig) -> None:
     _choose(config.subject, "subject", SUBJECTS)
     if config.subject != "own":
         _require_in_place(noise_level(config.labels))
+    looks_of(config.looks)
     if config.views < 1 or config.frames < 1 or config.fps <= 0:
         raise UsthandError("the capture would be empty", "views, frames or fps is zero", "ask for at least one")
     if config.size % 2 or config.size < 32:
@@ -138,7 +145,7 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     rig = sample_rig(rng_rig, config.views, config.layout, config.size)
     occluders = sample_occluders(rng_scene, config.objects)
     subject = sample_subject(config.subject, rng_motion)
-    scene = sample_scene(rng_scene, rig, subject.surface, occluders, config.fps)
+    scene = sample_scene(rng_scene, rig, subject.surface, occluders, config.fps, config.looks)
     held = next((thing.vertices_m + thing.centre_m for thing in scene.things if thing.grasped), None)
     moved = subject.move(config.frames, config.fps, rng_motion, held)
     left = config.side == "left"
@@ -147,7 +154,7 @@ def _fill(folder: Path, config: SynthConfig, progress: Progress) -> None:
     save_settings(folder / "capture.toml", CaptureSettings(float(config.fps)))
 
     visible = np.empty((config.frames, config.views, N_JOINTS), bool)
-    videos = VideoFan(folder, shown, config.fps)
+    videos = VideoFan(folder, shown, config.fps, scene.transmissions)
     views = scene.draw_sequence(moved.vertices_world_m, moved.joints_world_m, THREADS)
     try:
         for frame, row in enumerate(views):
@@ -240,12 +247,13 @@ def mirrored_truth(truth: Truth) -> Truth:
 class VideoFan:
     """One encoder thread per camera, each fed through a short queue, so that memory stays constant."""
 
-    def __init__(self, folder: Path, rig: Rig, fps: float) -> None:
+    def __init__(self, folder: Path, rig: Rig, fps: float, transmissions: Sequence[Transmission | None] = ()) -> None:
+        ways = transmissions or [None] * len(rig)
         self._pool = ThreadPoolExecutor(len(rig))
         self._queues: list[queue.Queue] = [queue.Queue(QUEUED) for _ in rig.cameras]
         self._jobs: list[Future] = [
-            self._pool.submit(write_video, folder / f"{camera.name}.mp4", _drain(q), fps)
-            for camera, q in zip(rig.cameras, self._queues, strict=True)
+            self._pool.submit(write_video, folder / f"{camera.name}.mp4", transmit(_drain(q), way, fps), fps)
+            for camera, q, way in zip(rig.cameras, self._queues, ways, strict=True)
         ]
 
     def put(self, images: list[np.ndarray]) -> None:
