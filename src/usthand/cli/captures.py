@@ -62,7 +62,7 @@ def synth(
     side: Side = "right",
     layout: Literal["capture", "hanco"] = "capture",
     sequences: int = 1,
-    subject: Literal["own", "webxr", "foreign"] = "own",
+    subject: Literal["own", "varied", "webxr", "foreign"] = "own",
     looks: Literal["plain", "camera", "skin", "room", "real", "aside"] = "plain",
 ) -> None:
     """Make a synthetic capture with exact truth.
@@ -79,8 +79,8 @@ def synth(
         side: Whose hand.
         layout: A capture folder, or the folders of the data set HanCo, for code that reads only those.
         sequences: With --layout hanco, so many sequences for training and as many for testing.
-        subject: Our own hand model; webxr, another mesh and skeleton; or foreign, of a third, the body model Anny, for
-            tests and benchmarks alone.
+        subject: Our own hand model; varied, that in other proportions; webxr, another mesh and skeleton; or foreign,
+            of the body model Anny, for tests and benchmarks alone.
         looks: How near to reality: plain, real, or one step of real alone: webcams' blur, noise and codecs (camera),
             skin with what is worn on it (skin), or light and views of real places (room). aside is real in places
             that no training sees.

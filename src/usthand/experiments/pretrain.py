@@ -33,6 +33,7 @@ RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more pos
 STEPS = {"usthand": 36_000, "hamuco": 14_400}
 HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
 OBJECTS = ("none", "any", "none", "many")  # in turn
+SUBJECTS = ("varied", "varied", "varied", "varied", "varied", "webxr", "own")  # in turn
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ def capture_config(index: int, config: PretrainConfig) -> SynthConfig:
         seed=FIRST_SEED + index,
         objects=OBJECTS[index % len(OBJECTS)],
         layout="side" if index % 8 in (1, 6) else "dome",
+        subject=SUBJECTS[index % len(SUBJECTS)],
+        looks="plain" if index % 9 == 0 else "real",
     )
 
 

@@ -1,6 +1,7 @@
 """Whose hand a synthetic capture shows: its surface at rest, how it moves, and what truth keeps of it.
 
-A kind of subject is a function that draws one person from a random generator. `own` is our hand model. `webxr` is
+A kind of subject is a function that draws one person from a random generator. `own` is our hand model. `varied` is that
+with bones, palm and fingers in other proportions, as the fit looks for them. `webxr` is
 another mesh and skeleton (`usthand.datasets.synthetic.webxr`), which moves as ours does. `foreign` are hands of a third
 one in motions of their own (`usthand.datasets.synthetic.foreign`), which nothing that learns may see.
 """
@@ -26,8 +27,9 @@ from usthand.datasets.synthetic.surface import HandSurface, hand_surface
 from usthand.evaluation.truth import Truth
 from usthand.hand.io import load_hand
 from usthand.hand.model import HandModel
+from usthand.hand.proportions import N_PROPORTIONS, with_proportions
 
-LEARNABLE = ("own", "webxr")
+LEARNABLE = ("own", "varied", "webxr")
 """The kinds that pretraining may draw."""
 NO_POSTURE = np.zeros((0, 48)), np.zeros(0), np.zeros((0, 3))
 CHUNK = 64  # frames posed at once: enough to be fast, little memory
@@ -54,7 +56,7 @@ class Moved:
     vertices_world_m: np.ndarray  # (T, N, 3) float32
     joints_world_m: np.ndarray  # (T, 21, 3)
     pose: np.ndarray  # (T, 48) or (0, 48)
-    shape: np.ndarray  # (10,) or (0,)
+    shape: np.ndarray  # (10,), (40,) or (0,)
     translation_m: np.ndarray  # (T, 3) or (0, 3)
     faces: np.ndarray = field(default_factory=lambda: np.zeros((0, 3), np.int64))  # none: our hand model's
     joint_definition: str = ""  # what the joints are, in words; empty: our hand model's
@@ -74,7 +76,7 @@ class OwnHand:
     """A hand of our model."""
 
     hand: HandModel
-    shape: np.ndarray  # (10,)
+    shape: np.ndarray  # (10,), or (40,) with the proportions
 
     @property
     def surface(self) -> HandSurface:
@@ -131,6 +133,11 @@ def _own(rng: np.random.Generator) -> Subject:
     return OwnHand(load_hand(side="right"), sample_shape(rng))
 
 
+def _varied(rng: np.random.Generator) -> Subject:
+    hand = with_proportions(load_hand(side="right"))
+    return OwnHand(hand, np.concatenate([sample_shape(rng), sample_shape(rng, N_PROPORTIONS)]))
+
+
 def _webxr(rng: np.random.Generator) -> Subject:
     return WebxrHand(webxr.sample_webxr(rng))
 
@@ -139,7 +146,12 @@ def _foreign(rng: np.random.Generator) -> Subject:
     return OthersHand(sample_foreign(rng))
 
 
-SUBJECTS: dict[str, Callable[[np.random.Generator], Subject]] = {"own": _own, "webxr": _webxr, "foreign": _foreign}
+SUBJECTS: dict[str, Callable[[np.random.Generator], Subject]] = {
+    "own": _own,
+    "varied": _varied,
+    "webxr": _webxr,
+    "foreign": _foreign,
+}
 
 
 def sample_subject(kind: str, rng: np.random.Generator) -> Subject:

@@ -59,9 +59,8 @@ class SynthConfig:
     side: str = "right"
     """right, or left (the exact mirror image of the right hand)."""
     subject: str = "own"
-    """Whose hand: own, our hand model's; webxr, WebXR's generic hand; or foreign, of the body model Anny, for tests and
-    benchmarks alone."""
-
+    """Whose hand: own, our hand model's; varied, that in other proportions; webxr, WebXR's generic hand; or foreign, of
+    the body model Anny, for tests and benchmarks alone."""
     looks: str = "plain"
     """How near to reality the images are drawn: plain, real, or one step of it alone (see `looks`)."""
 
