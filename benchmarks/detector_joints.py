@@ -63,7 +63,7 @@ STEP_M = 1e-4  # of the numerical derivative of the projection
 HALVES = (((0, 2, 4, 6), (1, 3, 5, 7)), ((0, 1, 4, 5), (2, 3, 6, 7)), ((0, 3, 4, 7), (1, 2, 5, 6)))
 HIDDEN_WEIGHT = 1 / 3  # the inverse ratio of the variances of hidden and seen joints
 MOST_BENT = 120.0  # degrees: a finger whose bends add up to more is clenched
-SUBJECT_STD_MM = {"base": 5.0, "knuckle": 3.0, "finger": 1.5, "tip": 1.0}
+SUBJECT_STD_MM = {"base": 1.5, "knuckle": 1.0, "finger": 1.5, "tip": 1.0}
 """How far a person's joint may lie from what is stated, an axis, by the kind of joint (`joint_kinds`). The fewer places
 there are that people would call the joint, the less."""
 BENDING_MM = {"palm": (1.3, 2.0), "finger": (1.3, 1.1)}

@@ -67,9 +67,8 @@ class DetectorJoints:
 def load_detector_joints(detector: str) -> DetectorJoints:
     """What is known of a detector's joints, by the `detector` of its labels.
 
-    Synthetic labels that place the model's joints have no displacement at all. Of an unknown detector nothing is known
-    but that its definitions may differ from ours as much as MediaPipe's do, in any direction: mean 0, and for every
-    joint an isotropic covariance of the same mean square as MediaPipe's mean and subjects together.
+    Synthetic labels that place the model's joints have no displacement at all. An unknown detector is expected half way
+    from the model's joints to MediaPipe's, with either one standard deviation away.
 
     Args:
         detector: Such as "mediapipe"; any name is allowed.
@@ -84,8 +83,9 @@ def load_detector_joints(detector: str) -> DetectorJoints:
     known = _read(_FILE_OF.get(detector, MEDIAPIPE))
     if detector in _FILE_OF:
         return replace(known, name=detector)
-    square = (known.mean_m**2).sum(-1) + np.trace(known.subject_cov_m2, axis1=1, axis2=2)
-    return replace(known, name=detector, mean_m=zero[:, 0], subject_cov_m2=square[:, None, None] / 3 * np.eye(3))
+    half = known.mean_m / 2
+    between = half[:, :, None] * half[:, None, :]
+    return replace(known, name=detector, mean_m=half, subject_cov_m2=known.subject_cov_m2 + between)
 
 
 @cache
