@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import json
 
 import numpy as np
 import pytest
@@ -232,7 +233,12 @@ def test_a_capture_is_used_again_only_for_its_own_settings(tmp_path, monkeypatch
     assert made == [config]
     with pytest.raises(UsthandError, match="other settings"):
         made_capture(tmp_path / "captures" / "0001", dataclasses.replace(config, seed=6))
-    (tmp_path / "captures" / "0001.json").unlink()
+    settings = tmp_path / "captures" / "0001.json"
+    known = json.loads(settings.read_text())
+    settings.write_text(json.dumps({key: value for key, value in known.items() if key != "looks"}))
+    made_capture(tmp_path / "captures" / "0001", config)  # from before there was a choice of looks
+    assert made == [config]
+    settings.unlink()
     with pytest.raises(UsthandError, match="other settings"):
         made_capture(tmp_path / "captures" / "0001", config)
 

@@ -65,7 +65,7 @@ class SynthConfig:
     """How near to reality the images are drawn: plain, real, or one step of it alone (see `looks`)."""
 
     def settings(self) -> dict[str, object]:
-        """The settings by name, without a usual subject and usual looks: as they were told before there were others."""
+        """The settings by name, less a usual subject and usual looks, so that names are as before there were others."""
         usual = {"subject": "own", "looks": "plain"}
         return {name: value for name, value in vars(self).items() if usual.get(name) != value}
 
@@ -100,15 +100,24 @@ def made_capture(folder: Path, config: SynthConfig, progress: Progress = silent)
     Raises:
         UsthandError: If the capture that is there was made with other settings.
     """
-    settings, wanted = folder.with_name(f"{folder.name}.json"), json.dumps(config.settings(), indent=2) + "\n"
-    if folder.is_dir() and (not settings.is_file() or settings.read_text() != wanted):
+    settings = folder.with_name(f"{folder.name}.json")
+    if folder.is_dir() and _settings_in(settings) != config:
         fix = "choose another output folder, or remove it"
         raise UsthandError(f"{folder} was made with other settings", "another run's capture is there", fix)
     if not folder.is_dir():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(wanted)  # before: a capture that is there has its settings, whenever this is ended
+        # Before: a capture that is there has its settings, whenever this is ended.
+        settings.write_text(json.dumps(vars(config), indent=2) + "\n")
         make_capture(folder, config, progress)
     return folder
+
+
+def _settings_in(file: Path) -> SynthConfig | None:
+    """The settings in a file, in which those that are newer than it have their default; None if there are none."""
+    try:
+        return SynthConfig(**json.loads(file.read_text()))
+    except (OSError, TypeError, ValueError):
+        return None
 
 
 def _check(config: SynthConfig) -> None:
