@@ -10,8 +10,10 @@ from typing import Literal
 
 from usthand.common.device import check_device
 from usthand.common.progress import Progress, silent
-from usthand.experiments.bench.cells import is_whole, run_cell
+from usthand.experiments.bench.cells import Cell, is_whole, run_cell
 from usthand.experiments.bench.tables import as_json, labels_of, make_table, markdown, put_into
+from usthand.experiments.peers.environments import absence, missing_environments
+from usthand.experiments.peers.run import PEERS
 
 SCALES = {"tiny": "cpu", "paper": "gpu"}  # in the names of the JSON files
 
@@ -39,7 +41,7 @@ class FillConfig:
 
 
 def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
-    """Fill a table as far as time allows; returns its Markdown.
+    """Fill a table as far as time allows; returns its Markdown, and below it a sentence if other programs are missing.
 
     `progress` is told of every cell before it begins, as the task "cells" with its name, and of what the cell does.
 
@@ -49,7 +51,9 @@ def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
     check_device(config.device)  # before captures are made
     began, results = time.monotonic(), config.results
     table = make_table(name, config.seeds, config.preset)
-    missing = [cell for cell in table.cells() if not is_whole(cell, results)] if config.run else []
+    wanted = [cell for cell in table.cells() if not is_whole(cell, results)] if config.run else []
+    absent = missing_environments() if any(cell.method in PEERS for cell in wanted) else []
+    missing = [cell for cell in wanted if _environment(cell) not in absent]
     for number, cell in enumerate(missing):
         if config.minutes is not None and time.monotonic() - began > 60 * config.minutes:
             break
@@ -60,4 +64,9 @@ def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
     (results / f"{name}-{SCALES[config.preset]}.json").write_text(json.dumps(data, indent=1) + "\n")
     if config.into is not None:
         config.into.write_text(put_into(config.into.read_text(), table, data))
-    return markdown(data, labels_of(table), table.columns)
+    return "\n\n".join([markdown(data, labels_of(table), table.columns), *([absence(absent)] if absent else [])])
+
+
+def _environment(cell: Cell) -> str | None:
+    """The environment of another program that a cell needs."""
+    return PEERS[cell.method].environment.name if cell.method in PEERS else None

@@ -13,7 +13,8 @@ import numpy as np
 
 from usthand.common.errors import UsthandError
 from usthand.experiments.bench.cells import Cell, provenance, read_cell
-from usthand.experiments.bench.regimes import regime_names
+from usthand.experiments.bench.regimes import load_regime, regime_names
+from usthand.experiments.peers.run import PEERS
 
 MISSING = "missing"
 PRETRAINED = {
@@ -49,6 +50,7 @@ OF_TARGETS = ADAPTED | {
 }
 OF_RELIABILITY = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
+OF_PEERS = ("raw", "smooth", "fit", "shipped")
 PARTS_OF = {
     "network": "usthand",
     "head": "usthand",
@@ -76,6 +78,28 @@ UNCERTAINTY_COLUMNS = {
     "hidden_std_ratio": ("std, hidden to seen", 2),
     "hidden_error_ratio": ("error, hidden to seen", 2),
 }
+JOINT_COLUMNS = {
+    "mpjpe_mm": ("joints", 2),
+    "placed_mpjpe_mm": ("of those placed", 2),
+    "less_offset_mm": ("less offset", 2),
+    "jitter_mm": ("jitter", 2),
+    "bone_spread_mm": ("bone spread", 2),
+    "placed": ("placed", 3),
+    "coverage90": ("in 90 % region", 3),
+    "seconds": ("seconds", 1),
+}
+COLUMNS_OF = {"errors": COLUMNS, "uncertainty": UNCERTAINTY_COLUMNS, "joints": JOINT_COLUMNS}
+PEER_SETTINGS = (
+    ("oakink-like", "mediapipe"),
+    ("hanco-like", "mediapipe"),
+    ("dexycb-like", "mediapipe"),
+    ("oakink-like", "heavy"),
+    ("hanco-like", "heavy"),
+    ("dexycb-like", "heavy"),
+)
+"""Regimes and label levels on which other programs are measured; a line more is a setting more."""
+MAX_VIEWS = {"anipose-ransac": 4}
+"""It triangulates every set of two cameras or more: 11 of 4, 247 of 8, some 20 minutes for 100 frames."""
 ABLATIONS = {
     "usthand": "all parts",
     "no-confidence": "no confidence",
@@ -138,7 +162,7 @@ class Table:
     @property
     def columns(self) -> dict[str, tuple[str, int]]:
         """Heading and decimals of each number shown."""
-        return COLUMNS if self.rows[0].cell.measures == "errors" else UNCERTAINTY_COLUMNS
+        return COLUMNS_OF[self.rows[0].cell.measures]
 
     def cells(self) -> list[Cell]:
         """All distinct cells, first seeds first, so that a table is soon whole with one seed."""
@@ -194,6 +218,18 @@ def _reliability() -> tuple[Row, ...]:
     )
 
 
+def _peers() -> tuple[Row, ...]:
+    """Other programs and ours on the same labels; joints alone, since none of them gives a mesh."""
+    names = {name: peer.label for name, peer in PEERS.items()} | {name: OF_DETECTOR[name] for name in OF_PEERS}
+    like = replace(ANY, measures="joints")
+    return tuple(
+        row
+        for regime, level in PEER_SETTINGS
+        for row in _methods(names, f"{regime}, {level} labels", replace(like, regime=regime, labels=level))
+        if load_regime(regime).views <= MAX_VIEWS.get(row.of, 99)
+    )
+
+
 def _parts() -> tuple[Row, ...]:
     return tuple(
         row for name in ("hanco-like", "oakink-like") for row in _methods(PARTS_TAKEN_OUT, name, Cell(name, ""))
@@ -208,6 +244,7 @@ TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
     "targets": lambda: _regimes(OF_TARGETS, ANY),
     "detector": lambda: _regimes(OF_DETECTOR, replace(ANY, labels="mediapipe")),
     "reliability": _reliability,
+    "peers": _peers,
     "labels": _labels,
     "views": _views,
     "ablation": _ablation,
