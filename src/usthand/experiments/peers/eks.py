@@ -37,7 +37,7 @@ def write(data: Given, folder: Path) -> None:
         known = torch.from_numpy(labels.mask[:, view])
         flat = np.pad(labels.uv_px[:, view].astype(np.float64), ((0, 0), (0, 0), (0, 1)))
         points = interpolate_gaps(torch.from_numpy(flat), known).numpy()
-        points[..., 2] = np.maximum(labels.confidence[:, view], LEAST_LIKELIHOOD)
+        points[..., 2] = np.maximum(labels.confidence[:, view].astype(np.float64), LEAST_LIKELIHOOD)
         with (folder / INPUTS / f"{name}.csv").open("w", newline="") as file:
             table = csv.writer(file)
             table.writerows(header)

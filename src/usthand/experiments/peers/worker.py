@@ -41,7 +41,9 @@ def anipose(folder: Path, settings: dict[str, Any]) -> Call:
     def call() -> None:
         if settings.get("cameras_of") == "ransac":
             flat = points.reshape(len(points), -1, 2)
-            joints = group.triangulate_ransac(flat)[0].reshape(*points.shape[1:3], 3)
+            joints, seen = np.full((flat.shape[1], 3), np.nan), np.isfinite(flat[..., 0]).any(0)
+            joints[seen] = group.triangulate_ransac(flat[:, seen])[0]  # it breaks off at a point that no camera sees
+            joints = joints.reshape(*points.shape[1:3], 3)
         else:
             joints = group.triangulate_optim(points, **settings["options"])
         np.save(folder / "joints.npy", joints)
