@@ -125,10 +125,12 @@ def test_filters_run_at_every_frame_rate(fps):
     window = int(fps / athena.settings(fps)["all_landmarks_lfc"] * 2 + 1) | 1
     savgol_filter(np.zeros(99), window, 3)
     assert (athena.settings(fps)["all_landmarks_lfc"] == 10) == (fps >= 15), "as it comes, wherever that runs"
-    for settings, own in ((pose2sim.settings, 6), (pose2sim.settings_for_hands, 10)):
-        cutoff = settings(fps)["filtering"]["butterworth"]["cut_off_frequency"]
-        butter(2, cutoff / (fps / 2))
-        assert (cutoff == own) == (own < fps / 2)
+    cutoff = pose2sim.settings(fps)["filtering"]["butterworth"]["cut_off_frequency"]
+    butter(2, cutoff / (fps / 2))
+    assert (cutoff == 6) == (6 < fps / 2)
+    for_hands = pose2sim.settings_for_hands(fps)
+    assert for_hands["triangulation"] == {"make_c3d": False, "reproj_error_threshold_triangulation": 6}
+    assert {**for_hands, "triangulation": 0} == {**pose2sim.settings(fps), "triangulation": 0}
 
 
 def test_pose2sim_gets_openpose_hands(scene, tmp_path):

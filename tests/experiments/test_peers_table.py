@@ -117,7 +117,17 @@ def test_missing_programs_are_told_and_the_rest_is_filled(tmp_path, monkeypatch)
     ran = []
     monkeypatch.setattr(filling, "run_cell", lambda cell, *rest: ran.append(cell.method))
     told = fill("peers", FillConfig(tmp_path, tmp_path)).splitlines()
-    assert set(ran) == {"anipose", "anipose-program", "anipose-ransac", "eks", "raw", "smooth", "fit", "shipped"}
+    assert set(ran) == {
+        "anipose",
+        "anipose-program",
+        "anipose-ransac",
+        "eks",
+        "eks-inflated",
+        "raw",
+        "smooth",
+        "fit",
+        "shipped",
+    }
     assert told[-1] == (
         "athena-tracking and pose2sim are not installed: each peer has an environment of its own; "
         "run `usthand bench peers --install`."
@@ -135,7 +145,7 @@ def test_environments_are_made_on_request_only(tmp_path, monkeypatch, capsys):
 
 
 def test_a_clip_has_a_table_of_its_own_below(tmp_path, monkeypatch):
-    monkeypatch.setattr(filling, "missing_environments", lambda: [])
+    monkeypatch.setattr(filling, "missing_environments", lambda: ["pose2sim"])
     given = []
 
     def measured(clip, kept, progress):
@@ -150,6 +160,7 @@ def test_a_clip_has_a_table_of_its_own_below(tmp_path, monkeypatch):
     text = fill("peers", FillConfig(tmp_path / "cache", tmp_path, run=False, clip=clip))
     assert given == [(clip, tmp_path / "cache" / "peers" / "webcams")]
     below = text.split("\n\n")[1].splitlines()
+    assert text.split("\n\n")[2].startswith("pose2sim is not installed: ")
     assert below[2] == "| *webcams* | | | | | | |" and below[3] == "| fit | 6.25 |  |  |  |  | 3.0 |"
     assert below[4].startswith("| ensemble-kalman-smoother 4.6.2, as it comes | 6.50 |  |  |  | 1.000 |")
     assert json.loads((tmp_path / "peers-webcams.json").read_text())["fit"]["leave_out_median_px"] == 6.25

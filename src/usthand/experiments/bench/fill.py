@@ -59,7 +59,7 @@ def fill(name: str, config: FillConfig, progress: Progress = silent) -> str:
     began, results = time.monotonic(), config.results
     table = make_table(name, config.seeds, config.preset)
     wanted = [cell for cell in table.cells() if not is_whole(cell, results)] if config.run else []
-    absent = missing_environments() if any(cell.method in PEERS for cell in wanted) else []
+    absent = missing_environments() if config.clip or any(cell.method in PEERS for cell in wanted) else []
     missing = [cell for cell in wanted if _environment(cell) not in absent]
     for number, cell in enumerate(missing):
         if config.minutes is not None and time.monotonic() - began > 60 * config.minutes:

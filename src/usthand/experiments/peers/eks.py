@@ -23,6 +23,16 @@ INPUTS, OUTPUTS, OUTPUT = "inputs", "outputs", "multicam_3d_results.csv"
 _SCORER = "usthand"
 
 
+def settings(fps: float) -> dict[str, bool]:
+    """Nothing: the program as it comes."""
+    return {}
+
+
+def settings_inflated(fps: float) -> dict[str, bool]:
+    """Its own remedy where views disagree: their variances are multiplied until they no longer do."""
+    return {"inflate_vars": True}
+
+
 def write(data: Given, folder: Path) -> None:
     """Cameras, and a table for each."""
     write_anipose_calibration(data.rig, folder / CALIBRATION)

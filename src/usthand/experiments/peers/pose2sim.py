@@ -16,27 +16,23 @@ from usthand.geometry.rotations import rotation_vector
 
 CUTOFF_HZ = 6
 """Of its Butterworth filter, as the program comes."""
-FAST_CUTOFF_HZ = 10
-"""Its own comment gives 6 to 15 Hz for fast movements."""
+HAND_ERROR_PX = 6
+"""The program's own 15 px, above which a camera is dropped, are of whole bodies; a hand 100 px long is lost in them."""
 HEADER_LINES = 5
 # Columns of a .trc are y, z, x: this brings them back.
 _TO_XYZ = (2, 0, 1)
 
 
-def settings(fps: float) -> dict[str, dict]:
-    """The program's own but for the skeleton and the pictures."""
-    return _settings(fps, CUTOFF_HZ)
-
-
 def settings_for_hands(fps: float) -> dict[str, dict]:
-    """All labels count, since a label's confidence is no likelihood, and the filter is that of fast movements."""
-    changed = _settings(fps, FAST_CUTOFF_HZ)
-    return changed | {"triangulation": changed["triangulation"] | {"likelihood_threshold_triangulation": 0.0}}
+    """The same, with a reprojection error that fits hands."""
+    changed = settings(fps)
+    limit = {"reproj_error_threshold_triangulation": HAND_ERROR_PX}
+    return changed | {"triangulation": changed["triangulation"] | limit}
 
 
-def _settings(fps: float, cutoff_hz: int) -> dict[str, dict]:
-    """The cut-off must lie below half the frame rate, or the filter does not run."""
-    cutoff = max(1, min(cutoff_hz, int(np.ceil(fps / 2)) - 1))
+def settings(fps: float) -> dict[str, dict]:
+    """The program's own but for the skeleton, the pictures, and a cut-off below half the frame rate, or it stops."""
+    cutoff = max(1, min(CUTOFF_HZ, int(np.ceil(fps / 2)) - 1))
     return {
         "project": {"frame_rate": round(fps)},
         "pose": {"pose_model": "Hand"},

@@ -58,10 +58,6 @@ class Run(NamedTuple):
     """Of the peer's own work, without start and imports."""
 
 
-def _as_it_comes(fps: float) -> Mapping[str, object]:
-    return {}
-
-
 PEERS = {
     "athena": Peer(ENVIRONMENTS["athena"], "as it comes", athena.write, athena.read, athena.settings, lens=False),
     "anipose-ransac": Peer(ENVIRONMENTS["anipose"], "RANSAC", anipose.write, anipose.read, anipose.ransac, lens=True),
@@ -81,13 +77,16 @@ PEERS = {
     ),
     "pose2sim-hands": Peer(
         ENVIRONMENTS["pose2sim"],
-        "set for hands",
+        "cameras dropped at 6 px",
         pose2sim.write,
         pose2sim.read,
         pose2sim.settings_for_hands,
         lens=False,
     ),
-    "eks": Peer(ENVIRONMENTS["eks"], "as it comes", eks.write, eks.read, _as_it_comes, lens=True),
+    "eks": Peer(ENVIRONMENTS["eks"], "as it comes", eks.write, eks.read, eks.settings, lens=True),
+    "eks-inflated": Peer(
+        ENVIRONMENTS["eks"], "variances inflated", eks.write, eks.read, eks.settings_inflated, lens=True
+    ),
 }
 
 
