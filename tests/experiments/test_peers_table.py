@@ -17,13 +17,14 @@ from usthand.common.errors import UsthandError
 from usthand.evaluation.truth import Truth
 from usthand.experiments.bench import fill as filling
 from usthand.experiments.bench import methods, tables
-from usthand.experiments.bench.cells import Cell, read_cell
+from usthand.experiments.bench.cells import Cell, is_whole, read_cell, run_cell
 from usthand.experiments.bench.fill import FillConfig, fill
 from usthand.experiments.bench.methods import METHODS
 from usthand.experiments.bench.tables import PEER_SETTINGS, make_table
 from usthand.experiments.peers.exchange import Placed, as_result
-from usthand.experiments.peers.measure import joint_numbers, less_offset
+from usthand.experiments.peers.measure import JOINT_KEYS, SOME_KEYS, joint_numbers, less_offset
 from usthand.experiments.peers.run import PEERS, Run
+from usthand.fit import fit
 
 FRAMES = 12
 ALL = np.arange(FRAMES)
@@ -166,3 +167,21 @@ def test_a_clip_has_a_table_of_its_own_below(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "peers-webcams.json").read_text())["fit"]["leave_out_median_px"] == 6.25
     with pytest.raises(UsthandError, match="has no clip"):
         fill("headline", FillConfig(tmp_path, tmp_path, run=False, clip=clip))
+
+
+def test_a_cell_of_joints_is_run_and_kept(small, tmp_path, monkeypatch):
+    """Ours by the clock, a peer by its own; over the same frames."""
+    cache, results = tmp_path / "cache", tmp_path / "results"
+
+    def run(name, rig, labels, fps):
+        return Run(fit.triangulate(rig, labels), 7.0)
+
+    monkeypatch.setattr(methods, "run_peer", run)
+    for name in ("raw", "eks"):
+        cell = Cell("oakink-like", name, measures="joints")
+        rows = run_cell(cell, cache, results)
+        assert set(JOINT_KEYS) <= set(rows[name]) <= {*JOINT_KEYS, *SOME_KEYS, "frames"}
+        assert read_cell(cell, results) == rows and is_whole(cell, results)
+    ours, peers = (read_cell(Cell("oakink-like", n, measures="joints"), results)[n] for n in ("raw", "eks"))
+    assert peers.pop("seconds") == 7.0 and 0 < ours.pop("seconds") < 7.0
+    assert peers == ours
