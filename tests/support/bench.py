@@ -37,7 +37,7 @@ def pretend_pretraining(cache: Path, shipped: str | None = None) -> Path:
 def fake_cell(results: Path, cell: Cell, value: float) -> None:
     path = results / "cells" / f"{cell.name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = {of: dict.fromkeys(KEYS, value) for of in METHODS[cell.method].gives}
+    rows = {of: dict.fromkeys(cell.keys, value) for of in METHODS[cell.method].gives}
     path.write_text(json.dumps({"rows": rows, "seconds": 2.0, "weights": cell.weights}))
 
 

@@ -10,6 +10,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from usthand.cli.progress import progress_bar
 from usthand.cli.show import cell_progress, show_demo
 from usthand.experiments.bench.fill import FillConfig, fill
+from usthand.experiments.peers.environments import install as install_peers
 from usthand.experiments.pretrain import PretrainConfig
 
 Table = Literal[
@@ -20,6 +21,7 @@ Table = Literal[
     "detector",
     "foreign",
     "reliability",
+    "peers",
     "labels",
     "views",
     "ablation",
@@ -46,13 +48,16 @@ def demo(out: Path = Path("runs/demo"), seed: int = 0, steps: int | None = None,
     print(f"Report: {made.report}")
 
 
-def bench(table: Positional[Table], config: OmitArgPrefixes[FillConfig]) -> None:
+def bench(table: Positional[Table], config: OmitArgPrefixes[FillConfig], install: bool = False) -> None:
     """Fill a table of the evidence, cell by cell, and print it; cells that are there are not run again.
 
     Args:
         table: Which one; docs/benchmarks.md says what each shows.
         config: Where, and how much of it.
+        install: First make the environments of the other programs that the table `peers` runs, some 6 GB.
     """
+    if install:
+        install_peers(progress_bar("peers"))
     print(fill(table, config, cell_progress()))
 
 

@@ -27,9 +27,11 @@ from usthand.evaluation import metrics
 from usthand.evaluation.surface import SURFACE_KEYS
 from usthand.evaluation.truth import require_truth
 from usthand.evaluation.uncertainty import COVARIANCE_KEYS, HIDDEN_KEYS, VERTEX_KEYS, evaluate_uncertainty
-from usthand.experiments.bench.methods import Method, method
+from usthand.experiments.bench.methods import Method, Run, method
 from usthand.experiments.bench.regimes import SIDE, capture_name, captures, load_regime
 from usthand.experiments.hamuco.model import HamucoLearner
+from usthand.experiments.peers.measure import JOINT_KEYS, SOME_KEYS, joint_numbers
+from usthand.experiments.peers.run import PEERS
 from usthand.fit.fit import fit_labels
 from usthand.fit.sequence import FitConfig
 from usthand.hand.result import Result
@@ -61,6 +63,9 @@ FOREIGN_KEYS = (*(key for key in KEYS if key not in OF_VERTICES), *SURFACE_KEYS)
 """Where the truth's mesh is another than ours."""
 UNCERTAINTY_KEYS = (*COVARIANCE_KEYS, *HIDDEN_KEYS, *VERTEX_KEYS)
 """Of the cells that measure uncertainty; only the first are there in all of them."""
+MAY_HAVE = {"errors": KEYS, "uncertainty": UNCERTAINTY_KEYS, "joints": (*JOINT_KEYS, *SOME_KEYS)}
+"""The numbers of a cell, by what it measures."""
+MUST_HAVE = {"uncertainty": COVARIANCE_KEYS, "joints": JOINT_KEYS}
 
 
 @dataclass(frozen=True)
@@ -77,8 +82,8 @@ class Cell:
     """Of trained methods: `tiny` (CPU) or `paper` (GPU)."""
     tested_on: Literal["test", "fresh"] = "test"
     """Which of the regime's captures (`Regime.seeds`)."""
-    measures: Literal["errors", "uncertainty"] = "errors"
-    """`KEYS`, or what shows whether the covariances are right: `UNCERTAINTY_KEYS`."""
+    measures: Literal["errors", "uncertainty", "joints"] = "errors"
+    """`KEYS`; what shows whether the covariances are right; or what can be said of a method that gives joints alone."""
 
     @property
     def name(self) -> str:
@@ -99,9 +104,8 @@ class Cell:
     @property
     def keys(self) -> tuple[str, ...]:
         """The numbers that it may have."""
-        if self.measures == "uncertainty":
-            return UNCERTAINTY_KEYS
-        return FOREIGN_KEYS if load_regime(self.regime).of_other_mesh else KEYS
+        foreign = self.measures == "errors" and load_regime(self.regime).of_other_mesh
+        return FOREIGN_KEYS if foreign else MAY_HAVE[self.measures]
 
     def settled(self) -> Cell:
         """Methods without training have no randomness and no preset: all seeds are one cell."""
@@ -109,7 +113,9 @@ class Cell:
 
     @property
     def weights(self) -> str | None:
-        """The shipped weights that its numbers belong to; None if they have no part in it."""
+        """The shipped weights, or the peer's release, that its numbers belong to; None if neither has a part in it."""
+        if self.method in PEERS:
+            return PEERS[self.method].environment.release
         return weights_digest() if method(self.method).shipped and self.preset == "tiny" else None
 
 
@@ -123,7 +129,8 @@ def read_cell(cell: Cell, results: Path) -> Rows | None:
 
 def is_whole(cell: Cell, results: Path) -> bool:
     """Whether a cell has been run, by a version whose method gave all numbers that today's gives."""
-    rows, wanted = read_cell(cell, results), set(cell.keys if cell.measures == "errors" else COVARIANCE_KEYS)
+    must = cell.keys if cell.measures == "errors" else MUST_HAVE[cell.measures]
+    rows, wanted = read_cell(cell, results), set(must)
     return rows is not None and all(wanted <= set(rows.get(of, ())) for of in method(cell.method).gives)
 
 
@@ -141,8 +148,7 @@ def run_cell(cell: Cell, cache: Path, results: Path, device: str = "cpu", progre
     trained_s = time.monotonic() - began
     views = cell.views or regime.views
     tests = [open_capture(path) for path in captures(regime, cell.tested_on, cell.labels, views, cache, progress)]
-    measure = _measure if cell.measures == "errors" else _measure_uncertainty
-    measured = [measure(capture, chosen.results(capture, run)) for capture in tests]
+    measured = [_measured(cell, capture, run) for capture in tests]
     rows = {name: _mean([numbers[name] for numbers in measured], cell.keys) for name in chosen.gives}
     data = {
         "cell": vars(cell),
@@ -213,6 +219,20 @@ def _trained(cell: Cell, pretrained: Path | None, cache: Path, device: str, prog
         (run / ENDED).touch()
         shutil.rmtree(run / "last")
     return run
+
+
+def _measured(cell: Cell, capture: Capture, run: Run) -> dict[str, metrics.Numbers]:
+    """The numbers of what the cell's method gives for one capture."""
+    results, seconds = method(cell.method).timed(capture, run)
+    if cell.measures == "joints":
+        return _measure_joints(capture, results, seconds)
+    return (_measure if cell.measures == "errors" else _measure_uncertainty)(capture, results)
+
+
+def _measure_joints(capture: Capture, results: dict[str, Result], seconds: float) -> dict[str, metrics.Numbers]:
+    """Numbers of the joints alone, over the same frames."""
+    truth, frames = require_truth(capture.path, SIDE), reference_frames(capture)
+    return {name: joint_numbers(result, truth, frames, capture.fps, seconds) for name, result in results.items()}
 
 
 def _measure(capture: Capture, results: dict[str, Result]) -> dict[str, metrics.Numbers]:

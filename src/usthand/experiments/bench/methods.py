@@ -6,6 +6,7 @@ the training's settings).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from usthand.experiments.bench.changed_network import CHANGES, reconstruct_chang
 from usthand.experiments.bench.regimes import SIDE
 from usthand.experiments.hamuco.model import HamucoLearner
 from usthand.experiments.hamuco.reconstruct import reconstruct_hamuco
+from usthand.experiments.peers.run import PEERS, run_peer
 from usthand.fit.fit import fit_labels, triangulate
 from usthand.fit.sequence import FitConfig
 from usthand.hand.result import Result
@@ -65,6 +67,16 @@ class Method:
     """The package's weights have a part in it, as a start or as they are (at the published sizes they have none)."""
     learns_from: Literal["train", "test"] = "train"
     """The captures whose labels a training learns: "test" for a user who adapts to their own footage."""
+    own_seconds: Callable[[Capture], tuple[Results, float]] | None = None
+    """Results and seconds of the method's own work, where a call also starts another program."""
+
+    def timed(self, capture: Capture, run: Run) -> tuple[Results, float]:
+        """Results, and the seconds that they took."""
+        if self.own_seconds is not None:
+            return self.own_seconds(capture)
+        began = time.monotonic()
+        results = self.results(capture, run)
+        return results, time.monotonic() - began
 
 
 def _folder(run: Run) -> Path:
@@ -113,6 +125,16 @@ def _changed(name: str) -> Method:
 
 def _hamuco(name: str) -> Callable[[Capture, Run], Results]:
     return lambda capture, run: {name: reconstruct_hamuco(capture, _folder(run), SIDE)}
+
+
+def _peer(name: str) -> Method:
+    """Another program, in an environment of its own."""
+
+    def run(capture: Capture) -> tuple[Results, float]:
+        done = run_peer(name, capture.rig, load_labels(capture, SIDE), capture.fps)
+        return {name: done.result}, done.seconds
+
+    return Method(lambda capture, _: run(capture)[0], (name,), shipped=False, own_seconds=run)
 
 
 TINY = replace(PRESETS["tiny"], train=SCHEDULE)
@@ -171,6 +193,7 @@ METHODS: dict[str, Method] = {
         learns_from="test",
     ),
     **{name: _changed(name) for name in CHANGES},
+    **{name: _peer(name) for name in PEERS},
     "no-confidence": variant(use_confidence=False),
     "no-fusion": variant(use_fusion=False),
     "no-stpt": variant(attention=()),

@@ -14,6 +14,7 @@ import numpy as np
 from usthand.common.errors import UsthandError
 from usthand.experiments.bench.cells import Cell, provenance, read_cell
 from usthand.experiments.bench.regimes import load_regime, own_regime_names
+from usthand.experiments.peers.run import PEERS
 
 MISSING = "missing"
 PRETRAINED = {
@@ -52,6 +53,7 @@ OF_TARGETS = ADAPTED | {
 OF_FOREIGN = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
 OF_RELIABILITY = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "raw")}
 OF_DETECTOR = {name: HEADLINE_METHODS[name] for name in ("shipped", "shipped-network", "fit", "smooth", "raw")}
+OF_PEERS = ("raw", "smooth", "fit", "shipped")
 PARTS_OF = {
     "network": "usthand",
     "head": "usthand",
@@ -87,6 +89,29 @@ UNCERTAINTY_COLUMNS = {
     "hidden_std_ratio": ("std, hidden to seen", 2),
     "hidden_error_ratio": ("error, hidden to seen", 2),
 }
+JOINT_COLUMNS = {
+    "mpjpe_mm": ("joints", 2),
+    "placed_mpjpe_mm": ("of those placed", 2),
+    "less_offset_mm": ("less offset", 2),
+    "jitter_mm": ("jitter", 2),
+    "bone_spread_mm": ("bone spread", 2),
+    "placed": ("placed", 3),
+    "coverage90": ("in 90 % region", 3),
+    "seconds": ("seconds", 1),
+}
+COLUMNS_OF = {"errors": COLUMNS, "uncertainty": UNCERTAINTY_COLUMNS, "joints": JOINT_COLUMNS}
+PEER_SETTINGS = (
+    ("foreign", "mediapipe"),
+    ("oakink-like", "mediapipe"),
+    ("hanco-like", "mediapipe"),
+    ("dexycb-like", "mediapipe"),
+    ("oakink-like", "heavy"),
+    ("hanco-like", "heavy"),
+    ("dexycb-like", "heavy"),
+)
+"""Regimes and label levels on which other programs are measured; a line more is a setting more."""
+MAX_VIEWS = {"anipose-ransac": 4}
+"""It triangulates every set of two cameras or more: 11 of 4, 247 of 8, some 20 minutes for 100 frames."""
 ABLATIONS = {
     "usthand": "all parts",
     "no-confidence": "no confidence",
@@ -153,9 +178,8 @@ class Table:
     def columns(self) -> dict[str, tuple[str, int]]:
         """Heading and decimals of each number shown."""
         cell = self.rows[0].cell
-        if cell.measures == "uncertainty":
-            return UNCERTAINTY_COLUMNS
-        return FOREIGN_COLUMNS if load_regime(cell.regime).of_other_mesh else COLUMNS
+        foreign = cell.measures == "errors" and load_regime(cell.regime).of_other_mesh
+        return FOREIGN_COLUMNS if foreign else COLUMNS_OF[cell.measures]
 
     def cells(self) -> list[Cell]:
         """All distinct cells, first seeds first, so that a table is soon whole with one seed."""
@@ -221,6 +245,18 @@ def _reliability() -> tuple[Row, ...]:
     )
 
 
+def _peers() -> tuple[Row, ...]:
+    """Other programs and ours on the same labels; joints alone, since none of them gives a mesh."""
+    names = {name: peer.label for name, peer in PEERS.items()} | {name: OF_DETECTOR[name] for name in OF_PEERS}
+    like = replace(ANY, measures="joints")
+    return tuple(
+        row
+        for regime, level in PEER_SETTINGS
+        for row in _methods(names, f"{regime}, {level} labels", replace(like, regime=regime, labels=level))
+        if load_regime(regime).views <= MAX_VIEWS.get(row.of, 99)
+    )
+
+
 def _parts() -> tuple[Row, ...]:
     return tuple(
         row for name in ("hanco-like", "oakink-like") for row in _methods(PARTS_TAKEN_OUT, name, Cell(name, ""))
@@ -236,6 +272,7 @@ TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
     "detector": lambda: _regimes(OF_DETECTOR, replace(ANY, labels="mediapipe")),
     "foreign": _foreign,
     "reliability": _reliability,
+    "peers": _peers,
     "labels": _labels,
     "views": _views,
     "ablation": _ablation,
