@@ -89,6 +89,9 @@ class InvertedResidual(nn.Module):
 class LandmarkTrunk(nn.Module):
     """The trunk, at any crop side that is a multiple of 32."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.stem = SameConv(3, STEM, 3, 2)

@@ -28,7 +28,7 @@ from usthand.training.config import Preset, TrainConfig
 from usthand.training.held_out import held_out_error
 from usthand.training.log import cut_log, read_log
 from usthand.training.objective import Learner, UstHandLearner
-from usthand.training.step import TrainingState, parameter_groups, training_step
+from usthand.training.step import TrainingState, fix_trunk, parameter_groups, training_step
 
 LOG_EVERY, CHECK_EVERY = 20, 250  # steps
 CHECK_NOISE = 0.03  # of the held-out error, a median of some hundred noisy labels: a smaller difference is none
@@ -93,7 +93,7 @@ def start_training(
     learner = learner or UstHandLearner()
     model = learner.build(preset).to(device)
     if preset.train.fixed_stride:
-        model.backbone.trunk.fix(preset.train.fixed_stride)
+        fix_trunk(model, preset.train.fixed_stride)
     optimizer = torch.optim.Adam(parameter_groups(model, preset.train.trunk_rate), fused=True)
     # Not torch's AveragedModel: that begins with the second step's weights and counts updates where we count steps.
     average = deepcopy(model).eval().requires_grad_(False)

@@ -15,8 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from usthand.common.errors import UsthandError
 from usthand.data.batches import Targets
 from usthand.hand.io import load_hand
+from usthand.network.backbone import ResNet
 from usthand.network.config import TINY
 from usthand.network.model import Inputs, UstHand
 from usthand.training.checkpoint import landmark_weights, shipped_weights
@@ -74,6 +76,12 @@ class UstHandLearner:
         elif preset.train.start != "scratch":
             model.backbone.trunk.load_state_dict(trunk_weights(preset))
         if self.backbone_weights is not None:
+            if not isinstance(model.backbone.trunk, ResNet):
+                raise UsthandError(
+                    f"the backbone {preset.model.backbone!r} takes no ImageNet weights",
+                    "it is no ResNet",
+                    "leave --backbone-weights out, or choose --preset paper",
+                )
             model.backbone.trunk.load_imagenet(self.backbone_weights)
         return model
 

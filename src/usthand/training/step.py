@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from usthand.data.batches import Targets, make_batch, sample_clips
 from usthand.data.footage import Footage
 from usthand.labels.labels import Labels
+from usthand.network.landmark_trunk import LandmarkTrunk
 from usthand.training.config import OptimisationConfig, Preset
 from usthand.training.losses import total
 from usthand.training.objective import Batch, Learner, only_views
@@ -46,6 +47,13 @@ def learning_rate(step: int, config: OptimisationConfig) -> float:
     if config.schedule == "step":
         return config.learning_rate * (1.0 if done < 2 / 3 else 0.1)
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + np.cos(np.pi * min(done, 1.0))))
+
+
+def fix_trunk(model: nn.Module, stride: int) -> None:
+    """Take the layers of a landmark trunk up to a stride out of the training; other trunks have none to take out."""
+    for module in model.modules():
+        if isinstance(module, LandmarkTrunk):
+            module.fix(stride)
 
 
 def parameter_groups(model: nn.Module, trunk_rate: float) -> list[dict[str, Any]]:
