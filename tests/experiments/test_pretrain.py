@@ -21,8 +21,8 @@ from usthand.geometry.cameras import project
 from usthand.hand.io import load_hand
 from usthand.network.config import PAPER, TINY
 from usthand.reconstruction.reconstruct import reconstruct_all
-from usthand.training.checkpoint import CONFIG, SHIPPED, WEIGHTS, load_checkpoint, shipped_weights
-from usthand.training.config import PRESETS, OptimisationConfig, Preset
+from usthand.training.checkpoint import CONFIG, SHIPPED, WEIGHTS, landmark_weights, load_checkpoint, shipped_weights
+from usthand.training.config import PRESETS, OptimisationConfig, Preset, from_nothing
 from usthand.training.loop import start_training
 
 MOST_BYTES = 15e6
@@ -57,8 +57,14 @@ def test_a_training_starts_from_them_or_from_nothing(tmp_path):
     state = start_training(tiny, [], [], tmp_path)
     weights = shipped_weights(TINY)
     assert all(torch.equal(value, weights[name]) for name, value in state.model.state_dict().items())
-    fresh = start_training(replace(tiny, train=replace(tiny.train, start="scratch")), [], [], tmp_path)
-    assert not torch.equal(fresh.model.backbone.trunk.conv1.weight, weights["backbone.trunk.conv1.weight"])
+    known = landmark_weights()
+    fresh = start_training(from_nothing(tiny), [], [], tmp_path).model.state_dict()
+    assert all(torch.equal(fresh[f"backbone.trunk.{name}"], value) for name, value in known.items())
+    others = {name for name in weights if not name.startswith("backbone.trunk.") and weights[name].ndim > 1}
+    assert not any(torch.equal(fresh[name], weights[name]) for name in others)
+    early = [name for name in known if name.startswith(("stem.", "blocks.0.", "blocks.4."))]
+    assert early and all(torch.equal(weights[f"backbone.trunk.{name}"], known[name]) for name in early), "fixed"
+    assert not torch.equal(weights["backbone.trunk.blocks.15.expand.weight"], known["blocks.15.expand.weight"])
 
 
 @pytest.mark.slow

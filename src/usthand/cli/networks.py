@@ -27,7 +27,7 @@ from usthand.training.loop import train as run_training
 class TrainOptions(TrainConfig):
     """As `TrainConfig`, but presets can only be named."""
 
-    preset: Literal["tiny", "paper"] = "tiny"
+    preset: Literal["tiny", "resnet", "paper"] = "tiny"
     """`tiny` for a CPU, `paper` for the published sizes."""
 
 

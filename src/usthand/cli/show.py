@@ -84,10 +84,15 @@ def show_demo(numbers: dict[str, object]) -> None:
 
 
 def show_table(rows: Sequence[Sequence[str]], title: str, caption: str | None = None) -> None:
-    """A table for the terminal; the first row is the head, whose cells may have two lines."""
+    """A table for the terminal; the first row is the head, whose cells may have two lines.
+
+    In a narrow terminal heads and names are broken, and numbers never.
+    """
     table = Table(title=title, caption=caption)
-    for column, heading in enumerate(rows[0]):
-        table.add_column(heading, justify="right" if column else "left", no_wrap=not column)
+    table.add_column(rows[0][0], overflow="fold")
+    for column, heading in enumerate(rows[0][1:], 1):
+        longest = max((len(row[column]) for row in rows[1:]), default=0)
+        table.add_column(heading, justify="right", min_width=longest)
     for row in rows[1:]:
         table.add_row(*row)
     Console().print(table)

@@ -28,7 +28,7 @@ from usthand.training.loop import train
 from usthand.training.objective import UstHandLearner
 
 FIRST_SEED = 10_000
-RATE, RATE_ON = 3e-3, 1.5e-3  # learning rates from nothing, and from weights that know hands already
+RATE = 1.5e-3
 RATES = (30.0, 15.0, 6.0)  # frames per second, in turn: slow ones show more poses, fast ones more of the motion
 STEPS = {"usthand": 36_000, "hamuco": 14_400}
 HAMUCO_RATE = 1e-3  # the best of three (docs/benchmarks.md)
@@ -47,8 +47,8 @@ class PretrainConfig:
     views: int = 4
     steps: int | None = None
     """36,000, or 14,400 for the HaMuCo-like network, whose backbone has been trained before."""
-    start: Literal["scratch", "shipped"] = "scratch"
-    """From nothing, or from the weights in the package at a lower learning rate."""
+    start: Literal["landmark", "shipped"] = "landmark"
+    """From MediaPipe's trunk, or from the weights in the package."""
     method: Literal["usthand", "hamuco"] = "usthand"
     """The network of the package, or the HaMuCo-like one, which always starts from the package's backbone."""
     seed: int = 0
@@ -91,17 +91,15 @@ def pretraining_preset(config: PretrainConfig) -> Preset:
         tiny.train,
         steps=config.steps or STEPS[config.method],
         targets="labels",
-        points_from=0.6,
+        points_from=0.75,
         start=config.start,
-        learning_rate=RATE if config.start == "scratch" else RATE_ON,
-        average=0.999,
+        learning_rate=RATE,
         seed=config.seed,
     )
     if config.method == "hamuco":
         train = replace(train, start="backbone", points_from=1.0, learning_rate=HAMUCO_RATE)
-    return replace(
-        tiny, crop=replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3), train=train
-    )
+    varied = replace(tiny.crop, rotation_deg=30.0, shift=0.12, scale=(0.8, 1.15), colour=0.3)
+    return replace(tiny, crop=varied, train=train)
 
 
 def export_weights(checkpoint: Path, out: Path) -> None:

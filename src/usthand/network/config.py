@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Sizes and switches of the network; the defaults are the `tiny` preset."""
+    """Sizes and switches of the network; the defaults are those of the preset `resnet`."""
 
     backbone: Literal["resnet18", "resnet34", "landmark"] = "resnet18"
     """A ResNet, or the trunk of MediaPipe's landmark model."""
@@ -38,7 +38,8 @@ class ModelConfig:
     use_fusion: bool = True
 
 
-TINY = ModelConfig()
+THIN = ModelConfig()
+TINY = ModelConfig(backbone="landmark", image_size=128)
 PAPER = ModelConfig(
     backbone="resnet34",
     width=64,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from usthand.data.crops import CropConfig
-from usthand.network.config import PAPER, TINY, ModelConfig
+from usthand.network.config import PAPER, THIN, TINY, ModelConfig
 from usthand.training.losses import LossConfig
 
 
@@ -47,9 +47,14 @@ class OptimisationConfig:
     seed: int = 0
 
 
-ADAPT = OptimisationConfig(start="shipped", steps=300, learning_rate=5e-4, points_from=0.5)
+FROM_LANDMARKS = OptimisationConfig(start="landmark", trunk_rate=0.2, fixed_stride=8)
+"""From MediaPipe's trunk, whose early layers stay as they are and whose late ones change slowly: it has seen real hands
+(docs/development/pretraining.md)."""
+ADAPT = replace(FROM_LANDMARKS, start="shipped", steps=300, learning_rate=5e-4, points_from=0.5)
 """From the shipped weights to one capture: short and at a low learning rate, or the network forgets what it learned
 before (docs/development/pretraining.md)."""
+UPRIGHT = CropConfig(factor=1.4, gate=0.17, upright=True)
+"""As the landmark trunk has learned to see hands: upright, and so large that they fill most of the crop."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,8 @@ class Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "tiny": Preset(TINY, train=ADAPT),
+    "tiny": Preset(TINY, UPRIGHT, train=ADAPT),
+    "resnet": Preset(THIN),
     # The published values; 30 epochs of 2500 windows, the size of the demo's capture times the paper's.
     "paper": Preset(
         PAPER,
@@ -85,7 +91,7 @@ PRESETS: dict[str, Preset] = {
 
 def from_nothing(preset: Preset) -> Preset:
     """The same network with the longer training that it needs without the shipped weights."""
-    return replace(preset, train=OptimisationConfig()) if preset.train.start == "shipped" else preset
+    return replace(preset, train=FROM_LANDMARKS) if preset.train.start == "shipped" else preset
 
 
 @dataclass(frozen=True)
@@ -97,8 +103,9 @@ class TrainConfig:
         >>> config = usthand.TrainConfig(preset="paper", side="right", device="cuda")
     """
 
-    preset: Literal["tiny", "paper"] | Preset = "tiny"
-    """`tiny` for a CPU, `paper` for the published sizes, or settings of one's own."""
+    preset: Literal["tiny", "resnet", "paper"] | Preset = "tiny"
+    """`tiny` for a CPU; `resnet`, a thin ResNet that starts from nothing; `paper` for the published sizes; or settings
+    of one's own."""
     side: str | None = None
     """Which hand: right, left, or a further one such as right-2; None for the only one that has labels."""
     leave_out: str | None = None
@@ -110,7 +117,7 @@ class TrainConfig:
     targets: Literal["consensus", "labels"] | None = None
     """See `OptimisationConfig.targets`; None for the preset's."""
     from_scratch: bool = False
-    """Start from random weights and not from the package's."""
+    """Start without what the package's weights have learned; the trunk of `tiny` starts from MediaPipe's."""
     backbone_weights: Path | None = None
     """A file of ImageNet weights for the backbone (paper: ResNet-34); implies `from_scratch`."""
     crop_cache: Path | None = None

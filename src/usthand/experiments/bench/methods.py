@@ -25,12 +25,12 @@ from usthand.hand.result import Result
 from usthand.labels.labels import load_labels
 from usthand.reconstruction.reconstruct import ReconstructConfig, reconstruct_all
 from usthand.training.checkpoint import SHIPPED
-from usthand.training.config import PRESETS, OptimisationConfig, Preset
+from usthand.training.config import ADAPT, PRESETS, Preset
 from usthand.training.objective import Learner, UstHandLearner
 
 STEPS = 1600
-SCHEDULE = OptimisationConfig(
-    start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3
+SCHEDULE = replace(
+    ADAPT, start="backbone", steps=STEPS, clips=1, clip_frames=3, single_frames=3, points_from=0.5, learning_rate=3e-3
 )
 """Of every trained method. Three frames a step: with eight cameras they are 24 images."""
 HAMUCO_RATE = 1e-3
