@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from usthand.labels.report import LabelReport
 
 
+NAMES = 12  # characters that the names of a table's rows have at least
+
+
 def show_created(made: CreatedCapture, out: Path) -> None:
     """A new capture: its cameras, lengths and frame rate."""
     rig = made.capture.rig
@@ -86,16 +89,17 @@ def show_demo(numbers: dict[str, object]) -> None:
 def show_table(rows: Sequence[Sequence[str]], title: str, caption: str | None = None) -> None:
     """A table for the terminal; the first row is the head, whose cells may have two lines.
 
-    In a narrow terminal heads and names are broken, and numbers never.
+    In a narrow terminal names are broken, and numbers and words of the head never.
     """
     table = Table(title=title, caption=caption)
-    table.add_column(rows[0][0], overflow="fold")
-    for column, heading in enumerate(rows[0][1:], 1):
-        longest = max((len(row[column]) for row in rows[1:]), default=0)
-        table.add_column(heading, justify="right", min_width=longest)
+    table.add_column(rows[0][0], overflow="fold", min_width=NAMES)
+    widths = [max(map(len, (*column[0].split(), *column[1:]))) for column in zip(*rows, strict=True)][1:]
+    for heading, width in zip(rows[0][1:], widths, strict=True):
+        table.add_column(heading, justify="right", min_width=width)
     for row in rows[1:]:
         table.add_row(*row)
-    Console().print(table)
+    console, frame = Console(), 3 * len(rows[0]) + 1
+    Console(width=max(console.width, NAMES + sum(widths) + frame)).print(table)
 
 
 def cell_progress() -> Progress:
