@@ -98,7 +98,7 @@ def show_table(rows: Sequence[Sequence[str]], title: str, caption: str | None = 
         table.add_column(heading, justify="right", min_width=width)
     for row in rows[1:]:
         table.add_row(*row)
-    console, frame = Console(), 3 * len(rows[0]) + 1
+    console, frame = Console(), 5 * len(rows[0])  # two spaces a column more than it has: rich divides them unevenly
     Console(width=max(console.width, NAMES + sum(widths) + frame)).print(table)
 
 
