@@ -25,7 +25,7 @@ from usthand.network.model import Inputs
 from usthand.reconstruction.reconstruct import reconstruct, reconstruct_all
 from usthand.training.checkpoint import from_json, load_checkpoint, weights_digest
 from usthand.training.config import PRESETS, OptimisationConfig, Preset, TrainConfig
-from usthand.training.loop import train
+from usthand.training.loop import start_training, train
 from usthand.training.step import learning_rate
 
 
@@ -254,6 +254,37 @@ def test_presets_say_what_the_paper_says():
     loss = paper.loss
     assert (loss.hmap, loss.hm2d, loss.nll, loss.proj2d) == (0.001, 10.0, 0.1, 10.0)
     assert paper.train.learning_rate == 3e-4 and paper.train.clips == 8 and paper.train.targets == "labels"
+
+
+def test_the_trunks_rate_is_its_own_and_fixed_layers_stay(tmp_path):
+    """A step moves the late layers by a share of what Adam moves the others by, and the early ones not at all."""
+    tiny = PRESETS["tiny"]
+    state = start_training(replace(tiny, train=replace(tiny.train, start="landmark")), [], [], tmp_path)
+    before = {name: value.clone() for name, value in state.model.state_dict().items()}
+    for group in state.optimizer.param_groups:
+        group["lr"] = 1e-3 * group["rate"]
+    torch.manual_seed(0)
+    features = state.model.backbone(torch.randn(2, 3, 64, 64))
+    sum(part.square().mean() for part in features).backward()
+    state.optimizer.step()
+    moved = {
+        name: float((value - before[name]).abs().max())
+        for name, value in state.model.state_dict().items()
+        if name.startswith("backbone") and value.is_floating_point() and "running" not in name
+    }
+    early = tuple(f"backbone.trunk.{layer}." for layer in ("stem", *(f"blocks.{i}" for i in range(5))))
+    assert all((distance == 0) == name.startswith(early) for name, distance in moved.items())
+    # Adam's first step is the rate, whatever the gradient.
+    assert moved["backbone.trunk.blocks.15.expand.weight"] == pytest.approx(1e-3 * tiny.train.trunk_rate, rel=1e-2)
+    assert moved["backbone.lateral.3.weight"] == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_preset_resnet_starts_from_nothing(tmp_path):
+    preset = TrainConfig("resnet").chosen()
+    assert preset.train.start == "scratch" and preset.model.backbone == "resnet18" and not preset.crop.upright
+    model = start_training(preset, [], [], tmp_path).model
+    other = start_training(replace(preset, train=replace(preset.train, seed=1)), [], [], tmp_path).model
+    assert not torch.equal(model.backbone.trunk.conv1.weight, other.backbone.trunk.conv1.weight)
 
 
 def test_the_side_must_be_said_only_where_both_hands_are_labelled(small):
