@@ -17,8 +17,8 @@ import numpy as np
 
 from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.scene import sample_rig, sample_scene
+from usthand.datasets.synthetic.subjects import pose_hand
 from usthand.datasets.synthetic.surface import hand_surface
-from usthand.datasets.synthetic.write import pose_hand
 from usthand.hand.io import load_hand
 
 

@@ -208,7 +208,7 @@ def test_train_and_reconstruct(capture, tmp_path, capsys):
 
 
 def test_from_scratch_is_kept_in_the_run(capture, tmp_path):
-    for name, more in (("shipped", []), ("scratch", ["--from-scratch"])):
+    for name, more in (("shipped", []), ("landmark", ["--from-scratch"])):
         main(["train", str(capture), "--out", str(tmp_path / name), "--steps", "1", *more])
         config = json.loads((tmp_path / name / "last" / "config.json").read_text())
         assert config["preset"]["train"]["start"] == name

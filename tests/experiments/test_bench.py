@@ -19,6 +19,7 @@ from usthand.experiments.bench.regimes import captures, load_regime, own_regime_
 from usthand.experiments.pretrain import FIRST_SEED, PretrainConfig
 from usthand.geometry.cameras import Cameras, project
 from usthand.labels.labels import load_labels, load_npz
+from usthand.network.config import TINY
 from usthand.training.checkpoint import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def test_trained_methods_have_equal_terms():
     assert len(trained) > 10
     for name, one in trained.items():
         train, model = one.preset.train, one.preset.model
-        assert (model.backbone, model.width, model.image_size) == ("resnet18", 24, 96)
+        assert (model.backbone, model.width, model.image_size) == (TINY.backbone, TINY.width, TINY.image_size)
         assert train.single_frames == SCHEDULE.single_frames
         if name.endswith("adapted"):
             assert train.steps == METHODS["adapted"].preset.train.steps and (

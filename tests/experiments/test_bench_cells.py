@@ -18,6 +18,7 @@ from usthand.experiments.bench.fill import FillConfig, fill
 from usthand.experiments.bench.methods import METHODS
 from usthand.experiments.bench.regimes import captures
 from usthand.experiments.bench.tables import MISSING, as_json, labels_of, make_table, markdown
+from usthand.experiments.peers.run import PEERS
 from usthand.training import checkpoint
 from usthand.training.checkpoint import SHIPPED
 
@@ -94,11 +95,9 @@ def test_a_rival_that_is_adapted_starts_from_its_own_pretraining(small, tmp_path
         "train",
         lambda captures, run, config, progress, learner: (started.append(learner), (run / "last").mkdir(parents=True)),
     )
-    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: run)
-    seen = []
-    monkeypatch.setattr(
-        cells, "_measure", lambda capture, given: (seen.extend(given.values()), {n: MEASURED for n in given})[1]
-    )
+    seen, final = [], Reconstructed().final
+    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: (seen.append(run), final)[1])
+    monkeypatch.setattr(cells, "_measure", lambda capture, given: {n: MEASURED for n in given})
     run_cell(Cell("oakink-like", "hamuco-adapted", 1), tmp_path, tmp_path / "results")
     assert [learner.checkpoint for learner in started] == [best] and best.is_dir()
     assert set(seen) == {tmp_path / "runs" / f"oakink-like.heavy.hamuco-adapted.1.{cells.weights_digest()}"}
@@ -214,7 +213,8 @@ def test_numbers_of_other_weights_are_missing(tmp_path, monkeypatch):
         fake_cell(tmp_path, cell, 2.0)
     assert all(read_cell(cell, tmp_path) for cell in old)
     monkeypatch.setattr(cells, "weights_digest", lambda: "others")
-    assert {cell.method for cell in old if read_cell(cell, tmp_path)} == {"raw", "smooth", "fit", "usthand"}
+    without = {"raw", "smooth", "fit", "usthand", *PEERS}
+    assert {cell.method for cell in old if read_cell(cell, tmp_path)} == without
     assert read_cell(old[-1], tmp_path) and not read_cell(Cell("hanco-like", "usthand"), tmp_path)
 
 
@@ -246,8 +246,8 @@ def test_a_pretrained_rival_is_used_as_it_is(small, tmp_path, monkeypatch):
     cell = Cell("oakink-like", "hamuco-pretrained", 3)
     with pytest.raises(UsthandError, match=r"usthand pretrain .*pretrained-hamuco --method hamuco"):
         run_cell(cell, tmp_path, tmp_path / "results")
-    best, seen = pretend_pretraining(tmp_path), []
-    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: seen.append(run))
+    best, seen, final = pretend_pretraining(tmp_path), [], Reconstructed().final
+    monkeypatch.setattr(methods, "reconstruct_hamuco", lambda capture, run, side: (seen.append(run), final)[1])
     monkeypatch.setattr(cells, "_measure", lambda capture, given: {n: MEASURED for n in given})
     rows = run_cell(cell, tmp_path, tmp_path / "results")
     assert set(rows) == {"hamuco-pretrained"} and set(seen) == {best.parent} and best.is_dir()

@@ -13,7 +13,8 @@ from support.check_captures import hand, hidden_joints
 from usthand.capture.rig import Camera, Rig
 from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
-from usthand.datasets.synthetic.write import pose_hand, project
+from usthand.datasets.synthetic.subjects import pose_hand
+from usthand.datasets.synthetic.write import project
 from usthand.fit.observations import SIGMA_FRACTION
 from usthand.hand.result import Result
 from usthand.labels.labels import Labels, hand_size_px

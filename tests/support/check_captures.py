@@ -17,7 +17,8 @@ from usthand.capture.rig import Camera, Rig
 from usthand.datasets.synthetic.motion import sample_motion
 from usthand.datasets.synthetic.noise import noisy_labels
 from usthand.datasets.synthetic.scene import sample_rig
-from usthand.datasets.synthetic.write import pose_hand, project
+from usthand.datasets.synthetic.subjects import pose_hand
+from usthand.datasets.synthetic.write import project
 from usthand.diagnostics.check import CheckReport, check_facts
 from usthand.diagnostics.findings import Finding
 from usthand.diagnostics.folder import CaptureFacts

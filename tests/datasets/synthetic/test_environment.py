@@ -1,4 +1,4 @@
-"""Environment maps: what is stored comes back, and views look where cameras look."""
+"""EnvironmentMap maps: what is stored comes back, and views look where cameras look."""
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def test_directions_are_equirectangular():
 
 def place(view):
     one = np.ones(3)
-    return env.Environment(view, np.eye(3), np.tile(one, (3, 1)), np.full(3, 0.1), np.array([0, 0, 1.0]), one, one)
+    return env.EnvironmentMap(view, np.eye(3), np.tile(one, (3, 1)), np.full(3, 0.1), np.array([0, 0, 1.0]), one, one)
 
 
 def test_a_camera_sees_the_direction_it_looks_in():

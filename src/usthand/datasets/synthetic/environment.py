@@ -26,7 +26,7 @@ _GAMMA = 2.2
 
 
 @dataclass(frozen=True)
-class Environment:
+class EnvironmentMap:
     """A real place; z is up. Colours are linear, the place's geometric mean brightness 0.3."""
 
     view: np.ndarray  # (H, W, 3) uint8, equirectangular, see `encode`
@@ -58,13 +58,13 @@ def directions(height: int, width: int) -> np.ndarray:
 
 
 @cache
-def environments(aside: bool = False) -> tuple[Environment, ...]:
+def environments(aside: bool = False) -> tuple[EnvironmentMap, ...]:
     """The environments for training, or those kept aside."""
     file = resources.files("usthand.datasets.synthetic") / "data" / "environments.npz"
     with file.open("rb") as stream, np.load(stream) as arrays:
         names = sorted({key.split("/")[0] for key in arrays.files})
         return tuple(
-            Environment(
+            EnvironmentMap(
                 np.asarray(Image.open(io.BytesIO(arrays[f"{name}/view"].tobytes())).convert("RGB")),
                 *(arrays[f"{name}/{field}"] for field in ("direction", "colour", "size_rad", "up", "sky", "ground")),
             )
@@ -79,7 +79,7 @@ def turned(angle_rad: float) -> np.ndarray:
     return np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
-def environment_lights(environment: Environment, to_world: np.ndarray, gain: float, fill: float = 1.0) -> Lights:
+def environment_lights(environment: EnvironmentMap, to_world: np.ndarray, gain: float, fill: float = 1.0) -> Lights:
     """The environment's lamps and its ambient light on the hand, times `gain`; `fill` weakens the ambient light."""
     return Lights(
         environment.direction @ to_world.T,
@@ -98,7 +98,7 @@ def on_white(lights: Lights) -> float:
 
 
 def panorama_view(
-    environment: Environment, to_world: np.ndarray, camera: Camera, widen: float = 1.0, blur_px: float = 0.0
+    environment: EnvironmentMap, to_world: np.ndarray, camera: Camera, widen: float = 1.0, blur_px: float = 0.0
 ) -> np.ndarray:
     """What a camera sees of a distant place, (H, W, 3) float32 linear; `widen` shows more of it than the lens does."""
     column, row = np.meshgrid(np.arange(camera.width), np.arange(camera.height))

@@ -17,7 +17,7 @@ from usthand.datasets.synthetic.appearance import SKIN_TONES
 from usthand.datasets.synthetic.background import Pick, octaves, paint, rectangle, sample_background, soft
 from usthand.datasets.synthetic.environment import (
     LUMINANCE,
-    Environment,
+    EnvironmentMap,
     environment_lights,
     environments,
     on_white,
@@ -107,7 +107,7 @@ def muted(rng: np.random.Generator, part: Part) -> Part:
     return replace(part, texels=texels)
 
 
-def _place_view(rng: np.random.Generator, place: Environment, to_world: np.ndarray, camera: Camera) -> np.ndarray:
+def _place_view(rng: np.random.Generator, place: EnvironmentMap, to_world: np.ndarray, camera: Camera) -> np.ndarray:
     """The environment behind the hand, out of focus; wider than it is, since the map is coarse."""
     blur = camera.width * rng.choice([0.0, 0.004, 0.012], p=[0.5, 0.3, 0.2])
     view = panorama_view(place, to_world, camera, rng.uniform(1.0, 3.0), blur)

@@ -119,12 +119,16 @@ class Cell:
         return weights_digest() if method(self.method).shipped and self.preset == "tiny" else None
 
 
-def read_cell(cell: Cell, results: Path) -> Rows | None:
-    """The numbers of a cell; None if it has not been run, or with other weights than the package has today."""
+def read_cell(cell: Cell, results: Path, weights: str | None = None) -> Rows | None:
+    """The numbers of a cell; None if it has not been run, or with other shipped weights than asked for.
+
+    Those of the package today by default.
+    """
     cell = cell.settled()
+    wanted = cell.weights and (weights or cell.weights)
     path = results / "cells" / f"{cell.name}.json"
     data = json.loads(path.read_text()) if path.is_file() else {}
-    return data.get("rows") if data.get("weights") == cell.weights else None
+    return data.get("rows") if data.get("weights") == wanted else None
 
 
 def is_whole(cell: Cell, results: Path) -> bool:

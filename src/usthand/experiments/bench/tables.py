@@ -15,13 +15,12 @@ from usthand.common.errors import UsthandError
 from usthand.experiments.bench.cells import Cell, provenance, read_cell
 from usthand.experiments.bench.regimes import load_regime, own_regime_names
 from usthand.experiments.peers.run import PEERS
+from usthand.training.checkpoint import weights_digest
 
 MISSING = "missing"
 PRETRAINED = {
     "shipped": "**UST-Hand, shipped weights**, no training",
     "shipped-network": "its network alone",
-    "without-gate": "its network alone, no gate",
-    "blind": "its network alone, grey images within the gate",
     "hamuco-pretrained": "HaMuCo-like, pretrained alike, no training",
 }
 ADAPTED = {
@@ -129,9 +128,6 @@ ABLATIONS = {
 }
 PARTS_TAKEN_OUT = {
     "shipped-network": "all parts",
-    "without-gate": "no gate: the labels do not say where to look",
-    "blind": "grey images within the gate",
-    "triangulated": "points from the flow's covariances, no STPT",
     "without-confidence": "confidence 1",
     "without-casa": "no CASA",
     "without-gcn": "no adaptive GCN",
@@ -146,6 +142,15 @@ PARTS_TAKEN_OUT = {
     "with-4-hypotheses": "4 hypotheses",
     "with-32-hypotheses": "32 hypotheses",
 }
+
+
+OF_GATE = {
+    "shipped-network": "the network alone, as it is used",
+    "without-gate": "no gate: the labels do not say where to look",
+    "blind": "grey images within the gate",
+    "triangulated": "points from the flow's covariances, no STPT",
+}
+"""What the network sees by itself, and what the labels tell it through the gate."""
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,10 @@ def _parts() -> tuple[Row, ...]:
     )
 
 
+def _gate() -> tuple[Row, ...]:
+    return tuple(row for name in ("hanco-like", "oakink-like") for row in _methods(OF_GATE, name, Cell(name, "")))
+
+
 ANY = Cell("", "")
 TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
     "headline": lambda: _regimes(HEADLINE_METHODS, ANY),
@@ -277,6 +286,7 @@ TABLES: dict[str, Callable[[], tuple[Row, ...]]] = {
     "views": _views,
     "ablation": _ablation,
     "parts": _parts,
+    "gate": _gate,
     "window": lambda: _variants({"window-1": "1", "usthand": "3", "window-5": "5", "window-7": "7"}, "network"),
     "blocks": lambda: _variants({"blocks-1": "1", "usthand": "2", "blocks-4": "4", "blocks-6": "6"}, "network"),
     "hypotheses": lambda: _variants(
@@ -303,9 +313,9 @@ def make_table(name: str, seeds: tuple[int, ...] | None = None, preset: str = "t
     return Table(name, _regimes(PAPER_METHODS, replace(ANY, preset=preset)), seeds)
 
 
-def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
+def summary(row: Row, seeds: tuple[int, ...], results: Path, weights: str | None = None) -> dict[str, dict]:
     """Mean, spread (sample standard deviation) and the seeds' numbers of a line, for the seeds that have been run."""
-    cells = (read_cell(replace(row.cell, seed=seed), results) for seed in seeds)
+    cells = (read_cell(replace(row.cell, seed=seed), results, weights) for seed in seeds)
     found = [rows[row.of] for rows in cells if rows is not None and row.of in rows]
     return {
         key: {
@@ -318,14 +328,19 @@ def summary(row: Row, seeds: tuple[int, ...], results: Path) -> dict[str, dict]:
     }
 
 
-def as_json(table: Table, results: Path) -> dict:
-    """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null."""
+def as_json(table: Table, results: Path, weights: str | None = None) -> dict:
+    """All lines: {"regimes": {group: {method: {metric: {mean, std, seeds}}}}, ...}; missing lines are null.
+
+    Of the shipped weights with the digest `weights`, today's by default; the table says which.
+    """
+    weights = weights or weights_digest()
     groups: dict[str, dict] = {}
     for row in table.rows:
-        groups.setdefault(row.group, {})[row.name] = summary(row, table.seeds, results) or None
+        groups.setdefault(row.group, {})[row.name] = summary(row, table.seeds, results, weights) or None
     paths = [results / "cells" / f"{cell.name}.json" for cell in table.cells()]
     times = [json.loads(path.read_text())["seconds"] for path in paths if path.is_file()]
-    return {"regimes": groups, "seeds": list(table.seeds), "time_s": round(sum(times), 1), **provenance()}
+    told = {"seeds": list(table.seeds), "weights": weights, "time_s": round(sum(times), 1)}
+    return {"regimes": groups, **told, **provenance()}
 
 
 def markdown(data: dict, labels: dict[str, str], columns: dict[str, tuple[str, int]] = COLUMNS) -> str:
