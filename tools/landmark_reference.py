@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from ai_edge_litert.interpreter import Interpreter
 from tyro.conf import Positional
 
 MAPS = {"stride4": 113, "stride8": 120, "stride16": 142, "stride32": 159}  # numbers of the graph's tensors
@@ -28,6 +27,8 @@ def pattern(side: int = SIDE) -> np.ndarray:
 
 def main(source: Positional[Path], out: Positional[Path]) -> None:
     """Run the model on the pattern."""
+    from ai_edge_litert.interpreter import Interpreter  # the test that imports `pattern` does without
+
     interpreter = Interpreter(str(source), experimental_preserve_all_tensors=True)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], pattern()[None])

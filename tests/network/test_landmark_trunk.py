@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from landmark_reference import pattern
 from usthand.network.backbone import Backbone
 from usthand.network.landmark_trunk import MAP_AFTER, STRIDES, LandmarkTrunk, SameConv
 from usthand.training.checkpoint import landmark_weights
@@ -23,15 +24,8 @@ def trunk():
     return module
 
 
-def waves(side: int) -> np.ndarray:
-    """The image of tools/landmark_reference.py."""
-    y, x = np.mgrid[:side, :side] / side
-    parts = [np.sin(2 * np.pi * (f * x * x + g * y + h * x * y)) for f, g, h in ((3, 5, 2), (7, 1, 4), (2, 2, 9))]
-    return (0.5 + 0.5 * np.stack(parts, -1)).astype(np.float32)
-
-
 def test_it_computes_what_tensorflow_lite_does(trunk):
-    image = torch.from_numpy(waves(224)).permute(2, 0, 1)[None]
+    image = torch.from_numpy(pattern()).permute(2, 0, 1)[None]
     with torch.no_grad():
         maps = trunk((image - trunk.mean) / trunk.std)
     with np.load(REFERENCE) as reference:
