@@ -10,13 +10,22 @@ from typing import get_args
 import pytest
 
 from support.bench import fake_cell
+from usthand.cli import experiments as cli
 from usthand.cli.experiments import Table
 from usthand.common.errors import UsthandError
 from usthand.experiments.bench import cells, methods, tables
 from usthand.experiments.bench.cells import KEYS, Cell
 from usthand.experiments.bench.fill import FillConfig, fill
 from usthand.experiments.bench.methods import METHODS, Method
-from usthand.experiments.bench.tables import HEADLINE_METHODS, as_json, labels_of, make_table, markdown, put_into
+from usthand.experiments.bench.tables import (
+    HEADLINE_METHODS,
+    TABLES,
+    as_json,
+    labels_of,
+    make_table,
+    markdown,
+    put_into,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -138,3 +147,7 @@ def test_all_methods_of_a_setting_are_measured_on_the_same_frames():
 def test_headline_holds_what_was_asked_for():
     assert set(HEADLINE_METHODS) >= {"usthand", "hamuco", "fit", "raw"}
     assert isinstance(methods.METHODS["hamuco"], Method) and tables.COLUMNS.keys() <= set(KEYS)
+
+
+def test_every_table_may_be_asked_for():
+    assert set(get_args(cli.Table)) == set(TABLES)

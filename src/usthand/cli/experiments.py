@@ -26,6 +26,7 @@ Table = Literal[
     "views",
     "ablation",
     "parts",
+    "gate",
     "window",
     "blocks",
     "hypotheses",
