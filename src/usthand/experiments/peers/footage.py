@@ -2,7 +2,7 @@
 
 Each camera is left out in turn, of labels and reconstruction alike; the joints are projected into it and compared with
 its own labels. Frames are those that the fit of the same labels places. Results of all cameras and of each lesser rig
-are kept, so that a run goes on where it was broken off, and `benchmarks/fingertips.py` measures those of all cameras.
+are kept, so that a run goes on where it was broken off, and `usthand mark --read` measures those of all cameras.
 """
 
 from __future__ import annotations
