@@ -28,7 +28,7 @@ class TrainOptions(TrainConfig):
     """As `TrainConfig`, but presets can only be named."""
 
     preset: Literal["tiny", "resnet", "paper"] = "tiny"
-    """`tiny` for a CPU, `paper` for the published sizes."""
+    """`tiny` for a CPU; `resnet`, a thin ResNet that starts from nothing; `paper` for the published sizes."""
 
 
 @dataclass(frozen=True)
